@@ -1,0 +1,1 @@
+"""Who answers: how each engine is started, watched and stopped."""

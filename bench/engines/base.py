@@ -1,0 +1,143 @@
+"""The engine's contract: a pure description of how to start it, and what its traces mean afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from bench.record.schema import Phase
+from bench.scenario.variant import Variant
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Weights on this machine. `format` is safetensors, gguf or remote (an attached server has its own)."""
+
+    path: Path | None
+    source: str
+    digest: str | None
+    quantization: str
+    format: str = "safetensors"
+    size_bytes: int | None = None
+    random_weights: bool = False
+    vocab_size: int | None = None
+
+    @property
+    def tokenizer(self) -> Path | None:
+        """The tokenizer file beside the weights, if there is one."""
+        file = self.path / "tokenizer.json" if self.path else None
+        return file if file and file.is_file() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the server answers. `prefix` is the path before /v1, usually empty."""
+
+    host: str
+    port: int
+    model: str
+    tls: bool = False
+    prefix: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    # True where the server accepts token-id prompts on /v1/completions.
+    token_ids: bool = True
+    # Extra fields that this engine needs in every request body.
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """All that a launch needs: argv and environment, or none of them for a server that already runs."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    endpoint: Endpoint
+    cwd: Path | None = None
+    health: str | None = "/health"
+    ready_timeout_s: float = 900.0
+    stop_timeout_s: float = 20.0
+    # Signal that ends the engine politely.
+    stop_signal: str = "SIGTERM"
+    # File to which the engine's own worker writes start-up events as JSON lines, if it does.
+    events_file: Path | None = None
+    # Set to receive OpenTelemetry spans: the spec's builder put the sink's address into argv and env.
+    wants_spans: bool = False
+
+    @property
+    def attached(self) -> bool:
+        """Whether the server is someone else's: never started, never stopped."""
+        return not self.argv
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of the engine's output, stamped when it was read."""
+
+    t_ns: int
+    stream: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One OpenTelemetry span, on CLOCK_MONOTONIC."""
+
+    name: str
+    start_ns: int
+    end_ns: int
+    process: str
+    parent: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchTrace:
+    """What a launch left behind, for the engine to interpret.
+
+    `stamps` has the keys of record.schema.STAMPS. `events` are the worker's own JSON lines, each with at least
+    `name` and `t_ns` (CLOCK_MONOTONIC, shared by all processes of one machine).
+    """
+
+    stamps: Mapping[str, int | None]
+    log: Sequence[LogLine]
+    events: Sequence[Mapping[str, Any]] = ()
+    spans: Sequence[Span] = ()
+    version: str | None = None
+    endpoint: Endpoint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchContext:
+    """What the harness decided for one launch before the engine is asked for its command.
+
+    `args` and `env` come from the warm-up strategy and override the scenario's. `caches` is the launch's own folder for
+    compile caches and the like; `spans_url` is where OpenTelemetry spans may be sent, or None.
+    """
+
+    port: int
+    folder: Path
+    checkpoint: Checkpoint
+    caches: Path | None = None
+    spans_url: str | None = None
+    args: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """What every engine gives. All three are pure; processes are the conductor's business."""
+
+    name: str
+
+    def command(self, variant: Variant, launch: LaunchContext) -> LaunchSpec:
+        """How to start the variant; LaunchError(kind='bad_argument' or 'unsupported…') if that is known not to work."""
+        ...
+
+    def phases(self, trace: LaunchTrace) -> list[Phase]:
+        """What the time before the first token was spent on, as far as this engine says; null phases carry a reason."""
+        ...
+
+    def facts(self, trace: LaunchTrace) -> dict[str, Any]:
+        """What was really used (version, dtype, kernel, attention backend, KV-cache size), not what was asked for."""
+        ...

@@ -1,0 +1,1 @@
+"""Who asks: requests out, stamps in."""

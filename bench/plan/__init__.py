@@ -1,0 +1,1 @@
+"""In which order: which launches a run consists of."""

@@ -1,0 +1,234 @@
+"""The recorded tables and documents, column by column.
+
+Stamps are integer nanoseconds of CLOCK_MONOTONIC on the machine that ran the client. A missing value is null, and a
+null sensor reading or phase carries a reason; zero means that zero was measured. This module imports nothing heavy:
+the load generator's process reads it too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+SCHEMA_VERSION = 1
+
+Type = Literal["int64", "float64", "string", "bool"]
+Status = Literal["ok", "failed", "unsupported", "invalid", "interrupted"]
+CheckStatus = Literal["ok", "violated", "warning", "unknown"]
+
+# Why a reading or a phase is null.
+NULLS = ("unsupported", "no_permission", "not_found", "stale", "partial", "parse_failed")
+
+# Why a launch failed.
+REASONS = (
+    "out_of_memory",
+    "port",
+    "missing_module",
+    "missing_file",
+    "bad_argument",
+    "unsupported_quantization",
+    "unsupported",
+    "not_ready",
+    "crash_at_start",
+    "crash_while_serving",
+    "request_failed",
+    "stalled",
+    "disk_full",
+    "interrupted",
+    "internal",
+)
+
+# Where in a launch a request belongs. `first` is the workload's first request: shown, and kept out of steady figures.
+STAGES = ("warmup", "first", "measured", "quality")
+
+
+# Why a request failed.
+ERROR_KINDS = ("connect", "timeout", "http", "protocol", "closed", "server_event", "empty", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a recorded table."""
+
+    name: str
+    type: Type
+    doc: str
+    null: bool = False
+
+
+REQUESTS = (
+    Column("request_id", "int64", "index within the launch, in order of sending"),
+    Column("stream", "int64", "the closed-loop stream or connection that carried it"),
+    Column("stage", "string", "warmup, first, measured or quality"),
+    Column("label", "string", "the warm-up step or prompt set it belongs to", null=True),
+    Column("measured", "bool", "true for the steady measurement only"),
+    Column("prompt_id", "string", "names the prompt; equal across variants of one block"),
+    Column("bucket", "int64", "prompt length asked for, tokens", null=True),
+    Column("turn", "int64", "turn of a conversation, from 0"),
+    Column("intended_ns", "int64", "when the arrival process meant to send it"),
+    Column("sent_ns", "int64", "just before its first byte was handed to the kernel", null=True),
+    Column("sent_end_ns", "int64", "after its last byte was handed to the kernel", null=True),
+    Column("connect_ns", "int64", "duration of the connection's opening; null when reused", null=True),
+    Column("status", "int64", "HTTP status", null=True),
+    Column("headers_ns", "int64", "first byte of the response", null=True),
+    Column("first_chunk_ns", "int64", "first event with choices", null=True),
+    Column("first_token_ns", "int64", "first non-empty content or reasoning", null=True),
+    Column("first_answer_ns", "int64", "first non-empty content that is not reasoning", null=True),
+    Column("last_token_ns", "int64", "last non-empty content or reasoning", null=True),
+    Column("end_ns", "int64", "end of the response, or of waiting for it", null=True),
+    Column("stamp_source", "string", "kernel or user: the clock behind the five stamps above", null=True),
+    Column("client_lag_us", "float64", "user stamp − kernel stamp at the first token", null=True),
+    Column("client_lag_max_us", "float64", "the largest such difference of the stream", null=True),
+    Column("chunks", "int64", "token-bearing events"),
+    Column("coalesced", "int64", "events that shared a read with an earlier event"),
+    Column("prompt_tokens", "int64", "as the server counted", null=True),
+    Column("completion_tokens", "int64", "as the server counted", null=True),
+    Column("cached_tokens", "int64", "prompt tokens served from a prefix cache", null=True),
+    Column("output_tokens_asked", "int64", "output tokens asked for", null=True),
+    Column("server_ttft_ms", "float64", "the server's own figure, where it gives one", null=True),
+    Column("finish_reason", "string", "as the server said", null=True),
+    Column("error_kind", "string", "one of ERROR_KINDS", null=True),
+    Column("error", "string", "the same in words", null=True),
+    Column("text", "string", "the answer", null=True),
+)
+
+CHUNKS = (
+    Column("request_id", "int64", "the request it belongs to"),
+    Column("seq", "int64", "event number within the stream, from 0"),
+    Column("kernel_ns", "int64", "kernel receive time on CLOCK_MONOTONIC", null=True),
+    Column("user_ns", "int64", "when the client held the bytes"),
+    Column("read", "int64", "number of the read that completed it; equal numbers came together"),
+    Column("kind", "string", "role, content, reasoning, usage, finish, done, comment, error, other"),
+    Column("tokens", "int64", "tokens the event carries, where the server says", null=True),
+)
+
+SAMPLES = (
+    Column("t_ns", "int64", "when the reading was taken"),
+    Column("probe", "string", "who took it"),
+    Column("field", "string", "what was read; unit and meaning are in launch.json under `fields`"),
+    Column("value", "float64", "the reading", null=True),
+    Column("reason", "string", "why there is none: " + ", ".join(NULLS), null=True),
+)
+
+EVENTS = (
+    Column("t_ns", "int64", "when it happened"),
+    Column("source", "string", "who says so"),
+    Column("name", "string", "what happened"),
+    Column("detail", "string", "JSON", null=True),
+)
+
+PHASES = (
+    Column("name", "string", "what the time went to"),
+    Column("start_ns", "int64", "begin", null=True),
+    Column("end_ns", "int64", "end", null=True),
+    Column("source", "string", "stamp, span, log or worker"),
+    Column("process", "string", "which process said so", null=True),
+    Column("parent", "string", "the phase it is nested in", null=True),
+    Column("reason", "string", "why it is null", null=True),
+)
+
+TABLES: dict[str, tuple[Column, ...]] = {
+    "requests": REQUESTS,
+    "chunks": CHUNKS,
+    "samples": SAMPLES,
+    "events": EVENTS,
+    "phases": PHASES,
+}
+
+# The launch's own stamps, in the order in which they happen. Keys of LaunchRecord.stamps; a missing one is null.
+STAMPS = (
+    "spawn",  # just before exec of the engine
+    "first_output",  # first line of its log
+    "port_open",  # accepts a connection
+    "health",  # answers its health check
+    "ready",  # the first completion of the launch returned its first token
+    "warmup_end",  # the warm-up strategy is satisfied
+    "first_token",  # first token of the workload's first request: cold TTFT ends here
+    "second_token",  # first token of the workload's second request
+    "stop",  # asked to end
+    "exit",  # gone, with all its children
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A slice of a launch before its first token; null ends carry a reason."""
+
+    name: str
+    start_ns: int | None
+    end_ns: int | None
+    source: str
+    process: str | None = None
+    parent: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One named rule applied to a launch: its limit, what was seen, and what to do about it."""
+
+    name: str
+    status: CheckStatus
+    evidence: str
+    limit: str | None = None
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FieldInfo:
+    """What a probe's field means."""
+
+    probe: str
+    field: str
+    unit: str
+    doc: str = ""
+    scope: str | None = None
+
+
+@dataclass(slots=True)
+class LaunchRecord:
+    """launch.json: one engine process from spawn to exit."""
+
+    launch_id: str
+    variant: str
+    factors: dict[str, str]
+    block: int
+    position: int
+    attempt: int = 1
+    status: Status = "ok"
+    reason_kind: str | None = None
+    reason: str | None = None
+    stamps: dict[str, int | None] = field(default_factory=dict)
+    wall_time: str | None = None
+    clock: dict[str, Any] = field(default_factory=dict)
+    state_before: dict[str, Any] = field(default_factory=dict)
+    warmup: list[dict[str, Any]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    checks: list[Check] = field(default_factory=list)
+    fields: list[FieldInfo] = field(default_factory=list)
+    memory: dict[str, Any] = field(default_factory=dict)
+    client: dict[str, Any] = field(default_factory=dict)
+    exit: dict[str, Any] = field(default_factory=dict)
+    log_tail: list[str] = field(default_factory=list)
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(slots=True)
+class Manifest:
+    """manifest.json: a run's plan, where it ran, and how far it got."""
+
+    run_id: str
+    scenario: str
+    scenario_digest: str
+    scenario_text: str
+    seed: int
+    variants: list[dict[str, Any]]
+    plan: list[dict[str, Any]]
+    fingerprint: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    created: str | None = None
+    finished: str | None = None
+    state: Literal["running", "complete", "interrupted"] = "running"
+    emulated: str | None = None
+    notes: list[str] = field(default_factory=list)
+    schema_version: int = SCHEMA_VERSION

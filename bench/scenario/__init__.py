@@ -1,0 +1,1 @@
+"""What to measure: a declarative file, read strictly."""

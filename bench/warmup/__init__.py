@@ -1,0 +1,1 @@
+"""How an engine gets ready before it is measured."""

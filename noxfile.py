@@ -35,7 +35,7 @@ def bootstrap() -> None:
     os.execv(python, [str(python), str(Path(__file__).resolve()), *sys.argv[1:]])
 
 
-if sys.version_info < (3, 11):
+if sys.version_info < (3, 11):  # noqa: UP036 -- an old Python gets a sentence, not a traceback
     sys.exit(f"firsttoken needs Python 3.11 or newer; this is {sys.version.split()[0]} ({sys.executable})")
 try:
     import nox

@@ -48,6 +48,8 @@ class Stage:
     body: Mapping[str, Any] = field(default_factory=dict)
     until: Callable[[Sequence[float]], str | None] | None = None
     max_batches: int = 1
+    # Paths POSTed to the server, in order, before the batch is sent, e.g. /sleep?level=1; each must answer 200.
+    calls: Sequence[str] = ()
 
 
 class WarmupStrategy(Protocol):

@@ -1,0 +1,105 @@
+"""An engine's log as messages, free of colours, prefixes and accidents, for patterns to be matched against."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.engines.base import LogLine
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07")
+# A message begins with either of these, or with both: "(EngineCore pid=7) INFO 11-22 05:14:07 [core.py:134] …" from
+# vLLM 0.10.2 on, "INFO 11-22 05:14:07 [core.py:58] …" before, "INFO 11-22 05:14:07 model_runner.py:1060] …" before 0.8.
+_BEGIN = re.compile(
+    r"(?:\((?P<name>[A-Za-z][\w.-]*) pid=(?P<pid>\d+)\)\s?)?"
+    r"(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d(?:[.,]\d+)? (?:\[[^\]\n]*\]|[\w./]+:\d+\]) "
+    r"|\((?P<name2>[A-Za-z][\w.-]*) pid=(?P<pid2>\d+)\) ?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message: when its first piece was read, the process that said it (None where unknown), and its text.
+
+    `text` has no header; pieces that came without one are joined with nothing between them.
+    """
+
+    t_ns: int
+    process: str | None
+    text: str
+
+
+def messages(lines: Iterable[LogLine]) -> Iterator[Message]:
+    """The messages of a log.
+
+    Colours go; what a carriage return overwrote counts as written; two messages glued together are cut apart; a piece
+    without a header continues the message before it on its stream.
+    """
+    unfinished: dict[str, Message] = {}
+    for line in lines:
+        for text in re.split(r"[\r\n]+", _ANSI.sub("", line.text)):
+            for name, piece in _pieces(text):
+                before = unfinished.get(line.stream)
+                if name is None and before is not None:
+                    unfinished[line.stream] = Message(before.t_ns, before.process, before.text + piece)
+                    continue
+                if before is not None:
+                    yield before
+                unfinished[line.stream] = Message(line.t_ns, name or None, piece)
+    yield from unfinished.values()
+
+
+def _pieces(text: str) -> Iterator[tuple[str | None, str]]:
+    """The text cut at each header: (process, text); process is None without a header, "" where the header has none."""
+    starts = list(_BEGIN.finditer(text))
+    head = text[: starts[0].start()] if starts else text
+    if head.strip():
+        yield None, head
+    for found, following in zip(starts, [*starts[1:], None], strict=True):
+        name, pid = found["name"] or found["name2"], found["pid"] or found["pid2"]
+        yield f"{name} {pid}" if name else "", text[found.end() : following.start() if following else len(text)]
+
+
+@dataclass(frozen=True, slots=True)
+class Compilation:
+    """What a log says about compiled code: lines that tell of a cache hit, and lines that tell of compiling."""
+
+    hits: Sequence[str]
+    misses: Sequence[str]
+
+    @property
+    def words(self) -> str:
+        """The evidence in one phrase."""
+        if not self.hits and not self.misses:
+            return "no word of compiling or of a compile cache"
+        parts = []
+        if self.hits:
+            parts.append(f"{len(self.hits)} from the cache: “{self.hits[0]}”")
+        if self.misses:
+            parts.append(f"{len(self.misses)} compiled: “{self.misses[0]}”")
+        return "; ".join(parts)
+
+
+_HIT = re.compile(r"Directly load (?:the compiled graph|the \S+ graph|the \d+-th graph|AOT compilation)[^\n]*")
+_MISS = re.compile(
+    r"Compiling a graph for[^\n]*?takes? [\d.]+ s(?:econds)?|Compiling model again due to a load failure[^\n]*"
+)
+
+
+def compilation(lines: Iterable[LogLine], events: Iterable[Mapping[str, Any]] = ()) -> Compilation:
+    """Hits and misses of the compile cache: in vLLM's words since 0.6, or counted by a worker's events.
+
+    An event counts with integer fields `cache_hits` and `cache_misses`.
+    """
+    hits, misses = [], []
+    for message in messages(lines):
+        hits += [found[0].strip() for found in _HIT.finditer(message.text)]
+        misses += [found[0].strip() for found in _MISS.finditer(message.text)]
+    for event in events:
+        if event.get("cache_hits"):
+            hits.append(f"{event['cache_hits']} graphs loaded ({event.get('name')})")
+        if event.get("cache_misses"):
+            misses.append(f"{event['cache_misses']} graphs compiled ({event.get('name')})")
+    return Compilation(hits, misses)

@@ -1,0 +1,235 @@
+"""A recorded run as pandas tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from bench.analyse import metrics
+from bench.analyse.requests import gaps_ms, with_durations
+from bench.analyse.summary import summarise
+from bench.errors import RecordError
+from bench.record.schema import REQUESTS, STAMPS, LaunchRecord, Manifest
+from bench.record.store import RunFolder
+
+# The answers can outweigh all else; `Launch.read("requests")` has them.
+REQUEST_COLUMNS = tuple(column.name for column in REQUESTS if column.name != "text")
+CHUNK_COLUMNS = ("request_id", "seq", "kernel_ns", "user_ns", "kind")
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One recorded launch. Its tables are read when asked for, and not kept."""
+
+    id: str
+    record: LaunchRecord
+    folder: RunFolder
+
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """A recorded table, pruned to some columns."""
+        return self.folder.read(self.id, name, columns)
+
+    def read(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """The same in pandas; integers stay integers, nulls stay null."""
+        return frame(self.table(name, columns))
+
+    def requests(self) -> pa.Table:
+        """Its requests with their durations, answers left out."""
+        return with_durations(self.table("requests", REQUEST_COLUMNS))
+
+    def gaps(self, requests: pa.Table) -> metrics.Values:
+        """Its inter-token latencies, ms."""
+        return gaps_ms(self.table("chunks", CHUNK_COLUMNS), requests)
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """A run, read once: one row per launch, and the pooled samples of each variant's valid launches by family."""
+
+    per_launch: pd.DataFrame
+    pooled: Mapping[str, Mapping[str, metrics.Values]]
+
+
+class Run:
+    """A recorded run. Nothing is read before it is asked for; `per_launch` and `summary` never hold all chunks at once.
+
+    `launches` has the identity, state and stamps of every launch, `per_launch` its metrics beside that. In `requests`
+    there is one row per request with `*_ms` columns; `measured` is false for warm-up and for the first request.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self.path = folder.path
+        self.manifest: Manifest = folder.manifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """A run's folder, or a folder of runs, of which the newest is taken."""
+        return cls(RunFolder.open(find(Path(path))))
+
+    def __repr__(self) -> str:
+        return f"<Run {self.manifest.scenario}/{self.manifest.run_id}: {len(self.all)} launches>"
+
+    @cached_property
+    def all(self) -> tuple[Launch, ...]:
+        """Every finished launch, in order of time."""
+        return tuple(Launch(name, record, self._folder) for name, record in self._folder.finished().items())
+
+    @cached_property
+    def variants(self) -> tuple[str, ...]:
+        """Variant ids in the order of the scenario."""
+        planned = [str(variant["id"]) for variant in self.manifest.variants if "id" in variant]
+        return tuple(dict.fromkeys([*planned, *(launch.record.variant for launch in self.all)]))
+
+    @cached_property
+    def scenario(self) -> Mapping[str, Any]:
+        """The scenario file as it was, as plain mappings; empty if it cannot be read any more."""
+        try:
+            document = YAML(typ="safe").load(self.manifest.scenario_text)
+        except YAMLError:
+            return {}
+        return document if isinstance(document, dict) else {}
+
+    @property
+    def slo(self) -> Mapping[str, float]:
+        """Limits in ms from the scenario's `workload.slo`."""
+        workload = self.scenario.get("workload")
+        limits = workload.get("slo") if isinstance(workload, dict) else None
+        return limits if isinstance(limits, dict) else {}
+
+    @cached_property
+    def launches(self) -> pd.DataFrame:
+        """One row per launch: who, when, in which state, and its stamps in seconds since spawn."""
+        return pd.DataFrame([identity(launch) | _stamps(launch.record) for launch in self.all])
+
+    @cached_property
+    def requests(self) -> pd.DataFrame:
+        """One row per request of every launch, with `launch`, `variant`, `block` and the durations."""
+        return self._stack(Launch.requests)
+
+    @property
+    def chunks(self) -> pd.DataFrame:
+        """One row per streamed event of every launch. As large as it sounds: `Launch.read` gives one launch's."""
+        return self._stack(lambda launch: launch.table("chunks"))
+
+    @property
+    def samples(self) -> pd.DataFrame:
+        """One row per sensor reading of every launch."""
+        return self._stack(lambda launch: launch.table("samples"))
+
+    @cached_property
+    def events(self) -> pd.DataFrame:
+        """One row per event of every launch."""
+        return self._stack(lambda launch: launch.table("events"))
+
+    @cached_property
+    def phases(self) -> pd.DataFrame:
+        """One row per phase of every launch."""
+        return self._stack(lambda launch: launch.table("phases"))
+
+    @cached_property
+    def reduction(self) -> Reduction:
+        """The run read once, launch by launch; the time is linear in the number of launches."""
+        rows: list[dict[str, Any]] = []
+        pools: dict[str, dict[str, list[metrics.Values]]] = {}
+        for launch in self.all:
+            requests = launch.requests()
+            samples = metrics.samples_of(requests, launch.gaps(requests))
+            rows.append(identity(launch) | metrics.of_launch(launch.record, requests, samples, self.slo))
+            if launch.record.status == "ok":
+                for family, values in samples.items():
+                    pools.setdefault(launch.record.variant, {}).setdefault(family, []).append(values)
+        pooled = {
+            variant: {family: np.concatenate(parts) for family, parts in families.items()}
+            for variant, families in pools.items()
+        }
+        return Reduction(pd.DataFrame(rows), pooled)
+
+    @property
+    def per_launch(self) -> pd.DataFrame:
+        """One row per launch: identity and every metric of `metrics.METRICS`; what is not known is NaN."""
+        return self.reduction.per_launch
+
+    def summary(self) -> pd.DataFrame:
+        """One row per variant and metric: value, interval, launches and requests behind it, or why there is none."""
+        return summarise(self.variants, self.reduction.per_launch, self.reduction.pooled)
+
+    def _stack(self, read: Callable[[Launch], pa.Table]) -> pd.DataFrame:
+        tables = [(launch, read(launch)) for launch in self.all]
+        if not tables:
+            return pd.DataFrame(columns=["launch", "variant", "block"])
+        keyed = [
+            table.add_column(0, "launch", _constant(launch.id, len(table)))
+            .add_column(1, "variant", _constant(launch.record.variant, len(table)))
+            .add_column(2, "block", pa.array([launch.record.block] * len(table), pa.int64()))
+            for launch, table in tables
+        ]
+        return frame(pa.concat_tables(keyed, promote_options="default"))
+
+
+def per_launch(run: Run) -> pd.DataFrame:
+    """One row per launch with its identity and every metric of METRICS as a column; NaN where it is null.
+
+    Rows of failed and invalid launches are there too: `status == "ok"` are those that count.
+    """
+    return run.per_launch
+
+
+def identity(launch: Launch) -> dict[str, Any]:
+    """The columns that say which launch a row is about. Factors are columns `factor.<name>`."""
+    record = launch.record
+    return {
+        "launch": launch.id,
+        "variant": record.variant,
+        "block": record.block,
+        "position": record.position,
+        "attempt": record.attempt,
+        "status": record.status,
+        "reason_kind": record.reason_kind,
+        "reason": record.reason,
+        "wall_time": record.wall_time,
+    } | {f"factor.{name}": level for name, level in record.factors.items()}
+
+
+def find(path: Path) -> Path:
+    """The run at a path: the folder itself, its manifest's folder, or the newest run below."""
+    if (path / "manifest.json").is_file():
+        return path
+    if path.name == "manifest.json" and path.is_file():
+        return path.parent
+    below = [*path.glob("[!.]*/manifest.json"), *path.glob("[!.]*/[!.]*/manifest.json")] if path.is_dir() else []
+    if not below:
+        raise RecordError(
+            f"{path} is not a run's folder" if path.exists() else f"{path} does not exist",
+            hint="a run lies in results/<scenario>/<run-id> and has a manifest.json",
+        )
+    return max(below, key=lambda manifest: manifest.stat().st_mtime_ns).parent
+
+
+def frame(table: pa.Table) -> pd.DataFrame:
+    """Arrow to pandas: stamps keep all their nanoseconds, nulls stay null."""
+    result: pd.DataFrame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+    return result
+
+
+def _stamps(record: LaunchRecord) -> dict[str, float | None]:
+    """The launch's stamps as seconds since spawn; for a server that ran before, since its first stamp."""
+    known = [stamp for stamp in record.stamps.values() if stamp is not None]
+    spawn = record.stamps.get("spawn")
+    origin = spawn if spawn is not None else min(known, default=0)
+    return {
+        f"{name}_s": None if (stamp := record.stamps.get(name)) is None else (stamp - origin) / 1e9 for name in STAMPS
+    }
+
+
+def _constant(text: str, length: int) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array([0] * length, pa.int32()), pa.array([text]))

@@ -1,0 +1,126 @@
+"""What an engine's environment is made of: a pip requirements file with a few directives between its lines.
+
+    #: about TEXT                what it is, for `bench engines list`
+    #: python >=3.10,<3.14       the interpreters it fits
+    #: disk MEGABYTES            room needed to install it
+    #: index VARIABLE            the step takes further packages from the index named in that environment variable
+    #: step                      end of one `pip install`, start of the next
+    #: uninstall NAME…           packages to remove, after what stands above
+    #: check STATEMENT           Python that must run in the finished environment
+
+Anything else is a requirement as pip knows it. The directives are comments to pip, so the file also works by hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from bench.errors import InternalError, UnknownName, UsageError
+
+Version = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One pip call: packages to install, or names to remove."""
+
+    requirements: tuple[str, ...] = ()
+    uninstall: tuple[str, ...] = ()
+    index: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """An environment's contents. `python` is the range as written; `disk` in bytes."""
+
+    name: str
+    digest: str
+    steps: tuple[Step, ...]
+    about: str = ""
+    python: str = ""
+    disk: int = 0
+    check: str = ""
+
+    def fits(self, version: Version) -> bool:
+        """Whether an interpreter of that version will do."""
+        return all(_holds(version, clause.strip()) for clause in self.python.split(",") if clause.strip())
+
+
+def names() -> tuple[str, ...]:
+    """The environments that can be installed, sorted."""
+    found = (item.name for item in _folder().iterdir())
+    return tuple(sorted(name.removesuffix(".txt") for name in found if name.endswith(".txt")))
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of that name; UnknownName says which there are."""
+    if name not in names():
+        raise UnknownName("engine environment", name, names())
+    return parse(name, (_folder() / f"{name}.txt").read_text(encoding="utf-8"))
+
+
+def parse(name: str, text: str) -> Recipe:
+    """Read a requirements file with its directives; InternalError for a directive that does not exist."""
+    facts: dict[str, str] = {}
+    steps: list[Step] = []
+    lines: list[str] = []
+    index: str | None = None
+
+    def close() -> None:
+        nonlocal index
+        if lines:
+            steps.append(Step(requirements=tuple(lines), index=index))
+        lines.clear()
+        index = None
+
+    for line in (raw.strip() for raw in text.splitlines()):
+        word, _, rest = line.removeprefix("#:").strip().partition(" ")
+        if not line.startswith("#:"):
+            if line and not line.startswith("#"):
+                lines.append(line)
+        elif word == "index":
+            index = rest
+        elif word == "step":
+            close()
+        elif word == "uninstall":
+            close()
+            steps.append(Step(uninstall=tuple(rest.split())))
+        elif word in ("about", "python", "disk", "check"):
+            facts[word] = rest
+        else:
+            raise InternalError(f"{name}.txt: no directive is called {word!r}")
+    close()
+    # Only what pip is told decides whether an environment is still the right one.
+    digest = hashlib.sha256(repr(steps).encode()).hexdigest()[:12]
+    return Recipe(
+        name=name,
+        digest=digest,
+        steps=tuple(steps),
+        about=facts.get("about", ""),
+        python=facts.get("python", ""),
+        disk=int(facts.get("disk", 0)) * 1_000_000,
+        check=facts.get("check", ""),
+    )
+
+
+def _folder() -> Traversable:
+    return files("bench.engines") / "requirements"
+
+
+def _holds(version: Version, clause: str) -> bool:
+    match = re.fullmatch(r"(>=|<=|<|>|==|!=)\s*(\d+)\.(\d+)", clause)
+    if match is None:
+        raise UsageError(f"{clause!r} is not a range of Python versions")
+    wanted = (int(match[2]), int(match[3]))
+    return {
+        ">=": version >= wanted,
+        "<=": version <= wanted,
+        "<": version < wanted,
+        ">": version > wanted,
+        "==": version == wanted,
+        "!=": version != wanted,
+    }[match[1]]

@@ -136,6 +136,13 @@ class RunFolder:
             _sync(final.parent)
         return final
 
+    def amend(self, record: LaunchRecord) -> None:
+        """Replace launch.json of a whole launch: what was seen stays, what is thought of it changes."""
+        self._held()
+        path = self.launch_path(record.launch_id)
+        with _explained(path):
+            write_document(path / "launch.json", asdict(record))
+
     def abandon(self, launch_id: str) -> None:
         """Throw away a launch in flight."""
         self._held()

@@ -151,7 +151,9 @@ class Log:
             self.size += len(data)
         except OSError as error:
             self.lost += len(lines)
-            self.fault, self.file = os.strerror(error.errno or 0), None
+            self.fault = os.strerror(error.errno or 0)
+            self.file.close()
+            self.file = None
 
 
 class Supervisor:
@@ -266,7 +268,7 @@ class Supervisor:
                 self.log.write(lines.flush())
         self.reap()
         if self.stopping or os.getppid() != self.harness:
-            order = order or {"timeout_s": ORPHANED_STOP_S}
+            order = order or self.orphaned()
         return order
 
     def read_order(self) -> dict[str, Any] | None:
@@ -277,7 +279,7 @@ class Supervisor:
             return None
         if not data:
             self.selector.unregister(0)
-            return {"timeout_s": ORPHANED_STOP_S}
+            return self.orphaned()
         self.orders += data
         line, newline, self.orders = self.orders.partition(b"\n")
         if not newline:
@@ -285,6 +287,10 @@ class Supervisor:
             return None
         stop: dict[str, Any] = json.loads(line)
         return stop
+
+    def orphaned(self) -> dict[str, Any]:
+        """The order that nobody is left to give."""
+        return {"timeout_s": min(ORPHANED_STOP_S, self.launch["stop_timeout_s"])}
 
     def read_output(self, descriptor: int, now: int) -> bool:
         """Stamp and keep what the engine wrote; whether there was anything."""

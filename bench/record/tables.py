@@ -91,7 +91,7 @@ def streamed_samples(folder: Path) -> pa.Table:
     lines, stream = (folder / name for name in STREAMS)
     if stream.exists():
         return _arrow_stream(stream)
-    return from_rows("samples", list(_json_lines(lines)) if lines.exists() else [])
+    return from_columns("samples", _readings(lines) if lines.exists() else {})
 
 
 def _array(table: str, column: Column, values: Sequence[Any] | None, length: int) -> pa.Array:
@@ -115,18 +115,21 @@ def _load(path: Path, columns: Sequence[str] | None) -> pa.Table:
         raise RecordError(f"{path} is damaged: {error}", hint="move the launch away and run with --resume") from error
 
 
-def _json_lines(path: Path) -> Iterable[dict[str, Any]]:
-    """Whole lines only: objects with the columns of `samples`, or arrays in their order."""
-    names = [column.name for column in TABLES["samples"]]
+def _readings(path: Path) -> dict[str, list[Any]]:
+    """Lines `{"t": ns, "p": probe, "v": {field: value or [null, reason]}}`; one cut off or garbled is left out."""
+    columns: dict[str, list[Any]] = {column.name: [] for column in TABLES["samples"]}
     with path.open("rb") as file:
         for line in file:
-            if not line.endswith(b"\n"):
-                return
             try:
-                row = json.loads(line)
-            except ValueError:
+                tick = json.loads(line)
+                t_ns, probe, values = int(tick["t"]), str(tick["p"]), dict(tick["v"])
+            except (ValueError, TypeError, KeyError):
                 continue
-            yield row if isinstance(row, dict) else dict(zip(names, row, strict=False))
+            for name, reading in values.items():
+                value, reason = reading if isinstance(reading, list) else (reading, None)
+                for column, item in zip(columns.values(), (t_ns, probe, name, value, reason), strict=True):
+                    column.append(item)
+    return columns
 
 
 def _arrow_stream(path: Path) -> pa.Table:

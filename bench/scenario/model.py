@@ -18,7 +18,7 @@ Scalar = str | bool | int | float
 class Strict(BaseModel):
     """A mapping whose keys are all known and whose values are not coerced."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Host(Strict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +21,8 @@ class WarmupStep:
 class Variant:
     """One cell of the matrix.
 
-    `factors` holds the levels that tell variants apart (factor name → level, as text), `engine.args` already holds the
-    variant's own `args.*` levels.
+    `factors` holds every factor's level as text: engine, model, quantization, warmup, page_cache and the matrix's
+    `args.*`; `engine.args` already holds the variant's own `args.*` levels.
     """
 
     id: str
@@ -35,6 +36,31 @@ class Variant:
     warmup: tuple[WarmupStep, ...]
     page_cache: PageCache
 
-    def matches(self, selector: dict[str, Any]) -> bool:
+    def matches(self, selector: Mapping[str, Any]) -> bool:
         """Whether every factor named in the selector has that level here."""
-        return all(self.factors.get(name) == str(level) for name, level in selector.items())
+        return agrees(self.factors, selector)
+
+
+def level_text(level: Any) -> str:
+    """A factor's level as it is written in a scenario."""
+    return str(level).lower() if isinstance(level, bool) else str(level)
+
+
+def agrees(factors: Mapping[str, Any], selector: Mapping[str, Any]) -> bool:
+    """Whether every factor named in the selector has that level among these factors."""
+    return all(name in factors and level_text(factors[name]) == level_text(level) for name, level in selector.items())
+
+
+def counterparts(variants: Sequence[Variant], selector: Mapping[str, Any], variant: Variant) -> tuple[Variant, ...]:
+    """Of the variants that a selector names, those that share most other factors with this one; more than one is a tie.
+
+    `quality: {against: {quantization: fp16}}` names several references where the matrix has several engines: each
+    variant is compared with the one of its own engine.
+    """
+    named = [one for one in variants if one.matches(selector)]
+
+    def shared(one: Variant) -> int:
+        return sum(one.factors.get(name) == level for name, level in variant.factors.items())
+
+    most = max(map(shared, named), default=0)
+    return tuple(one for one in named if shared(one) == most)

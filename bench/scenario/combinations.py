@@ -1,0 +1,162 @@
+"""Parts of a scenario that are right by themselves and cannot go together."""
+
+from __future__ import annotations
+
+from bench.scenario import matrix
+from bench.scenario.document import Document, Path
+from bench.scenario.model import Engine, ScenarioModel
+from bench.scenario.variant import Variant, agrees, counterparts
+from bench.scenario.words import joined
+
+# Engines that may serve a model of their own, which the scenario then need not name.
+SELF_SUPPLIED = ("openai", "command", "simulated")
+
+
+def check_combinations(document: Document, scenario: ScenarioModel) -> None:
+    """Note what excludes what. Cells and selectors are looked at only where the matrix itself is in order."""
+    _models(document, scenario)
+    for name, engine in scenario.engines.items():
+        _engine(document, ("engines", name), engine)
+    _workload(document, scenario)
+    _design(document, scenario)
+    if not any(problem.path.split(".")[0].split("[")[0] in _CELLS for problem in document.problems):
+        _cells(document, scenario)
+
+
+_CELLS = ("engines", "models", "model", "matrix", "warmups", "design", "")
+
+
+def _models(document: Document, scenario: ScenarioModel) -> None:
+    if scenario.model is not None and scenario.models:
+        document.problem(("models",), "`model` and `models` exclude each other; keep one", at_key=True)
+    elif scenario.model is None and not scenario.models and document.get(("model",)) is None:
+        needing = [name for name, engine in scenario.engines.items() if engine.engine not in SELF_SUPPLIED]
+        if needing:
+            document.problem(("model",), f"is missing; {joined(needing, 'and')} cannot start without one")
+
+
+def _engine(document: Document, path: Path, engine: Engine) -> None:
+    if engine.engine == "openai":
+        if engine.base_url is None:
+            document.problem((*path, "base_url"), "is missing; `engine: openai` needs the address of a running server")
+        for key in ("python", "environment", "image", "command"):
+            if getattr(engine, key) is not None:
+                document.problem(
+                    (*path, key), "has no use here: a running server is attached to, never started", at_key=True
+                )
+    elif engine.base_url is not None:
+        document.problem(
+            (*path, "base_url"), f"is for `engine: openai` only; {engine.engine} is started here", at_key=True
+        )
+    if engine.base_url is not None and not engine.base_url.startswith(("http://", "https://")):
+        document.problem((*path, "base_url"), f"{engine.base_url!r} does not begin with http:// or https://")
+    if engine.engine == "command":
+        if not engine.command:
+            document.problem(
+                (*path, "command"), "is missing; `engine: command` needs the server's command line as a list"
+            )
+        elif not any("{port}" in word for word in [*engine.command, *engine.env.values()]):
+            document.problem((*path, "command"), "does not say {port}; the harness chooses a free one for each launch")
+    elif engine.command is not None:
+        document.problem(
+            (*path, "command"), f"is for `engine: command` only; {engine.engine} knows its own", at_key=True
+        )
+    where = [key for key in ("python", "environment", "image") if getattr(engine, key) is not None]
+    if len(where) > 1:
+        document.problem((*path, where[1]), f"{joined(where, 'and')} exclude each other; keep one", at_key=True)
+
+
+def _workload(document: Document, scenario: ScenarioModel) -> None:
+    workload = scenario.workload
+    arrivals, prompts = workload.arrivals, workload.prompts
+    if arrivals.closed is not None and arrivals.closed > workload.requests:
+        message = f"{arrivals.closed} streams have only {workload.requests} requests to send; raise `requests`"
+        document.problem(("workload", "arrivals", "closed"), message)
+    if arrivals.closed is not None and arrivals.max_in_flight is not None:
+        message = "is for rate and poisson; `closed` streams never have more than one request each"
+        document.problem(("workload", "arrivals", "max_in_flight"), message, at_key=True)
+    if prompts.kind != "random":
+        return
+    lengths = prompts.tokens if isinstance(prompts.tokens, list) else [prompts.tokens]
+    if len(lengths) > workload.requests:
+        message = f"{len(lengths)} lengths, but only {workload.requests} requests per launch; some are never asked"
+        document.problem(("workload", "prompts", "tokens"), message)
+    for name, engine in scenario.engines.items():
+        limit = engine.args.get("max_model_len")
+        if isinstance(limit, int) and max(lengths, default=0) + workload.output_tokens > limit:
+            message = (
+                f"{limit} cannot hold a prompt of {max(lengths)} tokens and {workload.output_tokens} output tokens "
+                f"({max(lengths) + workload.output_tokens} in all)"
+            )
+            document.problem(("engines", name, "args", "max_model_len"), message)
+
+
+def _design(document: Document, scenario: ScenarioModel) -> None:
+    design = scenario.design
+    if scenario.matrix.page_cache is not None and document.get(("design", "page_cache")) is not None:
+        document.problem(("design", "page_cache"), "is also a factor of the matrix; keep one of them", at_key=True)
+    if design.sequential and design.precision is not None:
+        message = "two rules to stop by: `sequential` is for a verdict, `precision` for an estimate; keep one"
+        document.problem(("design", "precision"), message, at_key=True)
+    if design.sequential and scenario.gate is None:
+        document.problem(("design", "sequential"), "looks for a verdict, and there is no `gate`", at_key=True)
+
+
+def _cells(document: Document, scenario: ScenarioModel) -> None:
+    size = matrix.size(scenario)
+    if size > matrix.MAX_CELLS:
+        document.problem(("matrix",), f"{size} cells are more than {matrix.MAX_CELLS}; take levels out", at_key=True)
+        return
+    found = len(document.problems)
+    product = matrix.product(scenario)
+    for index, row in enumerate(scenario.matrix.exclude):
+        if not any(agrees(cell, row) for cell in product):
+            document.problem(("matrix", "exclude", index), "matches no cell of the matrix; take it out")
+    known = [cell for cell in product if not any(agrees(cell, row) for row in scenario.matrix.exclude)]
+    for index, row in enumerate(scenario.matrix.include):
+        cell = matrix.included(scenario, row)
+        if cell in known:
+            document.problem(("matrix", "include", index), "adds nothing: this cell is there already; take it out")
+        known.append(cell)
+    if not known:
+        document.problem(("matrix", "exclude"), "leaves no variant to measure", at_key=True)
+    elif len(document.problems) == found:
+        _references(document, scenario, matrix.variants(scenario))
+
+
+def _references(document: Document, scenario: ScenarioModel, variants: tuple[Variant, ...]) -> None:
+    if scenario.gate is not None:
+        selector = scenario.gate.baseline.model_extra or {}
+        matching = [variant.id for variant in variants if variant.matches(selector)]
+        if not matching:
+            document.problem(("gate", "baseline"), _none(variants))
+        elif len(matching) > 1:
+            message = f"names {len(matching)} variants, {_few(matching)}; name more factors, so that one is left"
+            document.problem(("gate", "baseline"), message)
+        elif len(variants) == 1:
+            document.problem(("gate", "baseline"), "is the only variant; there is nothing to judge against it")
+    if scenario.quality is not None:
+        selector = scenario.quality.against.model_extra or {}
+        if not any(variant.matches(selector) for variant in variants):
+            document.problem(("quality", "against"), _none(variants))
+            return
+        for variant in variants:
+            tied = counterparts(variants, selector, variant)
+            if len(tied) > 1 and len({_answers(one) for one in tied}) > 1:
+                fitting = _few([one.id for one in tied])
+                message = f"for {variant.id} several references fit equally well, {fitting}; name more factors"
+                document.problem(("quality", "against"), message)
+                return
+
+
+def _answers(variant: Variant) -> tuple[tuple[str, str], ...]:
+    """What a variant's answers depend on: neither the warm-up nor the page cache changes them."""
+    return tuple(item for item in variant.factors.items() if item[0] not in ("warmup", "page_cache"))
+
+
+def _none(variants: tuple[Variant, ...]) -> str:
+    return f"names none of the variants: {_few([variant.id for variant in variants])}"
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

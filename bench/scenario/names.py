@@ -1,0 +1,225 @@
+"""Every name in a scenario answers to something: engines, models, warm-ups, factors, levels, metrics.
+
+Read from the document and not from the model, so that a broken part elsewhere hides nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path as FilePath
+from typing import Any
+
+from pydantic import BaseModel
+
+from bench import plugins
+from bench.scenario.document import Document, Path
+from bench.scenario.metrics import NEED_SLO, NEEDS, PER_REQUEST, margin
+from bench.scenario.model import PAGE_CACHE, QUANTIZATIONS
+from bench.scenario.validate import describe, errors_of
+from bench.scenario.variant import level_text
+from bench.scenario.words import among, shown
+
+SOURCES = {
+    "hf": (r"[\w.-]+/[\w.-]+(@[\w./-]+)?", "hf:owner/name"),
+    "path": (r".+", "path:directory"),
+    "pypi": (r"[\w.-]+==[\w.!+-]+#.+", "pypi:distribution==version#file"),
+    "dummy": (r"[\w.-]+", "dummy:name"),
+}
+FOUNDING = "founding:"
+_FACTORS = ("engine", "model", "quantization", "warmup", "page_cache")
+
+
+def check_names(document: Document, base: FilePath) -> None:
+    """Note every name that nothing answers to."""
+    engines = document.get(("engines",))
+    for path, engine in document.entries("engines"):
+        name = engine.get("engine") if isinstance(engine, dict) else None
+        if isinstance(name, str) and name not in plugins.names("engines"):
+            document.problem((*path, "engine"), f"{name!r} is not {among(plugins.names('engines'), name)}")
+    warmups = _warmup_names(document)
+    allowed: dict[str, Sequence[str] | None] = {
+        "engine": list(engines) if isinstance(engines, dict) else None,
+        "model": _model_names(document),
+        "quantization": QUANTIZATIONS,
+        "warmup": warmups,
+        "page_cache": PAGE_CACHE,
+    }
+    _sources(document)
+    _levels(document, allowed)
+    _selectors(document, allowed)
+    _warmups(document)
+    _metrics(document)
+    _prompts(document, base)
+
+
+def _model_names(document: Document) -> Sequence[str] | None:
+    models = document.get(("models",))
+    return list(models) if isinstance(models, dict) and models else None
+
+
+def _warmup_names(document: Document) -> list[str]:
+    own = document.get(("warmups",))
+    return [*(own if isinstance(own, dict) else ()), *plugins.names("warmups")]
+
+
+def _sources(document: Document) -> None:
+    found = [(("model",), document.get(("model",))), *document.entries("models")]
+    for path, model in found:
+        if not isinstance(model, dict):
+            continue
+        sources = [((*path, "source"), model.get("source")), *document.entries(*path, "checkpoints")]
+        for at, source in sources:
+            if isinstance(source, str):
+                _source(document, at, source)
+        source = model.get("source")
+        if model.get("revision") is not None and isinstance(source, str) and not source.startswith("hf:"):
+            document.problem((*path, "revision"), "only hf: sources have revisions; leave it out")
+
+
+def _source(document: Document, path: Path, source: str) -> None:
+    scheme, _, rest = source.partition(":")
+    forms = [form for _, form in SOURCES.values()]
+    if scheme not in SOURCES or not rest:
+        document.problem(path, f"{shown(source)} is not a source: {', '.join(forms[:-1])} or {forms[-1]}")
+    elif not re.fullmatch(SOURCES[scheme][0], rest):
+        document.problem(path, f"{shown(source)} does not have the form {SOURCES[scheme][1]}")
+
+
+def _levels(document: Document, allowed: Mapping[str, Sequence[str] | None]) -> None:
+    for path, levels in document.entries("matrix"):
+        factor = str(path[-1])
+        if factor in ("exclude", "include"):
+            continue
+        if factor not in _FACTORS and not _is_flag(factor):
+            known = [*_FACTORS, "exclude", "include"]
+            document.problem(path, f"unknown factor; {among(known, factor)}, or args.<flag>", at_key=True)
+            continue
+        if _is_flag(factor) and (not isinstance(levels, list) or not levels):
+            document.problem(path, f"{shown(levels)} is not a list of levels; write [first, second]")
+        seen: dict[str, Path] = {}
+        for at, level in document.entries(*path):
+            if isinstance(level, (dict, list)) or level is None:
+                if _is_flag(factor):
+                    document.problem(at, f"{shown(level)} is not a level; text, a number, true or false")
+                continue
+            if level_text(level) in seen:
+                document.problem(at, f"{shown(level)} is listed twice; keep one of them")
+            seen[level_text(level)] = at
+            # Wrong quantizations and page cache states are the model's to tell.
+            if factor in ("engine", "model", "warmup"):
+                _level(document, at, factor, level, allowed)
+
+
+def _level(
+    document: Document, path: Path, factor: str, level: Any, allowed: Mapping[str, Sequence[str] | None]
+) -> None:
+    known = allowed.get(factor)
+    if known is not None and isinstance(level, str) and level not in known:
+        where = {"engine": " in `engines`", "model": " in `models`"}.get(factor, "")
+        document.problem(path, f"{level!r} is not {among(known, level)}{where}")
+    elif factor == "model" and known is None and document.get(("models",)) is None:
+        document.problem(path, "there is no `models` to choose from; a single `model` is no factor")
+
+
+def _selectors(document: Document, allowed: Mapping[str, Sequence[str] | None]) -> None:
+    """`exclude` and the selectors of gate and quality name levels of the matrix; `include` may bring new ones."""
+    flags = [str(path[-1]) for path, _ in document.entries("matrix") if _is_flag(str(path[-1]))]
+    flags += [
+        name
+        for path, row in document.entries("matrix", "include")
+        for name in (row if isinstance(row, dict) else ())
+        if _is_flag(name)
+    ]
+    rows = [path for section in ("exclude", "include") for path, _ in document.entries("matrix", section)]
+    for row in [*rows, ("gate", "baseline"), ("quality", "against")]:
+        including = row[:2] == ("matrix", "include")
+        for path, level in document.entries(*row):
+            factor = str(path[-1])
+            if factor in _FACTORS:
+                _level(document, path, factor, level, allowed)
+                if factor in ("quantization", "page_cache"):
+                    names = QUANTIZATIONS if factor == "quantization" else PAGE_CACHE
+                    if level not in names:
+                        document.problem(path, f"{shown(level)} is not {among(names, level)}")
+            elif not (_is_flag(factor) and (including or factor in flags)):
+                known = [*_FACTORS, *dict.fromkeys(flags)]
+                document.problem(path, f"unknown factor; {among(known, factor)}", at_key=True)
+
+
+def _is_flag(name: str) -> bool:
+    return name.startswith("args.") and len(name) > len("args.")
+
+
+def _warmups(document: Document) -> None:
+    for path, definition in document.entries("warmups"):
+        items = list(document.entries(*path)) if isinstance(definition, list) else [(path, definition)]
+        if not items:
+            document.problem(path, "is empty; name a strategy, or a list of them")
+        for at, item in items:
+            _warmup_step(document, at, item)
+
+
+def _warmup_step(document: Document, path: Path, item: Any) -> None:
+    known = plugins.names("warmups")
+    name = item.get("strategy") if isinstance(item, dict) else item
+    if isinstance(item, dict) and "strategy" not in item:
+        document.problem(path, f"strategy is missing: {among(known, '')}")
+    elif not isinstance(name, str):
+        document.problem(path, f"{shown(name)} is not a strategy; write a name, or {{strategy: name, option: value}}")
+    elif name not in known:
+        document.problem(
+            (*path, "strategy") if isinstance(item, dict) else path, f"{name!r} is not {among(known, name)}"
+        )
+    else:
+        _options(document, path, name, item if isinstance(item, dict) else {})
+
+
+def _options(document: Document, path: Path, strategy: str, item: Mapping[str, Any]) -> None:
+    """A strategy that declares its options as a model has them checked before anything starts."""
+    options = getattr(plugins.load("warmups", strategy), "Options", None)
+    if not (isinstance(options, type) and issubclass(options, BaseModel)):
+        return
+    given = {name: value for name, value in item.items() if name != "strategy"}
+    describe(document, options, given, errors_of(options, given), path)
+
+
+def _metrics(document: Document) -> None:
+    measured = document.get(("measure",))
+    for path, text in document.entries("gate", "metrics"):
+        name = str(path[-1])
+        if name not in NEEDS:
+            document.problem(path, f"no metric is called that; {_near_metrics(name)}", at_key=True)
+        elif isinstance(measured, list) and NEEDS[name] not in measured:
+            document.problem(path, f"is not measured; add {NEEDS[name]} to `measure`", at_key=True)
+        if name in NEED_SLO and not document.get(("workload", "slo")):
+            document.problem(path, "needs limits; write `slo` under `workload`", at_key=True)
+        if text is not None and not isinstance(text, (dict, list, bool)):
+            try:
+                margin(document.written.get(path, str(text)))
+            except ValueError as error:
+                document.problem(path, str(error))
+
+
+def _near_metrics(name: str) -> str:
+    """All of them would fill a page: the statistics of a known family, or else the families."""
+    family = name.split(".")[0]
+    own = [metric for metric in NEEDS if metric.startswith(f"{family}.")]
+    if own:
+        return among(own, name)
+    families = [metric for metric in NEEDS if metric not in PER_REQUEST and metric.split(".")[0] not in PER_REQUEST]
+    return among([*(f"{family}.p50" for family in PER_REQUEST), *families], name)
+
+
+def _prompts(document: Document, base: FilePath) -> None:
+    path = ("workload", "prompts", "file")
+    name = document.get(path)
+    if not isinstance(name, str) or name.startswith(FOUNDING):
+        return
+    file = base / name
+    if not file.exists():
+        here = sorted(one.name for one in file.parent.iterdir() if one.is_file()) if file.parent.is_dir() else []
+        near = f"; {file.parent.name}/ holds {', '.join(here[:8])}" if here else ""
+        document.problem(path, f"no such file: {name} (looked for beside the scenario){near}")
+    elif not file.is_file():
+        document.problem(path, f"{name} is a directory, not a file")

@@ -1,0 +1,223 @@
+"""A document as a model, with every mistake of type, key and value in words.
+
+What is wrong is noted and taken out, so that the rest can still be checked for names and combinations.
+"""
+
+from __future__ import annotations
+
+import copy
+import types
+import typing
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from bench.scenario.document import Document, Path
+from bench.scenario.model import ScenarioModel
+from bench.scenario.words import among, joined, shown
+
+# Stand-ins for required parts that are missing or broken; only checks see them, nobody else.
+_STAND_INS: dict[str, Any] = {
+    "scenario": "unnamed",
+    "engines": {"missing": {"engine": "simulated"}},
+    "workload": {"prompts": {"kind": "random", "tokens": 1}},
+}
+
+_KINDS = {
+    "string_type": "text",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+
+
+def validate(document: Document) -> tuple[ScenarioModel, bool]:
+    """The model, and whether it is whole. Problems are noted in the document."""
+    if not isinstance(document.data, dict):
+        if not document.problems:
+            document.problem((), f"a scenario is a mapping (`scenario: name` …), not {shown(document.data)}")
+        return ScenarioModel.model_validate(_STAND_INS), False
+    data = copy.deepcopy(document.data)
+    errors = errors_of(ScenarioModel, data)
+    if errors and _take_as_written(data, errors, document):
+        errors = errors_of(ScenarioModel, data)
+    whole = not errors
+    describe(document, ScenarioModel, data, errors)
+    for _ in range(20):
+        if not errors:
+            return ScenarioModel.model_validate(data), whole
+        _take_out(errors, data)
+        errors = errors_of(ScenarioModel, data)
+    return ScenarioModel.model_validate(_STAND_INS), False
+
+
+def errors_of(model: type[BaseModel], data: Any) -> Sequence[Mapping[str, Any]]:
+    """What a model finds wrong with data."""
+    try:
+        model.model_validate(data)
+    except ValidationError as error:
+        return typing.cast("Sequence[Mapping[str, Any]]", error.errors(include_url=False))
+    return ()
+
+
+def _path(error: Mapping[str, Any], data: Any) -> Path:
+    """Where an error is in the file: pydantic's location without its marks for union members and keys."""
+    path: list[str | int] = []
+    for step in error["loc"]:
+        if step in data if isinstance(data, dict) else isinstance(data, list) and isinstance(step, int):
+            data = data[step]
+        elif error["type"] != "missing" or step != error["loc"][-1]:
+            continue
+        path.append(step)
+    return tuple(path)
+
+
+def _take_as_written(data: Any, errors: Sequence[Mapping[str, Any]], document: Document) -> bool:
+    """Where text is wanted and 3.10, 1e5 or true stands, take it as it looks."""
+    paths = [_path(error, data) for error in errors if error["type"] == "string_type"]
+    changed = False
+    for path in paths:
+        if path in document.written and document.get(path) is not None:
+            _put(data, path, document.written[path])
+            changed = True
+    return changed
+
+
+def _put(data: Any, path: Path, value: Any) -> None:
+    for step in path[:-1]:
+        data = data[step]
+    data[path[-1]] = value
+
+
+def _take_out(errors: Sequence[Mapping[str, Any]], data: Any) -> None:
+    paths = set()
+    for error in errors:
+        path = _path(error, data)
+        paths.add(path[:-1] if error["type"] == "missing" else path)
+        if error["type"] == "missing" and len(path) == 1:
+            data.setdefault(path[0], copy.deepcopy(_STAND_INS[str(path[0])]))
+    # From the back, so that list indexes stay right.
+    for path in sorted(paths, key=lambda path: [str(step).zfill(9) for step in path], reverse=True):
+        if not path:
+            continue
+        parent: Any = data
+        try:
+            for step in path[:-1]:
+                parent = parent[step]
+            del parent[path[-1]]
+        except (KeyError, IndexError, TypeError):
+            continue
+        if len(path) == 1 and path[0] in _STAND_INS:
+            data[path[0]] = copy.deepcopy(_STAND_INS[str(path[0])])
+
+
+def describe(
+    document: Document, root: type[BaseModel], data: Any, errors: Sequence[Mapping[str, Any]], prefix: Path = ()
+) -> None:
+    """Note a model's errors over `data`, which stands at `prefix` in the document.
+
+    One problem a place: the members of a union complain each, and about the same thing.
+    """
+    found: dict[Path, list[Mapping[str, Any]]] = defaultdict(list)
+    for error in errors:
+        found[_path(error, data)].append(error)
+    deeper = {path[:depth] for path in found for depth in range(len(path))}
+    for path, group in found.items():
+        if path in deeper and all(error["type"] in _KINDS for error in group):
+            continue
+        message, at_key = _words(group, path, root, data)
+        document.problem((*prefix, *path), message, at_key=at_key)
+
+
+def _words(group: Sequence[Mapping[str, Any]], path: Path, root: type[BaseModel], data: Any) -> tuple[str, bool]:
+    error = group[0]
+    context, value = error.get("ctx", {}), shown(error["input"])
+    _, info = resolve(root, path)
+    about = f" ({info.description})" if info is not None and info.description else ""
+    if all(one["type"] in _KINDS for one in group):
+        kinds = joined(dict.fromkeys(_KINDS[one["type"]] for one in group))
+        if error["input"] is None:
+            return f"is empty; write {kinds}{about}, or leave the key out", False
+        if kinds == "a list" and not isinstance(error["input"], dict):
+            return f"{value} is not a list{about}; write [{error['input']}]", False
+        return f"{value} is not {kinds}{about}", False
+    match error["type"]:
+        case "extra_forbidden":
+            return f"unknown key; {among(_keys(root, path[:-1], data), path[-1])}", True
+        case "missing":
+            return f"is missing{about}", False
+        case "literal_error":
+            return f"{value} is not {among(_listed(context['expected']), error['input'])}", error["loc"][-1] == "[key]"
+        case "union_tag_not_found":
+            choices = [str(typing.get_args(_annotation(model, "kind"))[0]) for model in resolve(root, path)[0]]
+            return f"needs `kind`: {joined(choices)}", False
+        case "union_tag_invalid":
+            return f"{context['tag']!r} is not {among(_listed(context['expected_tags']), context['tag'])}", False
+        case "greater_than":
+            return f"{value} is not above {context['gt']:g}{about}", False
+        case "greater_than_equal":
+            return f"{value} is below {context['ge']:g}{about}", False
+        case "less_than":
+            return f"{value} is not below {context['lt']:g}{about}", False
+        case "too_short":
+            return f"is empty; at least {context['min_length']} is needed{about}", False
+        case "string_pattern_mismatch":
+            return f"{value} may hold only a-z, 0-9, `.`, `_` and `-`, and begins with a letter or digit", False
+        case "value_error":
+            return str(context["error"]), False
+    return f"{value} is not allowed here{about}", False
+
+
+def _listed(text: str) -> list[str]:
+    return [name.strip("'") for name in text.replace(" or ", ", ").split(", ")]
+
+
+def _keys(root: type[BaseModel], path: Path, data: Any) -> list[str]:
+    """The keys allowed at a path; where `kind` decides, those of that kind."""
+    models = [model for model in resolve(root, path)[0] if isinstance(model, type) and issubclass(model, BaseModel)]
+    for step in path:
+        data = data[step]
+    chosen = [model for model in models if data.get("kind") in typing.get_args(_annotation(model, "kind"))] or models
+    return list(dict.fromkeys(info.alias or name for model in chosen for name, info in model.model_fields.items()))
+
+
+def _annotation(model: type[BaseModel], name: str) -> Any:
+    info = model.model_fields.get(name)
+    return info.annotation if info else None
+
+
+def resolve(root: type[BaseModel], path: Path) -> tuple[list[Any], FieldInfo | None]:
+    """The types that a model has at a path, and the field that the path ends in, if it does."""
+    found: list[Any] = [root]
+    info: FieldInfo | None = None
+    for step in path:
+        here, found, info = found, [], None
+        for kind in here:
+            arguments = typing.get_args(kind)
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                fields = {field.alias or name: field for name, field in kind.model_fields.items()}
+                if step in fields:
+                    info = fields[str(step)]
+                    found += _arms(info.annotation)
+            elif arguments:
+                found += _arms(arguments[-1])
+    return found, info
+
+
+def _arms(annotation: Any) -> list[Any]:
+    """The members of a union, or the one type."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _arms(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return [arm for member in typing.get_args(annotation) for arm in _arms(member)]
+    return [annotation]

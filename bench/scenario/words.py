@@ -1,0 +1,53 @@
+"""How a mistake is put into words: the offending value, what is allowed, the nearest match."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def dotted(path: Sequence[str | int]) -> str:
+    """A path as people write it: matrix.quantization[1]."""
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def shown(value: Any) -> str:
+    """A value as it stands in the file, shortened."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:56]}…{text[-1]}"
+
+
+def among(names: Iterable[str], value: Any) -> str:
+    """`one of a, b, c (did you mean b?)`, in the order given."""
+    known = list(names)
+    if not known:
+        return "possible: there are none"
+    near = nearest(value, known)
+    return f"one of {', '.join(known)}" + (f" (did you mean {near}?)" if near else "")
+
+
+def nearest(value: Any, names: Iterable[str]) -> str | None:
+    """The known name that was probably meant."""
+    text = str(value)
+    known = list(names)
+    folded = {name.lower().replace("-", "_"): name for name in known}
+    near = difflib.get_close_matches(text.lower().replace("-", "_"), folded, n=1, cutoff=0.5)
+    return folded[near[0]] if near else None
+
+
+def joined(names: Iterable[str], word: str = "or") -> str:
+    """`a`, `a or b`, `a, b or c`."""
+    items = list(names)
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {word} {items[-1]}" if items else ""

@@ -23,6 +23,7 @@ from bench.record.store import RunFolder
 
 # The answers can outweigh all else; `Launch.read("requests")` has them.
 REQUEST_COLUMNS = tuple(column.name for column in REQUESTS if column.name != "text")
+IDENTITY = ("launch", "variant", "block", "position", "attempt", "status", "reason_kind", "reason", "wall_time")
 CHUNK_COLUMNS = ("request_id", "seq", "kernel_ns", "user_ns", "kind")
 
 
@@ -144,7 +145,8 @@ class Run:
         for launch in self.all:
             requests = launch.requests()
             samples = metrics.samples_of(requests, launch.gaps(requests))
-            rows.append(identity(launch) | metrics.of_launch(launch.record, requests, samples, self.slo))
+            counted = {"requests": len(samples["ttft"])}
+            rows.append(identity(launch) | counted | metrics.of_launch(launch.record, requests, samples, self.slo))
             if launch.record.status == "ok":
                 for family, values in samples.items():
                     pools.setdefault(launch.record.variant, {}).setdefault(family, []).append(values)
@@ -152,7 +154,7 @@ class Run:
             variant: {family: np.concatenate(parts) for family, parts in families.items()}
             for variant, families in pools.items()
         }
-        return Reduction(pd.DataFrame(rows), pooled)
+        return Reduction(_numeric(rows), pooled)
 
     @property
     def per_launch(self) -> pd.DataFrame:
@@ -177,7 +179,8 @@ class Run:
 
 
 def per_launch(run: Run) -> pd.DataFrame:
-    """One row per launch with its identity and every metric of METRICS as a column; NaN where it is null.
+    """One row per launch with its identity, its number of steady `requests` and every metric of METRICS as a column; NaN
+    where it is null.
 
     Rows of failed and invalid launches are there too: `status == "ok"` are those that count.
     """
@@ -219,6 +222,14 @@ def frame(table: pa.Table) -> pd.DataFrame:
     """Arrow to pandas: stamps keep all their nanoseconds, nulls stay null."""
     result: pd.DataFrame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
     return result
+
+
+def _numeric(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """One row per launch; metrics are float64 throughout, also where all are null."""
+    names = dict.fromkeys([*IDENTITY, *(name for row in rows for name in row), *metrics.METRICS])
+    table = pd.DataFrame(rows, columns=list(names))
+    measured = [name for name in names if name in metrics.METRICS or name.startswith("ttft[")]
+    return table.astype(dict.fromkeys(measured, "float64"))
 
 
 def _stamps(record: LaunchRecord) -> dict[str, float | None]:

@@ -40,11 +40,7 @@ def summarise(
 
 
 def _variant(variant: str, per_launch: pd.DataFrame, pooled: Mapping[str, Values]) -> Iterator[dict[str, Any]]:
-    valid = (
-        per_launch[(per_launch["variant"] == variant) & (per_launch["status"] == "ok")]
-        if len(per_launch)
-        else per_launch
-    )
+    valid = per_launch[(per_launch["variant"] == variant) & (per_launch["status"] == "ok")]
     by_length = (named(f"{family}.{name}") for family in pooled if family not in FAMILIES for name in STATISTICS)
     for metric in (*METRICS.values(), *by_length):
         by_launch = finite(valid[metric.id].to_numpy(dtype=float)) if metric.id in valid else np.empty(0)

@@ -1,8 +1,8 @@
 """The decision: from one number per block to PASS, FAIL or INCONCLUSIVE.
 
 A block launches both variants once, in random order. Its number d = ln(candidate / baseline), turned so that positive
-is worse. What a session does to a machine (heat, neighbours, page cache) it does to both launches of a block: d does not
-feel it. What differs from launch to launch is the noise that the interval below is made of. So the t interval of d over
+is worse. What a session does to a machine (heat, neighbours, page cache) it does to both launches of a block, and d is
+spared. What differs from launch to launch is the noise that the interval below is made of. So the t interval of d over
 blocks keeps its error rate where an interval over requests does not.
 
     FAIL           the lower bound lies beyond the margin: worse than allowed, with one-sided error alpha

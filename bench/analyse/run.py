@@ -179,8 +179,7 @@ class Run:
 
 
 def per_launch(run: Run) -> pd.DataFrame:
-    """One row per launch with its identity, its number of steady `requests` and every metric of METRICS as a column; NaN
-    where it is null.
+    """One row per launch: identity, number of steady `requests`, and every metric of METRICS; NaN where it is null.
 
     Rows of failed and invalid launches are there too: `status == "ok"` are those that count.
     """

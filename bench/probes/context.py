@@ -1,0 +1,39 @@
+"""What a probe is built with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.probes.base import Reading
+from bench.probes.roots import Roots
+from bench.record.schema import FieldInfo
+
+
+@dataclass(slots=True)
+class Watched:
+    """Whom to watch. The sampler changes it while probes run: an engine's pid is known only after its spawn."""
+
+    engine: int | None = None
+    harness: tuple[int, ...] = ()
+    metrics_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Roots to read, processes to watch, and the probe's options from the sampler's configuration.
+
+    A probe's factory takes one Context. Beside the contract of probes.base.Probe a probe may have
+    `hint(field, reason) -> str | None`, the command that would turn a null into a value: `bench doctor` prints it.
+    """
+
+    roots: Roots = field(default_factory=Roots)
+    watched: Watched = field(default_factory=Watched)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def nulls(fields: tuple[FieldInfo, ...], reason: str) -> dict[str, Reading]:
+    """The same null for every field."""
+    null = Reading.null(reason)
+    return {info.field: null for info in fields}

@@ -1,0 +1,142 @@
+"""The host: processor time, memory, and what it runs short of.
+
+Counters are recorded as they stand (CPU seconds, pages, bytes since some beginning): a difference over any window is
+exact, whatever samples are missing in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bench.probes.base import Reading
+from bench.probes.context import Context, nulls
+from bench.probes.roots import Source
+from bench.probes.tree import TICK_S
+from bench.record.schema import FieldInfo
+
+_MEMINFO = {
+    b"MemAvailable": "mem_available_mib",
+    b"MemFree": "mem_free_mib",
+    b"Cached": "mem_cached_mib",
+    b"SwapFree": "swap_free_mib",
+    b"NvMapMemUsed": "nvmap_mib",
+}
+_VMSTAT = {
+    b"pswpin": "swap_in_pages",
+    b"pswpout": "swap_out_pages",
+    b"pgmajfault": "major_faults",
+    b"oom_kill": "oom_kills",
+}
+
+
+class Host:
+    """Processor time of the whole machine and free memory, at the sampler's full rate."""
+
+    name = "host"
+    period_s = 0.1
+
+    def __init__(self, context: Context) -> None:
+        self._stat = Source(f"{context.roots.tasks}/stat", 256)
+        self._meminfo = Source(f"{context.roots.proc}/meminfo", 8192)
+        counters = {
+            "cpu_busy_s": "user, nice, system, interrupts; all cores, since boot",
+            "cpu_idle_s": "idle, all cores, since boot",
+            "cpu_iowait_s": "idle while a disk was awaited, since boot",
+            "cpu_steal_s": "runnable while the hypervisor ran someone else, since boot",
+        }
+        memory = {
+            "mem_available_mib": "what a new process could get without swapping",
+            "mem_free_mib": "unused",
+            "mem_cached_mib": "page cache",
+            "swap_free_mib": "swap left, zram included",
+            "nvmap_mib": "GPU allocations of a Tegra board, where the kernel tells",
+        }
+        self.fields = (
+            *(FieldInfo(self.name, field, "s", f"cumulative: {doc}", "machine") for field, doc in counters.items()),
+            *(FieldInfo(self.name, field, "MiB", doc, "machine") for field, doc in memory.items()),
+        )
+        if b"NvMapMemUsed:" not in self._try(self._meminfo):
+            self.fields = self.fields[:-1]
+
+    @staticmethod
+    def _try(source: Source) -> bytes:
+        try:
+            return source.raw()
+        except OSError:
+            return b""
+
+    def read(self) -> Mapping[str, Reading]:
+        """Every field."""
+        readings = nulls(self.fields, "parse_failed")
+        try:
+            user, nice, system, idle, wait, irq, soft, steal = (int(x) for x in self._stat.raw().split(None, 9)[1:9])
+            readings["cpu_busy_s"] = Reading((user + nice + system + irq + soft) * TICK_S)
+            readings["cpu_idle_s"] = Reading(idle * TICK_S)
+            readings["cpu_iowait_s"] = Reading(wait * TICK_S)
+            readings["cpu_steal_s"] = Reading(steal * TICK_S)
+        except ValueError:
+            pass
+        except OSError as error:
+            for field in ("cpu_busy_s", "cpu_idle_s", "cpu_iowait_s", "cpu_steal_s"):
+                readings[field] = Reading.null(self._stat.why(error))
+        try:
+            for line in self._meminfo.raw().splitlines():
+                key, _, rest = line.partition(b":")
+                if key in _MEMINFO and _MEMINFO[key] in readings:
+                    readings[_MEMINFO[key]] = Reading(int(rest.split()[0]) / 1024)
+        except (ValueError, IndexError):
+            pass
+        except OSError as error:
+            for info in self.fields[4:]:
+                readings[info.field] = Reading.null(self._meminfo.why(error))
+        return readings
+
+
+class Pressure:
+    """What the machine is short of: stall times, swapping, disk faults, zram."""
+
+    name = "pressure"
+    period_s = 1.0
+
+    def __init__(self, context: Context) -> None:
+        roots = context.roots
+        self._vmstat = Source(f"{roots.tasks}/vmstat", 16384)
+        self._stall = {kind: Source(f"{roots.tasks}/pressure/{kind}", 512) for kind in ("cpu", "memory", "io")}
+        self._zram = [Source(path) for path in sorted(roots.in_sys("block").glob("zram*/mm_stat"))]
+        self.fields = (
+            *(
+                FieldInfo(
+                    self.name, f"{kind}_{who}_s", "s", f"cumulative: {who} tasks stalled for want of {kind}", "machine"
+                )
+                for kind in self._stall
+                for who in ("some", "full")
+            ),
+            *(FieldInfo(self.name, field, "1", "cumulative, since boot", "machine") for field in _VMSTAT.values()),
+            FieldInfo(self.name, "zram_used_mib", "MiB", "memory that compressed swap occupies", "machine"),
+        )
+
+    def read(self) -> Mapping[str, Reading]:
+        """Every field."""
+        readings = nulls(self.fields, "unsupported")
+        for kind, source in self._stall.items():
+            try:
+                for line in source.raw().splitlines():
+                    readings[f"{kind}_{line[:4].decode()}_s"] = Reading(int(line[line.rindex(b"total=") + 6 :]) / 1e6)
+            except OSError:
+                continue  # a kernel without pressure-stall accounting
+            except ValueError:
+                readings[f"{kind}_some_s"] = Reading.null("parse_failed")
+        try:
+            for line in self._vmstat.raw().splitlines():
+                key, _, count = line.partition(b" ")
+                if key in _VMSTAT:
+                    readings[_VMSTAT[key]] = Reading(float(count))
+        except OSError as error:
+            readings |= {field: Reading.null(self._vmstat.why(error)) for field in _VMSTAT.values()}
+        except ValueError:
+            readings |= {field: Reading.null("parse_failed") for field in _VMSTAT.values()}
+        if self._zram:
+            used = [source.parse(lambda data: int(data.split()[2]) / 2**20) for source in self._zram]
+            missing = next((reading for reading in used if reading.value is None), None)
+            readings["zram_used_mib"] = missing or Reading(sum(reading.value or 0.0 for reading in used))
+        return readings

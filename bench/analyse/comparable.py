@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bench.analyse import host
 from bench.errors import IncomparableError
 
 if TYPE_CHECKING:
@@ -37,9 +38,8 @@ def check(run: Run, a: str, other: Run, b: str) -> None:
 def unpaired(run: Run, other: Run) -> tuple[str, ...]:
     """Why the blocks of two runs are no pairs, in words; empty if they are."""
     found = []
-    changed = sorted(_changed(run.manifest.fingerprint, other.manifest.fingerprint))
-    if changed:
-        found.append(f"the machine's state differs between the runs: {', '.join(changed)}")
+    if changed := host.differences(run.manifest.fingerprint, other.manifest.fingerprint):
+        found.append(f"the machine's state differs between the runs ({'; '.join(changed)})")
     if run.manifest.seed != other.manifest.seed:
         found.append(f"the runs drew their prompts with different seeds ({run.manifest.seed}, {other.manifest.seed})")
     if not _interleaved(run.per_launch, other.per_launch):
@@ -47,18 +47,12 @@ def unpaired(run: Run, other: Run) -> tuple[str, ...]:
     return tuple(found)
 
 
-def host_class(fingerprint: Mapping[str, Any]) -> str | None:
-    """The host's class, as `bench doctor` prints it."""
-    name = fingerprint.get("host_class") or fingerprint.get("class")
-    return str(name) if name else None
-
-
 def _runs(run: Run, other: Run) -> Iterator[str]:
     if run is other:
         return
-    here, there = host_class(run.manifest.fingerprint), host_class(other.manifest.fingerprint)
+    here, there = host.host_class(run.manifest.fingerprint), host.host_class(other.manifest.fingerprint)
     if here != there:
-        yield f"host class: {here or 'unknown'} and {there or 'unknown'}"
+        yield f"host class: {here} and {there}"
     if bool(run.manifest.emulated) != bool(other.manifest.emulated):
         yield f"emulated: {run.manifest.emulated or 'no'} and {other.manifest.emulated or 'no'}"
     mine, theirs = run.scenario.get("workload") or {}, other.scenario.get("workload") or {}
@@ -121,12 +115,6 @@ def _variant(run: Run, name: str) -> Mapping[str, Any]:
 def _digests(run: Run, variant: str) -> set[str]:
     facts = (launch.record.facts for launch in _valid(run, variant).values())
     return {str(fact["checkpoint_digest"]) for fact in facts if fact.get("checkpoint_digest")}
-
-
-def _changed(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
-    for key in mine.keys() | theirs.keys():
-        if mine.get(key) != theirs.get(key):
-            yield key
 
 
 def _interleaved(mine: pd.DataFrame, theirs: pd.DataFrame) -> bool:

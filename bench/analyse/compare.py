@@ -99,13 +99,18 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A baseline and a candidate, metric by metric: those with a margin first, in the scenario's order."""
+    """A baseline and a candidate, metric by metric: those with a margin first, in the scenario's order.
+
+    `timeline` has every launch of both sides (`side` is a or b) in order of time. `refused` says why the two cannot be
+    compared at all; there are no results then.
+    """
 
     a: Side
     b: Side
     results: tuple[Result, ...]
     alpha: float = 0.05
     notes: tuple[str, ...] = ()
+    refused: str | None = None
     timeline: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)
 
     @classmethod
@@ -142,6 +147,8 @@ class Comparison:
     @property
     def verdict(self) -> Verdict | None:
         """One word for all metrics with a margin; None if there are none."""
+        if self.refused:
+            return Verdict.INVALID
         return overall([result.verdict for result in self.gated if result.verdict is not None])
 
     def table(self) -> pd.DataFrame:
@@ -178,7 +185,9 @@ def compare(
     timeline = pd.concat([a.assign(side="a"), b.assign(side="b")], ignore_index=True)
     if "wall_time" in timeline:
         timeline = timeline.sort_values("wall_time", kind="stable", ignore_index=True)
-    return Comparison(*sides, (*_with_holm(results, alpha), *_with_bh(beside)), alpha, tuple(obstacles), timeline)
+    return Comparison(
+        *sides, (*with_holm(results, alpha), *_with_bh(beside)), alpha, tuple(obstacles), timeline=timeline
+    )
 
 
 def overall(verdicts: Sequence[Verdict]) -> Verdict | None:
@@ -243,7 +252,7 @@ def _estimate_one(measure: Metric, a: pd.DataFrame, b: pd.DataFrame, alpha: floa
     return Result(measure, pairs, decide(_worse(measure, pairs), 0.0, alpha), notes=notes)
 
 
-def _with_holm(results: Sequence[Result], alpha: float) -> list[Result]:
+def with_holm(results: Sequence[Result], alpha: float) -> list[Result]:
     """One false alarm in all, not one per metric: what fails alone but not among the others is INCONCLUSIVE."""
     p_values = [1.0 if result.decision.p_worse is None else result.decision.p_worse for result in results]
     adjusted = []

@@ -22,6 +22,7 @@ class Side:
     label: str
     launches: int
     ok: int
+    requests: int
     failed: tuple[str, ...] = ()
     invalid: tuple[str, ...] = ()
 
@@ -68,7 +69,7 @@ def values_of(rows: pd.DataFrame, name: str) -> dict[int, float]:
 def side_of(rows: pd.DataFrame, label: str) -> Side:
     """What became of a side's launches; one that was repeated with success is no loss."""
     if not len(rows):
-        return Side(label, 0, 0)
+        return Side(label, 0, 0, 0)
     answered = set(rows.loc[rows["status"] == "ok", "block"])
     lost = rows[(rows["status"] != "ok") & ~rows["block"].isin(answered)].drop_duplicates("block", keep="last")
     failed: list[str] = []
@@ -76,7 +77,8 @@ def side_of(rows: pd.DataFrame, label: str) -> Side:
     for row in lost.to_dict("records"):
         why = row.get("reason") or row.get("reason_kind") or row["status"]
         (failed if row["status"] in {"failed", "unsupported"} else invalid).append(f"block {row['block']}: {why}")
-    return Side(label, len(rows), len(answered), tuple(failed), tuple(invalid))
+    requests = int(rows.loc[rows["status"] == "ok", "requests"].sum()) if "requests" in rows else 0
+    return Side(label, len(rows), len(answered), requests, tuple(failed), tuple(invalid))
 
 
 def variant_id(run: Run, wanted: str | Mapping[str, Any]) -> str:

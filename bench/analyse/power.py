@@ -109,6 +109,16 @@ def looks_until(blocks: int) -> tuple[int, ...]:
     return (*(look for look in LOOKS if look < blocks), blocks)
 
 
+def level_at(blocks: int, planned: int, alpha: float = 0.05) -> float:
+    """The one-sided level for an analysis after so many of the planned blocks of a group-sequential plan."""
+    looks = looks_until(planned)
+    if blocks >= planned:
+        return spent_alpha(looks, alpha)[-1]
+    # A plan that was cut short between two looks has its last look where it ended.
+    schedule = tuple(sorted({*looks, blocks}))
+    return spent_alpha(schedule, alpha)[schedule.index(blocks)]
+
+
 def describe(blocks: int, sd: float = TYPICAL_SD, margin: float = 0.05, alpha: float = 0.05) -> str:
     """What a plan will be able to find, as a sentence."""
     if blocks < 3:

@@ -207,17 +207,17 @@ def resolve(root: type[BaseModel], path: Path) -> tuple[list[Any], FieldInfo | N
                 fields = {field.alias or name: field for name, field in kind.model_fields.items()}
                 if step in fields:
                     info = fields[str(step)]
-                    found += _arms(info.annotation)
+                    found += arms(info.annotation)
             elif arguments:
-                found += _arms(arguments[-1])
+                found += arms(arguments[-1])
     return found, info
 
 
-def _arms(annotation: Any) -> list[Any]:
+def arms(annotation: Any) -> list[Any]:
     """The members of a union, or the one type."""
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
-        return _arms(typing.get_args(annotation)[0])
+        return arms(typing.get_args(annotation)[0])
     if origin in (typing.Union, types.UnionType):
-        return [arm for member in typing.get_args(annotation) for arm in _arms(member)]
+        return [arm for member in typing.get_args(annotation) for arm in arms(member)]
     return [annotation]

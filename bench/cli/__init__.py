@@ -1,0 +1,157 @@
+"""The command `bench`: a table of commands, imported when asked for, and the place where endings become exit codes.
+
+0 pass · 1 regression · 2 inconclusive · 3 invalid measurement · 4 usage or configuration · 5 internal · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from bench.errors import BenchError, Exit, ScenarioError, UnknownName
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Command → (module below bench.cli, its line in `bench --help`), in the order in which people need them.
+COMMANDS = {
+    "check": ("scenario", "Say everything that is wrong with scenario files; start nothing."),
+    "plan": ("scenario", "Show every launch of a scenario in its order, minutes and disk; start nothing."),
+    "run": ("run", "Launch every variant of a scenario, in random blocks, and say what was seen."),
+    "report": ("report", "Write a run's page, tables and figures."),
+    "compare": ("verdict", "Compare two variants, or two runs, launch by launch."),
+    "gate": ("verdict", "Judge a run against its margins; the exit code is the verdict."),
+    "baseline": ("verdict", "Keep, list and prune baselines."),
+    "aa": ("verdict", "Measure the false-alarm rate: two labels, one variant."),
+    "inject": ("verdict", "Slow the stream by a known amount and see whether the gate finds it."),
+    "history": ("verdict", "Look for change points over stored sessions."),
+    "serve": ("serve", "Start one variant with its warm-up and keep it serving."),
+    "tune": ("tune", "Search engine flags for a faster first token."),
+    "engines": ("engines", "List engines and install their environments."),
+    "models": ("models", "List, fetch and quantize models."),
+    "doctor": ("machine", "Say what can be measured on this machine, what can't, and how to fix it."),
+    "monitor": ("machine", "Watch the machine's sensors."),
+    "selfcheck": ("simulate", "Measure this client's own error on this machine."),
+    "simulate": ("simulate", "Serve scripted answers with known timing."),
+    "export": ("interop", "Write results in other tools' formats."),
+    "import": ("interop", "Read results of other tools."),
+    "schema": ("scenario", "Print the JSON Schema of scenario files."),
+    "plugins": ("scenario", "List registered engines, warm-ups, workloads, probes and formats."),
+}
+# The root of the CLI library's own errors, wherever this version of it keeps that.
+_REFUSAL: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+# What a shell reports for a process that ended because nobody read its output any more.
+BROKEN_PIPE = 141
+
+
+class Commands(TyperGroup):
+    """Knows every command by name and imports its module only when it is called for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The commands that this installation has."""
+        return [name for name, (module, _) in COMMANDS.items() if find_spec(f"{__name__}.{module}")]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """One command; None if there is none of that name."""
+        if cmd_name not in COMMANDS or cmd_name not in self.list_commands(ctx):
+            return None
+        part = typer.Typer(rich_markup_mode=None, add_completion=False, callback=lambda: None)
+        import_module(f"{__name__}.{COMMANDS[cmd_name][0]}").register(part)
+        group: Any = typer.main.get_command(part)
+        return group.commands.get(cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As usual, but an unknown name is answered with the known ones."""
+        known = self.list_commands(ctx)
+        if args and not args[0].startswith("-") and args[0] not in known:
+            raise UnknownName("command", args[0], known)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The table, without importing what it lists."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+
+app = typer.Typer(
+    cls=Commands,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from bench import __version__
+
+        typer.echo(f"firsttoken {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def bench(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """How long until the first token, why, and what makes it shorter.
+
+    Example: bench check scenarios/quick.yaml && bench run scenarios/quick.yaml
+
+    Exit codes: 0 pass, 1 regression, 2 inconclusive, 3 invalid measurement, 4 usage or configuration, 5 internal.
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    try:
+        command: Any = typer.main.get_command(app)
+        result = command.main(args=arguments, prog_name="bench", standalone_mode=False)
+        sys.stdout.flush()
+    except SystemExit as ending:
+        # The CLI library ends like this when the reader of a pipe has gone; nobody is left to complain to.
+        return BROKEN_PIPE if isinstance(ending.__context__, BrokenPipeError) else _code(ending.code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except (KeyboardInterrupt, typer.Abort):
+        result = Exit.INTERRUPTED
+    except Exception as error:
+        return _failed(error)
+    if result == Exit.INTERRUPTED:
+        print("bench: interrupted", file=sys.stderr)
+    return _code(result)
+
+
+def _code(result: object) -> int:
+    """A command's result as exit code: whole numbers count, everything else is success."""
+    return int(result) if isinstance(result, int) and not isinstance(result, bool) else 0
+
+
+def _failed(error: Exception) -> int:
+    """Say what went wrong in words, and turn it into an exit code."""
+    if isinstance(error, ScenarioError):
+        print("\n".join(str(problem) for problem in error.problems), file=sys.stderr)
+        return error.exit_code
+    if isinstance(error, BenchError):
+        print(f"bench: {error}", file=sys.stderr)
+        return error.exit_code
+    # The CLI library's own errors: wrong options and arguments. Its exit code 2 means something else here.
+    if isinstance(error, _REFUSAL):
+        error.show()
+        return Exit.USAGE
+    from bench.cli.crash import report
+
+    print(f"bench: {report(error)}", file=sys.stderr)
+    return Exit.INTERNAL

@@ -1,6 +1,6 @@
 """The command `bench`: a table of commands, imported when asked for, and the place where endings become exit codes.
 
-0 pass · 1 regression · 2 inconclusive · 3 invalid measurement · 4 usage or configuration · 5 internal · 130 interrupted.
+0 pass, 1 regression, 2 inconclusive, 3 invalid measurement, 4 usage or configuration, 5 internal, 130 interrupted.
 """
 
 from __future__ import annotations

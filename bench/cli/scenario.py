@@ -100,12 +100,7 @@ def plugins(as_json: Json = False) -> None:
     """
     from bench.plugins import GROUPS, available
 
-    found = {
-        group: [
-            {"name": name, "object": point.value, "from": _origin(point)} for name, point in _sorted(available(group))
-        ]
-        for group in GROUPS
-    }
+    found = {group: [_registered(point) for _, point in sorted(available(group).items())] for group in GROUPS}
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return

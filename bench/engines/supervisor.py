@@ -255,20 +255,24 @@ class Supervisor:
         order: dict[str, Any] | None = None
         ready = self.selector.select(timeout)
         now = time.monotonic_ns()
+        # Looking after the family is for the quiet moments and for when somebody died, not for every line of output.
+        look_around = not ready
         for key, _ in ready:
             descriptor = key.fd
             if descriptor == 0:
                 order = self.read_order()
             elif descriptor == self.wake:
                 os.read(self.wake, READ)
+                look_around = True
             else:
                 self.read_output(descriptor, now)
         if not ready:
             for lines in self.streams.values():
                 self.log.write(lines.flush())
-        self.reap()
-        if self.stopping or os.getppid() != self.harness:
-            order = order or self.orphaned()
+        if look_around or order:
+            self.reap()
+            if self.stopping or os.getppid() != self.harness:
+                order = order or self.orphaned()
         return order
 
     def read_order(self) -> dict[str, Any] | None:

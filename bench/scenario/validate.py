@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from bench.scenario.document import Document, Path
-from bench.scenario.model import ScenarioModel
+from bench.scenario.model import SCENARIO_NAME, SHA256, ScenarioModel
 from bench.scenario.words import among, joined, shown
 
 # Stand-ins for required parts that are missing or broken; only checks see them, nobody else.
@@ -37,6 +37,11 @@ _KINDS = {
     "dict_type": "a mapping",
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
+}
+
+_PATTERNS = {
+    SCENARIO_NAME: "made of a-z, 0-9, `.`, `_` and `-`, beginning with a letter or digit",
+    SHA256: "64 hexadecimal digits in lower case",
 }
 
 
@@ -171,7 +176,7 @@ def _words(group: Sequence[Mapping[str, Any]], path: Path, root: type[BaseModel]
         case "too_short":
             return f"is empty; at least {context['min_length']} is needed{about}", False
         case "string_pattern_mismatch":
-            return f"{value} may hold only a-z, 0-9, `.`, `_` and `-`, and begins with a letter or digit", False
+            return f"{value} is not {_PATTERNS[context['pattern']]}{about}", False
         case "value_error":
             return str(context["error"]), False
     return f"{value} is not allowed here{about}", False

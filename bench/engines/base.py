@@ -115,7 +115,8 @@ class LaunchContext:
     """What the harness decided for one launch before the engine is asked for its command.
 
     `args` and `env` come from the warm-up strategy and override the scenario's. `caches` is the launch's own folder for
-    compile caches and the like; `spans_url` is where OpenTelemetry spans may be sent, or None.
+    compile caches and the like; `spans_url` is where OpenTelemetry spans may be sent, or None. `block`, `position` and
+    `seed` are the planned launch's.
     """
 
     port: int
@@ -125,6 +126,9 @@ class LaunchContext:
     spans_url: str | None = None
     args: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    block: int = 0
+    position: int = 0
+    seed: int = 0
 
 
 class Engine(Protocol):

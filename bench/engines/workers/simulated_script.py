@@ -1,0 +1,110 @@
+"""What a simulated server is told to do. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+FAULTS = (
+    "http_429",
+    "http_500",
+    "not_http",
+    "reset",
+    "stall",
+    "close_early",
+    "bad_chunk_size",
+    "malformed_sse",
+    "malformed_json",
+    "invalid_utf8",
+    "error_event",
+    "gigantic_line",
+    "no_usage",
+    "no_end",
+    "zero_tokens",
+)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Where the times vary: by launch, over the session, by position in the block, by request; shares of the time."""
+
+    launch_sd: float = 0.0
+    drift_per_block: float = 0.0
+    per_position: float = 0.0
+    request_sd: float = 0.0
+    spike_probability: float = 0.0
+    spike_scale: float = 0.5
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Script:
+    """What the server does. Times in ms; a request's own `simulate` object overrides any field for that request."""
+
+    ttft_ms: float = 50.0
+    itl_ms: float = 5.0
+    # added per prompt token, and once to the first requests of a launch, fading by half with each request
+    prefill_ms_per_token: float = 0.0
+    cold_ms: float = 0.0
+    # multiplies all response times: a known slowdown
+    slowdown: float = 1.0
+    jitter_ms: float = 0.0
+    tokens_per_chunk: int = 1
+    role_first: bool = False
+    role_ms: float | None = None
+    reasoning_tokens: int = 0
+    reasoning_field: str = "reasoning_content"
+    sse_comments: int = 0
+    crlf: bool = False
+    headers_ms: float = 0.0
+    headers_with_first: bool = False
+    # chunked, length (Content-Length known beforehand) or close (the body ends with the connection)
+    transfer: str = "chunked"
+    # send everything in pieces of so many bytes, this far apart
+    split_bytes: int = 0
+    split_gap_ms: float = 0.0
+    close_after: bool = False
+    idle_close_ms: float = 0.0
+    continuous_usage: bool = False
+    prefix_cache: bool = False
+    server_ttft: bool = False
+    text: str | None = None
+    fault: str | None = None
+    fault_share: float = 1.0
+    fault_after: int = 2
+    never_ready: bool = False
+    start_phases_ms: dict[str, float] = field(default_factory=dict)
+    vocab_size: int = 32000
+    noise: Noise = field(default_factory=Noise)
+
+
+class BadScript(ValueError):
+    """A script that says something unknown or impossible."""
+
+
+def script(given: dict[str, Any], base: Script | None = None) -> Script:
+    """A script from plain data; BadScript names the first thing wrong with it."""
+    base = base or Script()
+    known = {f.name for f in fields(Script)}
+    if unknown := sorted(set(given) - known):
+        raise BadScript(f"unknown: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    given = dict(given)
+    if isinstance(noise := given.get("noise"), dict):
+        if unknown := sorted(set(noise) - {f.name for f in fields(Noise)}):
+            raise BadScript(f"unknown in noise: {', '.join(unknown)}; there are {', '.join(asdict(Noise()))}")
+        given["noise"] = replace(base.noise, **noise)
+    made = replace(base, **given)
+    for name, value in asdict(made).items():
+        default = getattr(base, name)
+        number = isinstance(default, int | float) and not isinstance(default, bool)
+        if number and not (isinstance(value, int | float) and not isinstance(value, bool) and value >= 0):
+            raise BadScript(f"{name} must be a number, not negative: {value!r}")
+        if isinstance(default, bool) and not isinstance(value, bool):
+            raise BadScript(f"{name} must be true or false: {value!r}")
+    if made.fault is not None and made.fault not in FAULTS:
+        raise BadScript(f"fault must be one of {', '.join(FAULTS)}: {made.fault!r}")
+    if made.transfer not in ("chunked", "length", "close"):
+        raise BadScript(f"transfer must be chunked, length or close: {made.transfer!r}")
+    if made.tokens_per_chunk < 1:
+        raise BadScript("tokens_per_chunk must be at least 1")
+    return made

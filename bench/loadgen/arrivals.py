@@ -1,0 +1,42 @@
+"""When requests are meant to be sent. Pure: the same workload and seed give the same times."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.scenario.model import Arrivals
+
+_BILLION = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Either `streams` that each wait for their answer, or offsets from the start at which conversations begin, ns."""
+
+    streams: int | None
+    offsets_ns: tuple[int, ...] = ()
+    max_in_flight: int | None = None
+
+
+def schedule(arrivals: Arrivals, count: int, seed: int) -> Schedule:
+    """The schedule of `count` requests; a later turn of a conversation follows the answer, not the schedule."""
+    if arrivals.closed is not None:
+        cap = arrivals.max_in_flight
+        return Schedule(streams=min(arrivals.closed, cap) if cap else arrivals.closed)
+    if arrivals.rate is not None:
+        offsets = tuple(round(i * _BILLION / arrivals.rate) for i in range(count))
+    else:
+        offsets = _poisson(arrivals.poisson or 1.0, count, seed)
+    return Schedule(streams=None, offsets_ns=offsets, max_in_flight=arrivals.max_in_flight)
+
+
+def _poisson(rate: float, count: int, seed: int) -> tuple[int, ...]:
+    draw = random.Random(f"arrivals/{seed}")
+    times, now = [], 0.0
+    for _ in range(count):
+        times.append(round(now * _BILLION))
+        now += draw.expovariate(rate)
+    return tuple(times)

@@ -1,0 +1,203 @@
+"""Sends requests when they are due and keeps what comes back. Everything runs on one event loop; nothing is parsed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from time import monotonic_ns
+from typing import Any
+
+from bench.loadgen.answer import answer
+from bench.loadgen.arrivals import Schedule
+from bench.loadgen.rows import Turn
+from bench.loadgen.timer import Timer
+from bench.loadgen.wire import Connection, Exchange, Target
+
+# An open load of unknown depth starts with this many connections open; more are opened when needed.
+_PREOPENED = 64
+
+
+@dataclass(slots=True)
+class Line:
+    """A place for one connection, reopened when it was lost."""
+
+    number: int
+    connection: Connection | None = None
+
+
+@dataclass(slots=True)
+class Driver:
+    """Drives conversations (lists of turns; a lone request is a conversation of one) against a target."""
+
+    target: Target
+    headers: Mapping[str, str]
+    timeout_s: float
+    progress: Callable[[int], None]
+    _done: int = 0
+    _lines: list[Line] = field(default_factory=list)
+
+    async def closed(self, conversations: list[list[Turn]], streams: int) -> None:
+        """`streams` streams, each sending its next request when it has the answer to the one before."""
+        queue = iter(conversations)
+        await self._open(min(streams, len(conversations)))
+        await asyncio.gather(*(self._stream(line, queue) for line in self._lines))
+        self._close()
+
+    async def open(self, conversations: list[list[Turn]], schedule: Schedule) -> None:
+        """Conversations begin at their scheduled times, whether or not the earlier ones were answered."""
+        loop = asyncio.get_running_loop()
+        cap = min(schedule.max_in_flight or len(conversations), len(conversations))
+        await self._open(min(cap, _PREOPENED))
+        free = deque(self._lines)
+        waiting: deque[list[Turn]] = deque()
+        tasks: set[asyncio.Task[None]] = set()
+        finished = asyncio.Event()
+        start = monotonic_ns() + 1_000_000
+        due = deque(zip(schedule.offsets_ns, conversations, strict=False))
+
+        async def carry(line: Line, turns: list[Turn]) -> None:
+            await self._conversation(line, turns)
+            free.append(line)
+            launch()
+
+        def launch() -> None:
+            while waiting and (free or len(self._lines) < cap):
+                if not free:
+                    self._lines.append(Line(len(self._lines)))
+                    free.append(self._lines[-1])
+                task = loop.create_task(carry(free.pop(), waiting.popleft()))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+            if not due and not waiting and len(free) == len(self._lines):
+                finished.set()
+
+        def tick() -> None:
+            now = monotonic_ns()
+            while due and start + due[0][0] <= now:
+                offset, turns = due.popleft()
+                turns[0].intended_ns = start + offset
+                waiting.append(turns)
+            if due:
+                timer.set(start + due[0][0])
+            launch()
+
+        timer = Timer(loop, tick)
+        try:
+            timer.set(start)
+            await finished.wait()
+        finally:
+            timer.close()
+            self._close()
+
+    async def _open(self, count: int) -> None:
+        """Connections opened before the clock starts; one that fails is tried again when a request needs it."""
+
+        async def connected(line: Line) -> Line:
+            try:
+                async with asyncio.timeout(self.timeout_s):
+                    line.connection = await self.target.connect()
+                line.connection.preopened()
+            except OSError:
+                pass
+            return line
+
+        self._lines = list(await asyncio.gather(*(connected(Line(number)) for number in range(count))))
+
+    def _close(self) -> None:
+        for line in self._lines:
+            if line.connection is not None:
+                line.connection.close()
+
+    async def _stream(self, line: Line, queue: Iterator[list[Turn]]) -> None:
+        for turns in queue:
+            turns[0].intended_ns = monotonic_ns()
+            await self._conversation(line, turns)
+
+    async def _conversation(self, line: Line, turns: list[Turn]) -> None:
+        said: list[dict[str, Any]] = []
+        for index, turn in enumerate(turns):
+            turn.stream = line.number
+            if index:
+                before = turns[index - 1]
+                earlier = answer(before.exchange.reads) if before.exchange and before.failure is None else None
+                if earlier is None or not earlier.text:
+                    turn.intended_ns = monotonic_ns()
+                    turn.failure = ("cancelled", "not sent: the turn before it has no answer to go on from")
+                    self._count()
+                    continue
+                said = [*said, {"role": "assistant", "content": earlier.text}]
+                turn.body, said = _continued(turn.body, said)
+                turn.intended_ns = monotonic_ns()
+            elif len(turns) > 1:
+                said = json.loads(turn.body)["messages"]
+            await self._ask(line, turn)
+            self._count()
+
+    def _count(self) -> None:
+        self._done += 1
+        self.progress(self._done)
+
+    async def _ask(self, line: Line, turn: Turn) -> None:
+        """Send one request; a kept connection that the server closed meanwhile is replaced, once."""
+        request = self._encoded(turn)
+        stale: Exchange | None = None
+        for _ in range(2):
+            try:
+                connection = await self._connection(line)
+            except (OSError, TimeoutError) as error:
+                turn.exchange = stale
+                reason = str(error) or type(error).__name__
+                turn.failure = (
+                    ("closed", f"the server closed the connection without an answer and takes no new one: {reason}")
+                    if stale
+                    else ("connect", f"cannot connect to {self.target.host}:{self.target.port}: {reason}")
+                )
+                return
+            reused = connection.used
+            exchange, ended = connection.start(request)
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(self.timeout_s, self._give_up, connection, exchange)
+            await ended
+            timer.cancel()
+            turn.exchange = exchange
+            if not (reused and not exchange.reads and exchange.failure and exchange.failure[0] == "closed"):
+                return
+            stale = exchange
+
+    async def _connection(self, line: Line) -> Connection:
+        if line.connection is None or not line.connection.open:
+            async with asyncio.timeout(self.timeout_s):
+                line.connection = await self.target.connect()
+        return line.connection
+
+    def _give_up(self, connection: Connection, exchange: Exchange) -> None:
+        if exchange.user:
+            silent = (monotonic_ns() - exchange.user[-1]) / 1e9
+            what = f"the last bytes came {silent:.3g} s before"
+        else:
+            what = "nothing came back"
+        connection.give_up("timeout", f"no end within {self.timeout_s:g} s of sending: {what}")
+
+    def _encoded(self, turn: Turn) -> bytes:
+        host = "localhost" if self.target.host.startswith("unix:") else f"{self.target.host}:{self.target.port}"
+        fields = {
+            "Host": host,
+            "Accept": "text/event-stream",
+            "Accept-Encoding": "identity",
+            "Content-Type": "application/json",
+            "Content-Length": str(len(turn.body)),
+            "X-Request-Id": f"firsttoken-{turn.request.request_id}",
+            **self.headers,
+        }
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        return f"POST {turn.request.path} HTTP/1.1\r\n{lines}\r\n".encode() + turn.body
+
+
+def _continued(body: bytes, said: list[dict[str, Any]]) -> tuple[bytes, list[dict[str, Any]]]:
+    """This turn's body with the whole conversation so far in front of its own question, and that conversation."""
+    content = json.loads(body)
+    content["messages"] = [*said, content["messages"][-1]]
+    return json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"), content["messages"]

@@ -1,0 +1,44 @@
+"""Messages between the harness and the load generator's process: a JSON head and raw bytes, both with their length."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from typing import IO, Any
+
+_LENGTHS = struct.Struct("<QQ")
+
+Frame = tuple[dict[str, Any], bytes]
+
+
+def write(stream: IO[bytes], head: dict[str, Any], payload: bytes = b"") -> None:
+    """Send one message; half a surrogate pair, which some servers do send, becomes a question mark."""
+    encoded = json.dumps(head, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+    stream.write(_LENGTHS.pack(len(encoded), len(payload)) + encoded)
+    stream.write(payload)
+    stream.flush()
+
+
+def read(stream: IO[bytes]) -> Frame | None:
+    """Receive one message; None once the other side has gone."""
+    lengths = _exactly(stream.read, _LENGTHS.size)
+    if lengths is None:
+        return None
+    head_length, payload_length = _LENGTHS.unpack(lengths)
+    head = _exactly(stream.read, head_length)
+    payload = _exactly(stream.read, payload_length)
+    if head is None or payload is None:
+        return None
+    return json.loads(head), payload
+
+
+def _exactly(read: Callable[[int], bytes], size: int) -> bytes | None:
+    parts: list[bytes] = []
+    while size:
+        part = read(size)
+        if not part:
+            return None
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)

@@ -1,0 +1,169 @@
+"""From exchanges to the rows of record.schema's `requests` and `chunks`."""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.loadgen.answer import Answer, answer
+from bench.loadgen.clock import Clock
+from bench.loadgen.job import Request
+from bench.loadgen.wire import Exchange
+
+_TIMESPEC = struct.Struct("@ll")
+KINDS = ("role", "content", "reasoning", "usage", "finish", "done", "comment", "error", "other")
+_CODE = {kind: code for code, kind in enumerate(KINDS)}
+NONE = -1
+
+
+@dataclass(slots=True)
+class Turn:
+    """One request with its place in the load, and what became of it; `exchange` is None where nothing was sent."""
+
+    request: Request
+    stream: int
+    intended_ns: int
+    exchange: Exchange | None = None
+    failure: tuple[str, str] | None = None
+    body: bytes = b""
+
+
+@dataclass(slots=True)
+class Columns:
+    """The `chunks` table as flat arrays; NONE stands for null, `kind` indexes KINDS."""
+
+    request_id: array[int] = field(default_factory=lambda: array("q"))
+    seq: array[int] = field(default_factory=lambda: array("q"))
+    kernel_ns: array[int] = field(default_factory=lambda: array("q"))
+    user_ns: array[int] = field(default_factory=lambda: array("q"))
+    read: array[int] = field(default_factory=lambda: array("q"))
+    kind: array[int] = field(default_factory=lambda: array("b"))
+    tokens: array[int] = field(default_factory=lambda: array("q"))
+
+
+def row(turn: Turn, clock: Clock, columns: Columns, *, keep_text: bool) -> tuple[dict[str, Any], Answer]:
+    """The request's row; its events are appended to `columns`."""
+    exchange = turn.exchange or Exchange()
+    said = answer(exchange.reads)
+    kernel = _kernel_stamps(exchange, clock)
+    trusted = bool(kernel) and None not in kernel
+    stamps: list[int] = [stamp for stamp in kernel if stamp is not None] if trusted else exchange.user
+    lags = [user - stamp for user, stamp in zip(exchange.user, stamps, strict=True)] if trusted else []
+    _append(columns, turn.request.request_id, said, kernel, exchange.user)
+
+    def at(read: int | None) -> int | None:
+        return None if read is None else stamps[read]
+
+    reads = [chunk.read for chunk in said.chunks]
+    kind, sentence = _verdict(turn, exchange, said)
+    request = turn.request
+    first = said.first_token_read
+    return {
+        "request_id": request.request_id,
+        "stream": turn.stream,
+        "stage": request.stage,
+        "label": request.label,
+        "measured": request.measured,
+        "prompt_id": request.prompt_id,
+        "bucket": request.bucket,
+        "turn": request.turn,
+        "intended_ns": turn.intended_ns,
+        "sent_ns": exchange.sent_ns,
+        "sent_end_ns": exchange.sent_end_ns,
+        "connect_ns": exchange.connect_ns,
+        "status": said.status,
+        "headers_ns": at(0 if stamps else None),
+        "first_chunk_ns": at(said.first_chunk_read),
+        "first_token_ns": at(first),
+        "first_answer_ns": at(said.first_answer_read),
+        "last_token_ns": at(said.last_token_read),
+        "end_ns": stamps[-1] if stamps and exchange.complete else exchange.end_ns,
+        "stamp_source": ("kernel" if trusted else "user") if stamps else None,
+        "client_lag_us": lags[first] / 1e3 if lags and first is not None else None,
+        "client_lag_max_us": max(lags) / 1e3 if lags else None,
+        "chunks": said.token_events,
+        "coalesced": len(reads) - len(set(reads)),
+        "prompt_tokens": said.prompt_tokens,
+        "completion_tokens": said.completion_tokens,
+        "cached_tokens": said.cached_tokens,
+        "output_tokens_asked": request.output_tokens,
+        "server_ttft_ms": said.server_ttft_ms,
+        "finish_reason": said.finish_reason,
+        "error_kind": kind,
+        "error": sentence,
+        "text": said.text if keep_text and exchange.reads else None,
+    }, said
+
+
+def logprobs(request: Request, said: Answer) -> dict[str, Any] | None:
+    """The log-probabilities of one answer, the chat and the completions form brought into one; None without any."""
+    if not said.logprobs and said.prompt_logprobs is None:
+        return None
+    tokens: list[Any] = []
+    values: list[Any] = []
+    tops: list[Any] = []
+    for part in said.logprobs:
+        if isinstance(part, dict) and isinstance(part.get("content"), list):
+            for entry in part["content"]:
+                tokens.append(entry.get("token"))
+                values.append(entry.get("logprob"))
+                tops.append({top.get("token"): top.get("logprob") for top in entry.get("top_logprobs") or ()})
+        elif isinstance(part, dict):
+            tokens += part.get("tokens") or []
+            values += part.get("token_logprobs") or []
+            tops += part.get("top_logprobs") or []
+    return {
+        "request_id": request.request_id,
+        "prompt_id": request.prompt_id,
+        "label": request.label,
+        "text": said.text,
+        "tokens": tokens,
+        "token_logprobs": values,
+        "top_logprobs": tops,
+        "prompt_logprobs": said.prompt_logprobs,
+    }
+
+
+def _kernel_stamps(exchange: Exchange, clock: Clock) -> list[int | None]:
+    stamps: list[int | None] = []
+    for raw, user in zip(exchange.kernel, exchange.user, strict=True):
+        if raw is None:
+            stamps.append(None)
+        else:
+            seconds, nanoseconds = _TIMESPEC.unpack(raw)
+            stamps.append(clock.monotonic(seconds * 1_000_000_000 + nanoseconds, user))
+    return stamps
+
+
+def _append(columns: Columns, request_id: int, said: Answer, kernel: list[int | None], user: list[int]) -> None:
+    for seq, chunk in enumerate(said.chunks):
+        stamp = kernel[chunk.read]
+        columns.request_id.append(request_id)
+        columns.seq.append(seq)
+        columns.kernel_ns.append(NONE if stamp is None else stamp)
+        columns.user_ns.append(user[chunk.read])
+        columns.read.append(chunk.read)
+        columns.kind.append(_CODE[chunk.kind])
+        columns.tokens.append(NONE if chunk.tokens is None else chunk.tokens)
+
+
+def _verdict(turn: Turn, exchange: Exchange, said: Answer) -> tuple[str | None, str | None]:
+    """The error's kind and sentence, the nearest to the cause first; (None, None) if all is well."""
+    if turn.failure is not None:
+        return turn.failure
+    if said.status is not None and not 200 <= said.status < 300:
+        return "http", f"the server answered {said.status}: {said.server_error or 'no reason given'}"
+    if said.server_error is not None:
+        return "server_event", f"the server reported an error inside the stream: {said.server_error}"
+    if exchange.failure is not None:
+        kind, sentence = exchange.failure
+        return kind, f"{sentence}, after {said.token_events} token events" if said.token_events else sentence
+    if said.malformed is not None:
+        return "protocol", said.malformed
+    if not said.token_events:
+        return "empty", f"the server answered {said.status} and ended without a single token"
+    if not said.done and said.finish_reason is None:
+        return "closed", f"the stream ended without finish_reason or [DONE], after {said.token_events} token events"
+    return None, None

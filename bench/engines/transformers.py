@@ -1,0 +1,178 @@
+"""The Transformers engine: a streaming server of ours over `model.forward`, in an interpreter that has Transformers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.engines.base import Checkpoint, Endpoint, LaunchContext, LaunchSpec, LaunchTrace
+from bench.engines.environment import interpreter
+from bench.errors import LaunchError, choices
+from bench.record.schema import Phase
+from bench.scenario.variant import Variant
+
+_WORKERS = Path(__file__).parent / "workers"
+_HOST = "127.0.0.1"
+EVENTS = "worker-events.jsonl"
+
+# Flag → the types its value may have. They are the worker's options, with underscores.
+FLAGS: dict[str, tuple[type, ...]] = {
+    "dtype": (str,),
+    "device": (str,),
+    "threads": (int,),
+    "attention": (str,),
+    "max_model_len": (int,),
+    "max_num_seqs": (int,),
+    "cache_implementation": (str,),
+    "static_cache_tokens": (int,),
+    "compile": (bool,),
+    "compile_mode": (str,),
+    "compile_scope": (str,),
+    "compile_dynamic": (str,),
+    "compile_artifacts": (str,),
+}
+# Quantizations whose computation runs in a dtype of its own; the others are that dtype.
+_COMPUTE = {"gguf-q4": "bf16", "awq": "bf16", "gptq": "bf16", "int8": "bf16"}
+
+# The worker's phases that every start has, in order; a missing one is null, never left out.
+_ALWAYS = ("import_torch", "import_transformers", "device", "tokenizer", "weights", "http", "first_forward")
+_SOMETIMES = ("compile_artifacts_load", "static_cache")
+
+
+class Transformers:
+    """Hugging Face Transformers behind an OpenAI-compatible server of ours."""
+
+    name = "transformers"
+
+    def command(self, variant: Variant, launch: LaunchContext) -> LaunchSpec:
+        """The worker's command line; EnvironmentFault if its interpreter is missing."""
+        engine, checkpoint = variant.engine, launch.checkpoint
+        args = {**engine.args, **launch.args}
+        _possible(variant, checkpoint, args)
+        served = engine.served_model or variant.model_name
+        events = launch.folder / EVENTS
+        options = {
+            "model": checkpoint.path,
+            "host": _HOST,
+            "port": launch.port,
+            "served_model_name": served,
+            "events": events,
+            "dtype": _COMPUTE.get(variant.quantization, variant.quantization),
+            **args,
+        }
+        env = {
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "PYTHONUNBUFFERED": "1",
+            **engine.env,
+            **launch.env,
+        }
+        paths = (str(_WORKERS), env.get("PYTHONPATH", os.environ.get("PYTHONPATH", "")))
+        env["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+        return LaunchSpec(
+            argv=(str(interpreter(engine)), "-m", "transformers_server", *_command_line(options)),
+            env=env,
+            endpoint=Endpoint(_HOST, launch.port, served),
+            # `-m` puts the working folder first on the import path: the launch's own folder holds no modules.
+            cwd=launch.folder,
+            health=engine.ready or "/health",
+            ready_timeout_s=engine.ready_timeout_s,
+            stop_timeout_s=engine.stop_timeout_s,
+            events_file=events,
+        )
+
+    def phases(self, trace: LaunchTrace) -> list[Phase]:
+        """The worker's own events; compilations stand inside the first forward pass or the request that caused them."""
+        events = {str(event["name"]): event for event in reversed(trace.events)}
+        found = [_before_worker(trace, events.get("worker_start"))]
+        for name in sorted((*_ALWAYS, *_SOMETIMES), key=lambda name: _start(events.get(name))):
+            if name in events:
+                found.append(_phase(events[name]))
+            elif name in _ALWAYS:
+                found.append(Phase(name, None, None, "worker", reason="not_found"))
+        until = trace.stamps.get("first_token")
+        found += [
+            _phase(event, parent=_around(event, events.get("first_forward")))
+            for event in trace.events
+            if event["name"] == "compile" and (until is None or event["t_ns"] < until)
+        ]
+        return found
+
+    def facts(self, trace: LaunchTrace) -> dict[str, Any]:
+        """What the worker said it really uses, and what its compile cache did in all."""
+        facts: dict[str, Any] = {}
+        for event in trace.events:
+            if event["name"] == "facts":
+                facts |= {key: value for key, value in event.items() if key not in ("name", "t_ns", "pid")}
+            elif event["name"] == "static_cache":
+                facts |= {"static_cache_bytes": event.get("bytes"), "static_cache_tokens": event.get("tokens")}
+        compiled = [event for event in trace.events if event["name"] == "compile"]
+        caches = [event for event in trace.events if event["name"] == "compile_cache"]
+        if facts.get("compiled"):
+            facts["compilations"] = len(compiled)
+            facts["compile_s"] = sum(event["end_ns"] - event["t_ns"] for event in compiled) / 1e9
+            facts["compile_cache_hits"] = sum(event.get("cache_hits", 0) for event in caches)
+            facts["compile_cache_misses"] = sum(event.get("cache_misses", 0) for event in caches)
+        return facts
+
+
+def _possible(variant: Variant, checkpoint: Checkpoint, args: dict[str, Any]) -> None:
+    """Refuse what is known not to work before anything is started; settles `static_cache`, the short form."""
+    if variant.engine.image:
+        raise LaunchError("bad_argument", "the transformers engine runs in an interpreter, not in an image")
+    if checkpoint.path is None or not checkpoint.path.is_dir():
+        raise LaunchError("missing_file", f"the transformers engine needs a checkpoint folder, not {checkpoint.path}")
+    if checkpoint.format == "gguf" and variant.quantization != "gguf-q4":
+        raise LaunchError(
+            "unsupported_quantization",
+            f"{checkpoint.path} is packed as GGUF and cannot be served as {variant.quantization}",
+        )
+    if args.pop("static_cache", False):
+        args.setdefault("cache_implementation", "static")
+    for name, value in args.items():
+        if name not in FLAGS:
+            raise LaunchError("bad_argument", f"transformers has no flag {name!r}: {choices(name, FLAGS)}")
+        # A bool is an int to Python, and `threads: true` is a mistake.
+        if type(value) not in FLAGS[name]:
+            wanted = " or ".join(kind.__name__ for kind in FLAGS[name])
+            raise LaunchError("bad_argument", f"args.{name} must be of type {wanted}, not {value!r}")
+    if checkpoint.format == "gguf" and args.get("compile"):
+        raise LaunchError("unsupported", "packed GGUF weights are not compiled: their kernels are custom operators")
+
+
+def _command_line(options: Mapping[str, Any]) -> list[str]:
+    words = []
+    for name, value in options.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif value is not False:
+            words += [flag, str(value)]
+    return words
+
+
+def _before_worker(trace: LaunchTrace, start: Mapping[str, Any] | None) -> Phase:
+    """From exec to the worker's first statement: the dynamic loader and the interpreter's own start."""
+    spawn = trace.stamps.get("spawn")
+    if spawn is None or start is None:
+        return Phase("interpreter", None, None, "worker", reason="not_found")
+    return Phase("interpreter", spawn, start["t_ns"], "worker", process=_process(start))
+
+
+def _phase(event: Mapping[str, Any], parent: str | None = None) -> Phase:
+    return Phase(event["name"], event["t_ns"], event["end_ns"], "worker", process=_process(event), parent=parent)
+
+
+def _around(event: Mapping[str, Any], outer: Mapping[str, Any] | None) -> str | None:
+    inside = outer is not None and outer["t_ns"] <= event["t_ns"] and event["end_ns"] <= outer["end_ns"]
+    return "first_forward" if inside else None
+
+
+def _start(event: Mapping[str, Any] | None) -> float:
+    return float("inf") if event is None else float(event["t_ns"])
+
+
+def _process(event: Mapping[str, Any]) -> str:
+    return f"worker {event.get('pid')}"

@@ -1,0 +1,201 @@
+"""What is asked of a launched engine, in order: warm-up, the workload's first request, the rest, quality questions."""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bench.engines.base import Checkpoint
+from bench.engines.process import Server
+from bench.errors import LaunchError
+from bench.loadgen import prompts
+from bench.loadgen.job import Driven, Job, Request
+from bench.loadgen.process import LoadGenerator
+from bench.plan.launches import PlannedLaunch
+from bench.scenario.model import Arrivals
+from bench.scenario.variant import Variant
+from bench.warmup.base import Stage, WarmupStrategy
+
+if TYPE_CHECKING:
+    from bench.run.launch import Seen, Stand
+
+# An engine may answer its health check and refuse work for a while; only such answers are worth another try.
+NOT_YET = frozenset({404, 425, 502, 503})
+RETRY_S = 0.05
+
+
+@dataclass(slots=True)
+class Asking:
+    """The requests of one launch. Every answer goes into `seen`; `next_id` numbers them through all stages."""
+
+    stand: Stand
+    planned: PlannedLaunch
+    variant: Variant
+    checkpoint: Checkpoint
+    server: Server
+    load: LoadGenerator
+    seen: Seen
+    next_id: int = 0
+
+    def warm_up(self, strategy: WarmupStrategy) -> None:
+        """Send the strategy's stages; each is noted with its requests, seconds and the reason it ended."""
+        workload = self.stand.scenario.model.workload
+        for stage in strategy.stages(workload):
+            self.stand.progress.phase(f"warming up: {stage.label}")
+            self.seen.event("conductor", "warmup_stage", label=stage.label)
+            self._stage(stage)
+        self.seen.record.stamps["warmup_end"] = time.monotonic_ns()
+
+    def _stage(self, stage: Stage) -> None:
+        begun = time.monotonic_ns()
+        for path in stage.calls:
+            self._call(path)
+        ttfts: list[float] = []
+        sent = ok = 0
+        reason: str | None = None
+        for _ in range(stage.max_batches):
+            if not stage.requests:
+                break
+            batch = self._requests(
+                "warmup",
+                stage.requests,
+                buckets=stage.buckets,
+                output_tokens=stage.output_tokens,
+                label=stage.label,
+                body=stage.body,
+            )
+            arrivals = Arrivals(closed=stage.concurrency or self.concurrency)
+            driven = self._drive(batch, arrivals)
+            sent += len(batch)
+            answered = [row for row in driven.requests if row["first_token_ns"] is not None]
+            ok += sum(row["error_kind"] is None for row in answered)
+            ttfts += [(row["first_token_ns"] - row["sent_ns"]) / 1e6 for row in answered]
+            if stage.until is None or (reason := stage.until(ttfts)) is not None:
+                break
+        self.seen.record.warmup.append(
+            {
+                "label": stage.label,
+                "requests": sent,
+                "ok": ok,
+                "start_ns": begun,
+                "end_ns": time.monotonic_ns(),
+                "reason": reason or ("gave up unsettled" if stage.until is not None else None),
+            }
+        )
+
+    @property
+    def concurrency(self) -> int:
+        """Streams that the workload keeps open; one for an open arrival process without a cap."""
+        arrivals = self.stand.scenario.model.workload.arrivals
+        return arrivals.closed or arrivals.max_in_flight or 1
+
+    def measure(self) -> None:
+        """Send the workload: its first request alone, then the others as the arrival process says."""
+        workload = self.stand.scenario.model.workload
+        self.stand.progress.phase("measuring")
+        first, rest = _first(self._requests("measured", workload.requests, measured=True))
+        stamps = self.seen.record.stamps
+        stamps["first_token"] = _earliest(self._drive(first, Arrivals(closed=1)).requests)
+        answers = self._drive(rest, workload.arrivals, count=True).requests if rest else []
+        stamps["second_token"] = _earliest(answers)
+        if not any(row["error_kind"] is None for row in self.seen.requests):
+            worst = self.seen.requests[-1]
+            raise LaunchError("request_failed", f"no request was answered; the last said: {worst['error']}")
+
+    def question(self, questions: Callable[[int], Sequence[Request]]) -> None:
+        """Send the quality questions, whose answers are compared afterwards; never part of the measurement."""
+        self.stand.progress.phase("asking for quality")
+        batch = tuple(questions(self.next_id))
+        self.next_id += len(batch)
+        self._drive(batch, Arrivals(closed=1), keep_logprobs=True)
+
+    def _requests(self, stage: str, count: int, **how: Any) -> tuple[Request, ...]:
+        made = prompts.requests(
+            self.stand.scenario.model.workload,
+            seed=self.planned.seed,
+            stage=stage,
+            first_id=self.next_id,
+            count=count,
+            endpoint=self.server.endpoint,
+            checkpoint=self.checkpoint,
+            base=self.stand.scenario.base,
+            **how,
+        )
+        self.next_id += len(made)
+        return tuple(made)
+
+    def _drive(
+        self, batch: Sequence[Request], arrivals: Arrivals, *, count: bool = False, keep_logprobs: bool = False
+    ) -> Driven:
+        """Send a batch and keep what came back; the launch's first batch is tried until the engine takes it."""
+        endpoint = self.server.endpoint
+        job = Job(
+            host=endpoint.host,
+            port=endpoint.port,
+            requests=tuple(batch),
+            arrivals=arrivals,
+            tls=endpoint.tls,
+            headers=dict(endpoint.headers),
+            timeout_s=self.stand.scenario.model.workload.timeout_s,
+            seed=self.planned.seed,
+            keep_logprobs=keep_logprobs,
+        )
+        driven = self.load.drive(job, progress=self.stand.progress.requests if count else None)
+        deadline = time.monotonic() + self.server.spec.ready_timeout_s
+        while not self.seen.requests and _not_yet(driven) and time.monotonic() < deadline and self.server.alive():
+            self.seen.event("conductor", "not_yet", status=driven.requests[0]["status"])
+            time.sleep(RETRY_S)
+            driven = self.load.drive(job)
+        self._keep(driven)
+        if not self.server.alive():
+            raise self.server.failure("serving")
+        return driven
+
+    def _keep(self, driven: Driven) -> None:
+        seen = self.seen
+        seen.requests += driven.requests
+        for column, values in driven.chunks.items():
+            seen.chunks.setdefault(column, []).extend(values)
+        seen.logprobs += driven.logprobs
+        if seen.record.stamps.get("ready") is None:
+            seen.record.stamps["ready"] = _earliest(driven.requests)
+
+    def _call(self, path: str) -> None:
+        endpoint = self.server.endpoint
+        kind = http.client.HTTPSConnection if endpoint.tls else http.client.HTTPConnection
+        connection = kind(endpoint.host, endpoint.port, timeout=self.stand.scenario.model.workload.timeout_s)
+        try:
+            connection.request("POST", endpoint.prefix + path, headers=dict(endpoint.headers))
+            answer = connection.getresponse()
+            text = answer.read().decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException) as error:
+            raise LaunchError("request_failed", f"POST {path} failed: {error or type(error).__name__}") from error
+        finally:
+            connection.close()
+        if answer.status != http.client.OK:
+            raise LaunchError("unsupported", f"POST {path} answers {answer.status}: {text[:200]}")
+
+
+def _first(asked: Sequence[Request]) -> tuple[tuple[Request, ...], tuple[Request, ...]]:
+    """The workload's first request with the turns that hang on it, and all others."""
+    chain = {asked[0].request_id}
+    for request in asked[1:]:
+        if request.after in chain:
+            chain.add(request.request_id)
+    head = dataclasses.replace(asked[0], stage="first", measured=False)
+    return (
+        (head, *(request for request in asked[1:] if request.request_id in chain)),
+        tuple(request for request in asked[1:] if request.request_id not in chain),
+    )
+
+
+def _earliest(rows: Sequence[dict[str, Any]]) -> int | None:
+    return min((row["first_token_ns"] for row in rows if row["first_token_ns"] is not None), default=None)
+
+
+def _not_yet(driven: Driven) -> bool:
+    return all(row["error_kind"] == "connect" or row["status"] in NOT_YET for row in driven.requests)

@@ -1,0 +1,222 @@
+"""From a plan to a recorded run: every launch in its order, each kept once it is over, resumed where it broke off."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from bench import plugins
+from bench.engines.base import Checkpoint
+from bench.engines.environment import interpreter as require_interpreter
+from bench.errors import RecordError
+from bench.home import home
+from bench.loadgen.selfcheck import selfcheck
+from bench.models import sources
+from bench.plan.launches import Plan, PlannedLaunch
+from bench.probes.machine import Machine, machine
+from bench.record.schema import Check, LaunchRecord, Manifest
+from bench.record.store import RunFolder
+from bench.run.launch import Stand, launch
+from bench.run.progress import Progress, Silent
+from bench.scenario.load import Scenario
+from bench.scenario.variant import Variant
+
+# Rules handed down from the head, which the hands may not import: what makes a finished launch invalid, and whether
+# the blocks so far are enough. Both see folders, so that they judge what is on disk and nothing else.
+Judge = Callable[[Path], Sequence[Check]]
+StopRule = Callable[[Path], str | None]
+
+
+def execute(
+    scenario: Scenario,
+    *,
+    results: Path,
+    plan: Plan | None = None,
+    progress: Progress | None = None,
+    judge: Judge | None = None,
+    stop_rule: StopRule | None = None,
+    resume: Path | None = None,
+    emulate: str | None = None,
+) -> Path:
+    """Run a scenario, or go on with one; the run's folder. BenchError if nothing could be started."""
+    progress = progress or Silent()
+    with machine(emulate) as host:
+        if resume:
+            folder = RunFolder.open(resume)
+            plan = _same(folder, scenario, plan or scenario.plan())
+        else:
+            plan = plan or scenario.plan()
+            host.require(scenario.model.host)
+            progress.preparing("looking at the machine")
+            folder = RunFolder.create(results, _manifest(scenario, plan, host))
+        with folder:
+            checkpoints = _checkpoints(plan, progress)
+            if "client" not in folder.manifest.fingerprint:
+                progress.preparing("checking the client against a scripted server")
+                folder.manifest.fingerprint["client"] = dataclasses.asdict(selfcheck(quick=True))
+            folder.manifest.state = "running"
+            folder.save(folder.manifest)
+            stand = Stand(scenario, host, home() / "caches" / scenario.model.scenario, progress)
+            try:
+                _launches(stand, plan, checkpoints, folder, judge, stop_rule)
+            except BaseException:
+                _close(folder, "interrupted")
+                raise
+            _close(folder, "complete")
+    return folder.path
+
+
+def unfinished(results: Path, scenario: Scenario) -> Path:
+    """The newest run of this scenario that is not complete; RecordError if there is none."""
+    folder = results / scenario.model.scenario
+    runs = sorted((path.parent for path in folder.glob("[!.]*/manifest.json")), reverse=True)
+    for run in runs:
+        if RunFolder.open(run).manifest.state != "complete":
+            return run
+    raise RecordError(
+        f"there is no unfinished run of {scenario.model.scenario!r} in {folder}",
+        hint=f"`bench run {scenario.path}` starts one",
+    )
+
+
+def _launches(
+    stand: Stand,
+    plan: Plan,
+    checkpoints: Mapping[str, Checkpoint],
+    folder: RunFolder,
+    judge: Judge | None,
+    stop_rule: StopRule | None,
+) -> None:
+    design = stand.scenario.model.design
+    begun = time.monotonic()
+    done = folder.finished()
+    for number, planned in enumerate(plan.launches, 1):
+        if planned.position == 0 and planned.block > 0:
+            reason = stop_rule(folder.path) if stop_rule else None
+            if reason is None and design.budget_minutes and time.monotonic() - begun > design.budget_minutes * 60:
+                reason = f"the budget of {design.budget_minutes:g} minutes is spent"
+            if reason:
+                left = f"stopped before block {planned.block + 1}: {reason}"
+                folder.manifest.notes.append(left)
+                stand.progress.note(left)
+                return
+        for attempt in range(1, design.retries + 2):
+            launch_id = planned.id if attempt == 1 else f"{planned.id}~{attempt}"
+            record = done.get(launch_id)
+            if record is None:
+                stand.progress.launch(planned, number, len(plan.launches), attempt)
+                record = _one(stand, plan, planned, launch_id, attempt, checkpoints, folder, judge)
+                stand.progress.finished(record)
+            if record.status != "invalid":
+                break
+            if attempt <= design.retries:
+                stand.progress.note(f"{launch_id} is invalid ({record.reason}) and is repeated")
+
+
+def _one(
+    stand: Stand,
+    plan: Plan,
+    planned: PlannedLaunch,
+    launch_id: str,
+    attempt: int,
+    checkpoints: Mapping[str, Checkpoint],
+    folder: RunFolder,
+    judge: Judge | None,
+) -> LaunchRecord:
+    """Carry out a launch and put it on disk; judged last, from what is on the disk."""
+    partial = folder.begin(launch_id)
+    try:
+        seen = launch(stand, planned, plan.variant(planned.variant), checkpoints[planned.variant], partial)
+    except BaseException:
+        folder.abandon(launch_id)
+        raise
+    record = seen.record
+    record.launch_id, record.attempt = launch_id, attempt
+    path = folder.finish(
+        launch_id,
+        record,
+        requests=seen.requests,
+        chunks=seen.chunks,
+        events=seen.events,
+        phases=seen.phases,
+        logprobs=seen.logprobs,
+    )
+    if judge is not None:
+        record.checks += judge(path)
+        violated = [check for check in record.checks if check.status == "violated"]
+        if violated and record.status == "ok":
+            record.status, record.reason_kind = "invalid", violated[0].name
+            record.reason = "; ".join(f"{check.name}: {check.evidence}" for check in violated)
+        folder.amend(record)
+    return record
+
+
+def _checkpoints(plan: Plan, progress: Progress) -> dict[str, Checkpoint]:
+    """Weights and interpreters of every variant, before the first launch: a missing one is found here."""
+    found: dict[tuple[str, str], Checkpoint] = {}
+    for variant in plan.variants:
+        plugins.load("engines", variant.engine.engine)
+        if variant.engine.base_url is None and variant.engine.image is None and variant.engine.command is None:
+            require_interpreter(variant.engine)
+        key = (variant.model_name, variant.quantization)
+        if key not in found:
+            progress.preparing(f"model {variant.model.source} as {variant.quantization}")
+            found[key] = sources.resolve(variant.model, variant.quantization, progress=progress.preparing)
+    return {variant.id: found[variant.model_name, variant.quantization] for variant in plan.variants}
+
+
+def _manifest(scenario: Scenario, plan: Plan, host: Machine) -> Manifest:
+    now = datetime.now(UTC)
+    return Manifest(
+        run_id=f"{now:%Y%m%d-%H%M%S}-{scenario.digest[:6]}",
+        scenario=scenario.model.scenario,
+        scenario_digest=scenario.digest,
+        scenario_text=scenario.text,
+        seed=plan.seed,
+        variants=[_described(variant) for variant in plan.variants],
+        plan=[dataclasses.asdict(planned) for planned in plan.launches],
+        fingerprint=host.fingerprint(),
+        versions={"firsttoken": version("firsttoken"), "python": platform.python_version()},
+        created=now.isoformat(timespec="seconds"),
+        emulated=host.emulated,
+    )
+
+
+def _described(variant: Variant) -> dict[str, Any]:
+    """A variant as plain data; what tells it apart, and a digest of all the rest."""
+    full = {
+        "engine": variant.engine.model_dump(by_alias=True, exclude_defaults=True),
+        "model": variant.model.model_dump(exclude_defaults=True),
+        "quantization": variant.quantization,
+        "warmup": [dataclasses.asdict(step) for step in variant.warmup],
+        "page_cache": variant.page_cache,
+    }
+    digest = hashlib.sha256(json.dumps(full, sort_keys=True).encode()).hexdigest()
+    return {"id": variant.id, "factors": variant.factors, "digest": digest, **full}
+
+
+def _same(folder: RunFolder, scenario: Scenario, plan: Plan) -> Plan:
+    """The plan, if it is the one that the run was begun with; RecordError if the scenario has changed since."""
+    if folder.manifest.scenario_digest != scenario.digest:
+        raise RecordError(
+            f"{folder.path} was begun with another version of {scenario.model.scenario!r}",
+            hint="undo the change to the scenario, or start a new run without --resume",
+        )
+    begun_with = [dataclasses.asdict(planned) for planned in plan.launches]
+    if folder.manifest.plan != begun_with:
+        raise RecordError(f"{folder.path} was begun with another plan", hint="start a new run without --resume")
+    return plan
+
+
+def _close(folder: RunFolder, state: Literal["complete", "interrupted"]) -> None:
+    folder.manifest.state = state
+    folder.manifest.finished = datetime.now(UTC).isoformat(timespec="seconds")
+    folder.save(folder.manifest)

@@ -1,0 +1,156 @@
+"""One launch, from spawn to exit: start the engine, warm it, ask it, stop it, keep what was seen."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import plugins
+from bench.engines import process, startup
+from bench.engines.base import Checkpoint, Engine, LaunchContext, LaunchTrace
+from bench.engines.spans import SpanSink
+from bench.errors import LaunchError
+from bench.loadgen.process import LoadGenerator
+from bench.plan.launches import PlannedLaunch
+from bench.probes.machine import Machine
+from bench.probes.sampler import Sampler
+from bench.record.schema import LaunchRecord, Phase
+from bench.run.asking import Asking
+from bench.run.progress import Progress
+from bench.scenario.load import Scenario
+from bench.scenario.variant import Variant
+from bench.warmup.base import HostState, Prepared, WarmupStrategy
+from bench.warmup.caches import establish_page_cache
+from bench.warmup.strategies import build
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """What all launches of a run share."""
+
+    scenario: Scenario
+    machine: Machine
+    caches: Path
+    progress: Progress
+
+
+@dataclass(slots=True)
+class Seen:
+    """All that one launch saw, on its way into the record."""
+
+    record: LaunchRecord
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    chunks: dict[str, list[Any]] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    phases: list[Phase] = field(default_factory=list)
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
+
+    def event(self, source: str, name: str, **detail: Any) -> None:
+        """Note that something happened now."""
+        self.events.append(
+            {
+                "t_ns": time.monotonic_ns(),
+                "source": source,
+                "name": name,
+                "detail": json.dumps(detail) if detail else None,
+            }
+        )
+
+
+def launch(stand: Stand, planned: PlannedLaunch, variant: Variant, checkpoint: Checkpoint, folder: Path) -> Seen:
+    """Carry out one launch; a failure of the engine is part of what was seen, never an exception."""
+    record = LaunchRecord(planned.id, variant.id, dict(variant.factors), planned.block, planned.position)
+    seen = Seen(record)
+    try:
+        _launch(stand, planned, variant, checkpoint, folder, seen)
+    except LaunchError as error:
+        record.status = "unsupported" if error.kind.startswith("unsupported") else "failed"
+        record.reason_kind, record.reason, record.log_tail = error.kind, error.message, list(error.tail)
+    return seen
+
+
+def _launch(
+    stand: Stand, planned: PlannedLaunch, variant: Variant, checkpoint: Checkpoint, folder: Path, seen: Seen
+) -> None:
+    record, progress = seen.record, stand.progress
+    engine: Engine = plugins.load("engines", variant.engine.engine)()
+    strategy = build(variant.warmup)
+    caches = stand.caches / variant.id
+    caches.mkdir(parents=True, exist_ok=True)
+
+    progress.phase("preparing")
+    prepared = strategy.prepare(HostState(variant, checkpoint, caches, folder))
+    record.state_before = {
+        "page_cache": establish_page_cache(checkpoint, variant.page_cache),
+        "warmup": dict(prepared.state),
+        "machine": stand.machine.settle(stand.scenario.model.design.cool_down),
+    }
+    record.memory["before"] = before = stand.machine.memory()
+    stand.machine.refuse_if_too_big(checkpoint)
+
+    with ExitStack() as crew:
+        # Whatever takes part in the measurement is up before the engine is spawned: it costs the launch nothing.
+        sink = crew.enter_context(SpanSink())
+        load = crew.enter_context(LoadGenerator())
+        sampler = crew.enter_context(Sampler.start(folder, machine=stand.machine, harness_pids=load.harness_pids))
+        context = LaunchContext(
+            port=process.free_port(),
+            folder=folder,
+            checkpoint=checkpoint,
+            caches=caches,
+            spans_url=sink.url,
+            args=prepared.args,
+            env=prepared.env,
+            block=planned.block,
+            position=planned.position,
+            seed=planned.seed,
+        )
+        spec = engine.command(variant, context)
+        progress.phase("starting")
+        server = process.start(spec, folder)
+        asking: Asking | None = None
+        try:
+            sampler.watch(server)
+            server.wait_healthy()
+            asking = Asking(stand, planned, variant, checkpoint, server, load, seen)
+            asking.warm_up(strategy)
+            asking.measure()
+        except LaunchError as error:
+            raise _better(error, server) from None
+        finally:
+            progress.phase("stopping")
+            record.exit = server.stop()
+            record.stamps |= server.stamps
+            trace = LaunchTrace(
+                stamps=record.stamps,
+                log=server.log(),
+                events=server.events(),
+                spans=sink.drain(),
+                endpoint=server.endpoint,
+                warmup=record.warmup,
+            )
+            _interpret(engine, strategy, prepared, trace, seen)
+            record.client |= load.account()
+            sampling = sampler.stop()
+            record.fields = sampling.fields
+            record.client["sampler"] = sampling.account
+            record.memory["after"] = stand.machine.returned(before)
+            record.clock = load.clock()
+
+
+def _interpret(engine: Engine, strategy: WarmupStrategy, prepared: Prepared, trace: LaunchTrace, seen: Seen) -> None:
+    """What the trace means: facts, phases, and whether the state asked for was the state had."""
+    record = seen.record
+    record.facts |= engine.facts(trace)
+    seen.phases = startup.resolve(trace, engine.phases(trace))
+    record.checks += strategy.verify(dataclasses.replace(trace, facts=record.facts), prepared)
+
+
+def _better(error: LaunchError, server: process.Server) -> LaunchError:
+    """The engine's own last words, where it died of what the client only saw the outside of."""
+    return error if server.alive() or error.tail else server.failure("serving")

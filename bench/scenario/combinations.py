@@ -137,8 +137,6 @@ def _references(document: Document, scenario: ScenarioModel, variants: tuple[Var
         elif len(matching) > 1:
             message = f"names {len(matching)} variants, {_few(matching)}; name more factors, so that one is left"
             document.problem(("gate", "baseline"), message)
-        elif len(variants) == 1:
-            document.problem(("gate", "baseline"), "is the only variant; there is nothing to judge against it")
     if scenario.quality is not None:
         selector = scenario.quality.against.model_extra or {}
         if not any(variant.matches(selector) for variant in variants):

@@ -47,14 +47,13 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
 
     def problem(self, path: Path, message: str, *, at_key: bool = False) -> None:
-        """Note a mistake at a path, or at its nearest parent that exists in the file."""
-        places = self.keys if at_key else self.values
-        place = places.get(path)
-        for depth in range(len(path), -1, -1):
-            if place is not None:
-                break
-            place = self.values.get(path[:depth])
-        self.at(place or Place(1, 1), path, message)
+        """Note a mistake at a path, or at the key of its nearest parent if the file has no such path."""
+        place = (self.keys if at_key else self.values).get(path)
+        parent = path
+        while place is None:
+            place = self.keys.get(parent) or self.values.get(parent) or (None if parent else Place(1, 1))
+            parent = parent[:-1]
+        self.at(place, path, message)
 
     def at(self, place: Place, path: Path, message: str) -> None:
         """Note a mistake at a place."""
@@ -82,6 +81,9 @@ class Document:
 def read(text: str, file: str) -> Document:
     """The document in a text. Syntax errors, duplicate keys and the like end up in its `problems`."""
     document = Document(file)
+    if text.startswith("%YAML") and not text.startswith("%YAML 1.2"):
+        document.problem((), "scenarios are YAML 1.2; remove the %YAML line")
+        return document
     yaml = YAML(typ="safe", pure=True)
     try:
         with warnings.catch_warnings():

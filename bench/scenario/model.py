@@ -82,7 +82,9 @@ class RandomPrompts(Strict):
     """Random prompts of exact length; each request gets its own."""
 
     kind: Literal["random"] = Field(description="which kind of prompts")
-    tokens: PositiveInt | list[PositiveInt] = Field(description="prompt lengths in tokens; requests cycle through them")
+    tokens: PositiveInt | Annotated[list[PositiveInt], Field(min_length=1)] = Field(
+        description="prompt lengths in tokens; requests cycle through them"
+    )
     form: Literal["ids", "text"] = Field("ids", description="token ids, or text that encodes to that many tokens")
 
 

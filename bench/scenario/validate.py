@@ -83,6 +83,8 @@ def _path(error: Mapping[str, Any], data: Any) -> Path:
         elif error["type"] != "missing" or step != error["loc"][-1]:
             continue
         path.append(step)
+    if error["type"] == "union_tag_invalid":
+        path.append(error["ctx"]["discriminator"].strip("'"))
     return tuple(path)
 
 
@@ -144,7 +146,8 @@ def describe(
 
 
 def _words(group: Sequence[Mapping[str, Any]], path: Path, root: type[BaseModel], data: Any) -> tuple[str, bool]:
-    error = group[0]
+    # Of a union's members, the one that got furthest says most.
+    error = next((one for one in group if one["type"] not in _KINDS), group[0])
     context, value = error.get("ctx", {}), shown(error["input"])
     _, info = resolve(root, path)
     about = f" ({info.description})" if info is not None and info.description else ""
@@ -157,7 +160,8 @@ def _words(group: Sequence[Mapping[str, Any]], path: Path, root: type[BaseModel]
         return f"{value} is not {kinds}{about}", False
     match error["type"]:
         case "extra_forbidden":
-            return f"unknown key; {among(_keys(root, path[:-1], data), path[-1])}", True
+            known = _keys(root, path[:-1], data)
+            return f"unknown key; {among(known, path[-1]) if known else 'nothing is allowed here'}", True
         case "missing":
             return f"is missing{about}", False
         case "literal_error":

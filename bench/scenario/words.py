@@ -33,7 +33,7 @@ def among(names: Iterable[str], value: Any) -> str:
     """`one of a, b, c (did you mean b?)`, in the order given."""
     known = list(names)
     if not known:
-        return "possible: there are none"
+        return "known: there are none"
     near = nearest(value, known)
     return f"one of {', '.join(known)}" + (f" (did you mean {near}?)" if near else "")
 

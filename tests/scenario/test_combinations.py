@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.scenario.texts import GOOD, changed, loaded, problems, told
+
+MODEL = 'model: {source: "hf:someone/some-model", revision: main}\n'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (MODEL, "", "model: is missing; vllm and hf cannot start without one"),
+        (
+            MODEL,
+            MODEL + "models: {a: {source: 'dummy:x'}}\n",
+            "models: `model` and `models` exclude each other; keep one",
+        ),
+        (
+            "engine: transformers",
+            "engine: openai",
+            "engines.hf.base_url: is missing; `engine: openai` needs the address",
+        ),
+        (
+            "engine: transformers",
+            "engine: openai, base_url: 'x:1'",
+            "engines.hf.base_url: 'x:1' does not begin with http",
+        ),
+        ("engine: transformers", "engine: openai, image: x", "engines.hf.image: has no use here: a running server is"),
+        (
+            "engine: transformers",
+            "engine: transformers, base_url: 'http://x'",
+            "engines.hf.base_url: is for `engine: op",
+        ),
+        (
+            "engine: transformers",
+            "engine: command",
+            "engines.hf.command: is missing; `engine: command` needs the server's",
+        ),
+        (
+            "engine: transformers",
+            "engine: command, command: [x]",
+            "engines.hf.command: does not say {port}; the harness",
+        ),
+        (
+            "engine: transformers",
+            "engine: vllm, command: [x]",
+            "engines.hf.command: is for `engine: command` only; vllm",
+        ),
+        (
+            "engine: transformers",
+            "engine: vllm, python: /p, image: i",
+            "engines.hf.image: python and image exclude each",
+        ),
+        (
+            "requests: 10",
+            "arrivals: {closed: 50}",
+            "workload.arrivals.closed: 50 streams have only 40 requests to send",
+        ),
+        (
+            "requests: 10",
+            "arrivals: {closed: 1, max_in_flight: 2}",
+            "workload.arrivals.max_in_flight: is for rate and po",
+        ),
+        ("requests: 10", "requests: 1", "workload.prompts.tokens: 2 lengths, but only 1 requests per launch"),
+        ("2048", "150", "engines.vllm.args.max_model_len: 150 cannot hold a prompt of 128 tokens and 32 output tokens"),
+        ("blocks: 4", "page_cache: drop}\nhost: {class: any", ""),
+        ("blocks: 4", "sequential: true, precision: 0.03", "design.precision: two rules to stop by"),
+        (
+            "quantization: awq}]",
+            "warmup: none, quantization: fp32}]",
+            "matrix.exclude[0]: matches no cell of the matrix",
+        ),
+        ("[{engine: hf, quantization: awq}]", "[{engine: hf}, {engine: vllm}]", "matrix.exclude: leaves no variant"),
+        (
+            "  exclude:",
+            "  include: [{engine: vllm}]\n  exclude:",
+            "matrix.include[0]: adds nothing: this cell is there",
+        ),
+        (", warmup: none}", "}", "gate.baseline: names 2 variants, vllm-fp16-none, vllm-fp16-multi-stage; name more"),
+        (
+            "{engine: vllm, quantization: fp16,",
+            "{engine: hf, quantization: awq,",
+            "gate.baseline: names none of the vari",
+        ),
+        (
+            "[fp16, awq]",
+            "[fp16, awq]\n  page_cache: [drop, leave]\n  args.a: [1, 2]",
+            "gate.baseline: names 4 variants",
+        ),
+    ],
+)
+def test_what_cannot_go_together_is_found(old: str, new: str, expected: str) -> None:
+    messages = told((old, new))
+    assert any(message.startswith(expected) for message in messages) if expected else messages == [], messages
+
+
+def test_a_factor_and_a_setting_for_all_exclude_each_other() -> None:
+    messages = told(("[fp16, awq]", "[fp16, awq]\n  page_cache: [drop]"), ("blocks: 4", "page_cache: drop"))
+    assert messages == ["design.page_cache: is also a factor of the matrix; keep one of them"]
+
+
+def test_a_verdict_needs_a_gate_to_look_for() -> None:
+    text = changed(("blocks: 4", "sequential: true"))
+    assert [one.path for one in problems(text[: text.index("gate:")])] == ["design.sequential"]
+
+
+def test_a_matrix_without_end_is_refused_without_counting_it_out() -> None:
+    flags = "\n".join(f"  args.f{n}: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]" for n in range(30))
+    (message,) = told(("  exclude:", f"{flags}\n  exclude:"))
+    assert message.startswith("matrix: 8000000000000000000000000000000 cells are more than 2000")
+
+
+def test_a_server_of_ones_own_needs_no_model() -> None:
+    engines = GOOD[GOOD.index("engines:") : GOOD.index("matrix:")]
+    attached = "engines:\n  mine: {engine: openai, base_url: 'http://127.0.0.1:8000'}\n"
+    body = "workload: {prompts: {kind: random, tokens: 15}}\n"
+    scenario = loaded(text=f"scenario: x\n{attached}{body}")
+    assert [variant.model.source for variant in scenario.variants] == ["remote:"]
+    assert engines not in scenario.text
+
+
+def test_a_reference_for_quality_may_name_one_variant_per_engine() -> None:
+    assert problems(GOOD + "quality: {against: {quantization: fp16}}\n") == ()
+
+
+def test_a_reference_that_fits_nothing_or_several_equally_is_found() -> None:
+    (message,) = told(text=GOOD + "quality: {against: {quantization: bf16}}\n")
+    assert message.startswith("quality.against: names none of the variants")
+    flags = changed(("[fp16, awq]", "[fp16, awq]\n  args.a: [1, 2, 3]"), ("warmup: none}", "warmup: none, args.a: 1}"))
+    assert problems(flags + "quality: {against: {quantization: fp16}}\n") == ()
+    (tied,) = (problems(flags + "quality: {against: {engine: hf, warmup: none}}\n"),)
+    assert tied == ()
+
+
+def test_broken_cells_do_not_make_every_selector_look_wrong() -> None:
+    assert [one.path for one in problems(changed(("[fp16, awq]", "[fp16, awk]")))] == ["matrix.quantization[1]"]

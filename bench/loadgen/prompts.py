@@ -1,0 +1,241 @@
+"""What is asked: requests with prompts drawn or read, the same for every variant that runs with the same seed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.engines.base import Checkpoint, Endpoint
+from bench.errors import UnknownName, UsageError
+from bench.loadgen.job import Request
+from bench.loadgen.vocabulary import Vocabulary, vocabulary
+from bench.scenario.model import ConversationPrompts, RandomPrompts, TextPrompts, Workload
+
+FOUNDING = Path(__file__).parent / "founding"
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt: where it goes, the fields that carry it, and which turn of which conversation it is."""
+
+    name: str
+    path: str
+    fields: Mapping[str, Any]
+    bucket: int | None = None
+    turn: int = 0
+
+    @property
+    def id(self) -> str:
+        """Its name with a digest of all it says."""
+        said = json.dumps(self.fields, ensure_ascii=False).encode("utf-8", "replace")
+        return f"{self.name}-{hashlib.sha256(said).hexdigest()[:10]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Random numbers that depend on the seed, the stage and the request's place in it, and on nothing else."""
+
+    seed: int
+    stage: str
+    first: int
+    unique: bool
+
+    def at(self, index: int, what: str) -> random.Random:
+        """Numbers for one request; without `unique` all requests for the same thing share them."""
+        place = f"{self.stage}/{self.first + index}" if self.unique else what
+        return random.Random(f"prompts/{self.seed}/{place}")
+
+
+def requests(
+    workload: Workload,
+    *,
+    seed: int,
+    stage: str,
+    first_id: int,
+    count: int,
+    endpoint: Endpoint,
+    checkpoint: Checkpoint,
+    base: Path,
+    buckets: Sequence[int] | None = None,
+    output_tokens: int | None = None,
+    measured: bool = False,
+    label: str | None = None,
+    body: Mapping[str, Any] | None = None,
+) -> list[Request]:
+    """`count` requests of a stage, numbered from `first_id`; fewer where the prompt file runs out and may not repeat.
+
+    `buckets` asks for random prompts of these lengths (tokens) instead of the workload's own. In `body`, as in the
+    endpoint's, None takes a field away.
+    """
+    warmup = stage == "warmup"
+    # Batches of a warm-up follow each other under one name; the measured requests are the same however many there were.
+    draw = Draw(seed, stage, first_id if warmup else 0, workload.unique or warmup)
+    tokens = output_tokens or workload.output_tokens
+    made: list[Request] = []
+    for prompt in _prompts(workload, buckets, draw, count, endpoint, checkpoint, base):
+        number = first_id + len(made)
+        fields = (
+            _common(workload, endpoint, tokens, seed) | dict(prompt.fields) | dict(endpoint.body) | dict(body or {})
+        )
+        made.append(
+            Request(
+                request_id=number,
+                prompt_id=prompt.id,
+                stage=stage,
+                path=endpoint.prefix + prompt.path,
+                body={name: value for name, value in fields.items() if value is not None},
+                label=label,
+                measured=measured,
+                bucket=prompt.bucket,
+                turn=prompt.turn,
+                after=number - 1 if prompt.turn else None,
+                output_tokens=tokens,
+            )
+        )
+    return made
+
+
+def resolve(file: str, base: Path) -> Path:
+    """The prompt file that a scenario names; founding:<name> is a shipped one. UsageError if there is none."""
+    if file.startswith("founding:"):
+        name = file.removeprefix("founding:")
+        path = FOUNDING / f"{name}.jsonl"
+        if not path.is_file():
+            raise UnknownName("shipped prompt file", name, (known.stem for known in FOUNDING.glob("*.jsonl")))
+        return path
+    path = base / file
+    if not path.is_file():
+        raise UsageError(f"no prompt file {path}", hint="the path counts from the scenario file's own folder")
+    return path
+
+
+def _common(workload: Workload, endpoint: Endpoint, tokens: int, seed: int) -> dict[str, Any]:
+    return {
+        "model": endpoint.model,
+        "max_tokens": tokens,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "temperature": workload.temperature,
+        "seed": seed if workload.temperature else None,
+        "ignore_eos": workload.ignore_eos or None,
+    }
+
+
+def _prompts(
+    workload: Workload,
+    buckets: Sequence[int] | None,
+    draw: Draw,
+    count: int,
+    endpoint: Endpoint,
+    checkpoint: Checkpoint,
+    base: Path,
+) -> Iterator[Prompt]:
+    source = workload.prompts
+    if buckets:
+        form = source.form if isinstance(source, RandomPrompts) else "ids"
+        yield from _random(list(buckets), form, draw, count, endpoint, vocabulary(checkpoint))
+    elif isinstance(source, RandomPrompts):
+        lengths = [source.tokens] if isinstance(source.tokens, int) else source.tokens
+        yield from _random(lengths, source.form, draw, count, endpoint, vocabulary(checkpoint))
+    elif isinstance(source, TextPrompts):
+        yield from _texts(source, draw, count, base)
+    else:
+        yield from _conversations(source, draw, count, base)
+
+
+def _random(
+    lengths: list[int], form: str, draw: Draw, count: int, endpoint: Endpoint, known: Vocabulary
+) -> Iterator[Prompt]:
+    for index in range(count):
+        length = lengths[index % len(lengths)]
+        numbers = draw.at(index, f"random/{length}")
+        if form == "ids" and endpoint.token_ids:
+            yield Prompt(f"ids-{length}", COMPLETIONS, {"prompt": known.ids(length, numbers)}, bucket=length)
+        else:
+            # Without a tokenizer the length is a word count, which the name admits.
+            name = f"text-{length}" if known.tokenizer is not None else f"words-about-{length}"
+            yield Prompt(name, COMPLETIONS, {"prompt": known.text(length, numbers)}, bucket=length)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a prompt file: a text, or the questions of a conversation."""
+
+    turns: tuple[str, ...]
+    system: str | None = None
+
+
+def _texts(source: TextPrompts, draw: Draw, count: int, base: Path) -> Iterator[Prompt]:
+    path = resolve(source.file, base)
+    entries = _entries(path, ("prompt",))
+    for index in range(count if source.repeat else min(count, len(entries))):
+        entry = entries[index % len(entries)]
+        text = _reference(draw, index) + entry.turns[0]
+        name = f"{path.stem}-{index % len(entries)}"
+        if source.chat:
+            yield Prompt(name, CHAT, {"messages": _messages(entry, [text])})
+        else:
+            yield Prompt(name, COMPLETIONS, {"prompt": text})
+
+
+def _conversations(source: ConversationPrompts, draw: Draw, count: int, base: Path) -> Iterator[Prompt]:
+    path = resolve(source.file, base)
+    entries = _entries(path, ("turns", "prompt"))
+    sent = index = 0
+    while sent < count and (source.repeat or index < len(entries)):
+        entry = entries[index % len(entries)]
+        asked: list[str] = []
+        for turn, question in enumerate(entry.turns[: count - sent]):
+            asked.append(question if turn else _reference(draw, index) + question)
+            fields = {"messages": _messages(entry, asked)}
+            yield Prompt(f"{path.stem}-{index % len(entries)}", CHAT, fields, turn=turn)
+            sent += 1
+        index += 1
+
+
+def _messages(entry: Entry, asked: Sequence[str]) -> list[dict[str, str]]:
+    system = [{"role": "system", "content": entry.system}] if entry.system else []
+    return [*system, *({"role": "user", "content": question} for question in asked)]
+
+
+def _reference(draw: Draw, index: int) -> str:
+    """A line that makes the prompt's very beginning unique, so that no prefix of it is in a cache."""
+    return f"[{draw.at(index, 'reference').randrange(1 << 32):08x}]\n" if draw.unique else ""
+
+
+def _entries(path: Path, keys: Sequence[str]) -> list[Entry]:
+    """A file's prompts: JSON lines with one of the keys, or plain lines where the name does not end in .jsonl."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from None
+    structured = path.suffix == ".jsonl"
+    made = [
+        _entry(f"{path}:{number}", line, keys) if structured else Entry((line,))
+        for number, line in enumerate(lines, 1)
+        if line.strip()
+    ]
+    if not made:
+        raise UsageError(f"{path}: has no prompts")
+    return made
+
+
+def _entry(where: str, line: str, keys: Sequence[str]) -> Entry:
+    try:
+        content = json.loads(line)
+    except ValueError as error:
+        raise UsageError(f"{where}: not JSON: {error}") from None
+    given = next((content[key] for key in keys if key in content), None) if isinstance(content, dict) else None
+    turns = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list) else ()
+    if not turns or not all(isinstance(turn, str) and turn for turn in turns):
+        raise UsageError(f"{where}: needs {' or '.join(repr(key) for key in keys)}: text, or a list of texts")
+    system = content.get("system")
+    if system is not None and not isinstance(system, str):
+        raise UsageError(f"{where}: 'system' must be text")
+    return Entry(turns, system)

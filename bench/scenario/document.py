@@ -135,7 +135,7 @@ class _Reader:
             if isinstance(node, ScalarNode):
                 return self.scalar(node, path)
             if str(node.tag) not in (_CORE + "map", _CORE + "seq"):
-                self.document.problem(path, f"the tag {node.tag} has no meaning here; remove it")
+                self.document.problem(path, f"the tag {str(node.tag)[:40]} has no meaning here; remove it")
             if isinstance(node, SequenceNode):
                 return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
             return self.mapping(node, path) if isinstance(node, MappingNode) else None
@@ -194,7 +194,7 @@ class _Reader:
         except (ValueError, KeyError):
             self.document.problem(path, f"{node.value[:40]!r} cannot be read as {tag.removeprefix(_CORE)}")
             return None
-        self.document.problem(path, f"the tag {tag.replace(_CORE, '!!')} has no meaning here; remove it")
+        self.document.problem(path, f"the tag {tag.replace(_CORE, '!!')[:40]} has no meaning here; remove it")
         return node.value
 
 

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 QUANTIZATIONS = ("fp32", "fp16", "bf16", "awq", "gptq", "int8", "gguf-q4")
+# The factors that every variant has; `args.<flag>` come beside them.
+FACTORS = ("engine", "model", "quantization", "warmup", "page_cache")
 SCENARIO_NAME = r"^[a-z0-9][a-z0-9._-]*$"
 SHA256 = r"^[0-9a-f]{64}$"
 PAGE_CACHE = ("leave", "drop", "prefetch")

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from bench import plugins
 from bench.scenario.document import Document, Path
 from bench.scenario.metrics import NEED_SLO, NEEDS, PER_REQUEST, margin
-from bench.scenario.model import PAGE_CACHE, QUANTIZATIONS
+from bench.scenario.model import FACTORS, PAGE_CACHE, QUANTIZATIONS
 from bench.scenario.validate import describe, errors_of
 from bench.scenario.variant import level_text
 from bench.scenario.words import among, shown
@@ -27,7 +27,6 @@ SOURCES = {
     "dummy": (r"[\w.-]+", "dummy:name"),
 }
 FOUNDING = "founding:"
-_FACTORS = ("engine", "model", "quantization", "warmup", "page_cache")
 
 
 def check_names(document: Document, base: FilePath) -> None:
@@ -91,8 +90,8 @@ def _levels(document: Document, allowed: Mapping[str, Sequence[str] | None]) -> 
         factor = str(path[-1])
         if factor in ("exclude", "include"):
             continue
-        if factor not in _FACTORS and not _is_flag(factor):
-            known = [*_FACTORS, "exclude", "include"]
+        if factor not in FACTORS and not _is_flag(factor):
+            known = [*FACTORS, "exclude", "include"]
             document.problem(path, f"unknown factor; {among(known, factor)}, or args.<flag>", at_key=True)
             continue
         if _is_flag(factor) and (not isinstance(levels, list) or not levels):
@@ -136,14 +135,14 @@ def _selectors(document: Document, allowed: Mapping[str, Sequence[str] | None]) 
         including = row[:2] == ("matrix", "include")
         for path, level in document.entries(*row):
             factor = str(path[-1])
-            if factor in _FACTORS:
+            if factor in FACTORS:
                 _level(document, path, factor, level, allowed)
                 if factor in ("quantization", "page_cache"):
                     names = QUANTIZATIONS if factor == "quantization" else PAGE_CACHE
                     if level not in names:
                         document.problem(path, f"{shown(level)} is not {among(names, level)}")
             elif not (_is_flag(factor) and (including or factor in flags)):
-                known = [*_FACTORS, *dict.fromkeys(flags)]
+                known = [*FACTORS, *dict.fromkeys(flags)]
                 document.problem(path, f"unknown factor; {among(known, factor)}", at_key=True)
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from bench.scenario.document import Document, Path
-from bench.scenario.model import SCENARIO_NAME, SHA256, ScenarioModel
+from bench.scenario.model import FACTORS, SCENARIO_NAME, SHA256, ScenarioModel
 from bench.scenario.words import among, joined, shown
 
 # Stand-ins for required parts that are missing or broken; only checks see them, nobody else.
@@ -51,10 +51,11 @@ def validate(document: Document) -> tuple[ScenarioModel, bool]:
         if not document.problems:
             document.problem((), f"a scenario is a mapping (`scenario: name` …), not {shown(document.data)}")
         return ScenarioModel.model_validate(_STAND_INS), False
+    _take_as_written(document, _named_levels(document))
+    errors = errors_of(ScenarioModel, document.data)
+    _take_as_written(document, [_path(one, document.data) for one in errors if one["type"] == "string_type"])
     data = copy.deepcopy(document.data)
     errors = errors_of(ScenarioModel, data)
-    if errors and _take_as_written(data, errors, document):
-        errors = errors_of(ScenarioModel, data)
     whole = not errors
     describe(document, ScenarioModel, data, errors)
     for _ in range(20):
@@ -88,21 +89,18 @@ def _path(error: Mapping[str, Any], data: Any) -> Path:
     return tuple(path)
 
 
-def _take_as_written(data: Any, errors: Sequence[Mapping[str, Any]], document: Document) -> bool:
+def _named_levels(document: Document) -> list[Path]:
+    """Where include, exclude and the selectors give the level of a factor that is always text."""
+    rows = [path for section in ("exclude", "include") for path, _ in document.entries("matrix", section)]
+    rows += [("gate", "baseline"), ("quality", "against")]
+    return [path for row in rows for path, _ in document.entries(*row) if path[-1] in FACTORS]
+
+
+def _take_as_written(document: Document, paths: Sequence[Path]) -> None:
     """Where text is wanted and 3.10, 1e5 or true stands, take it as it looks."""
-    paths = [_path(error, data) for error in errors if error["type"] == "string_type"]
-    changed = False
     for path in paths:
         if path in document.written and document.get(path) is not None:
-            _put(data, path, document.written[path])
-            changed = True
-    return changed
-
-
-def _put(data: Any, path: Path, value: Any) -> None:
-    for step in path[:-1]:
-        data = data[step]
-    data[path[-1]] = value
+            document.get(path[:-1])[path[-1]] = document.written[path]
 
 
 def _take_out(errors: Sequence[Mapping[str, Any]], data: Any) -> None:

@@ -33,7 +33,7 @@ def test_an_open_process_takes_as_long_as_its_rate_says() -> None:
 
 
 def test_more_chunks_take_more_disk() -> None:
-    one, two = loaded(), loaded(("output_tokens: 32", "output_tokens: 3200"))
+    one, two = loaded(), loaded(("output_tokens: 32", "output_tokens: 1900"))
     assert expect(two.plan(), two.model).size_bytes > 2 * expect(one.plan(), one.model).size_bytes
 
 

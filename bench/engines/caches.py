@@ -23,22 +23,24 @@ def compile_cache_env(folder: Path) -> dict[str, str]:
     return {variable: str(folder / name) for variable, name in COMPILE_CACHES.items()}
 
 
+# Files in a cache that say nothing about compiled code: what vLLM learned of a model's class, locks, usage statistics.
+_NOT_CODE = ("vllm/modelinfos/", "vllm/assets/", ".lock", "usage_stats.json")
+
+
 def contents(folder: Path) -> dict[str, Any]:
-    """Evidence of what a cache folder holds: files, bytes, entries per cache, and a digest of names and sizes.
+    """Evidence of what a cache folder holds: files, bytes, compiled (files of compiled code) and a digest of them.
 
     A folder that cannot be read has `error` and null counts.
     """
-    digest, files, size = hashlib.sha256(), 0, 0
-    entries: dict[str, int] = dict.fromkeys(COMPILE_CACHES.values(), 0)
+    digest, files, size, compiled = hashlib.sha256(), 0, 0, 0
     try:
         for path, length in _walk(folder):
             digest.update(f"{path}\0{length}\n".encode())
             files, size = files + 1, size + length
-            top = path.split("/", 1)[0]
-            entries[top] = entries.get(top, 0) + 1
+            compiled += not path.startswith(_NOT_CODE) and not path.endswith(_NOT_CODE)
     except OSError as error:
-        return {"files": None, "bytes": None, "digest": None, "entries": None, "error": str(error)}
-    return {"files": files, "bytes": size, "digest": digest.hexdigest()[:16] if files else None, "entries": entries}
+        return {"files": None, "bytes": None, "compiled": None, "digest": None, "error": str(error)}
+    return {"files": files, "bytes": size, "compiled": compiled, "digest": digest.hexdigest()[:16] if files else None}
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, int]]:

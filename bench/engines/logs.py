@@ -16,6 +16,8 @@ _BEGIN = re.compile(
     r"(?:\((?P<name>[A-Za-z][\w.-]*) pid=(?P<pid>\d+)\)\s?)?"
     r"(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d(?:[.,]\d+)? (?:\[[^\]\n]*\]|[\w./]+:\d+\]) "
     r"|\((?P<name2>[A-Za-z][\w.-]*) pid=(?P<pid2>\d+)\) ?"
+    # Uvicorn's own lines, between vLLM's.
+    r"|^(?:INFO|WARNING|ERROR):\s+"
 )
 
 
@@ -53,13 +55,13 @@ def messages(lines: Iterable[LogLine]) -> Iterator[Message]:
 
 def _pieces(text: str) -> Iterator[tuple[str | None, str]]:
     """The text cut at each header: (process, text); process is None without a header, "" where the header has none."""
-    starts = list(_BEGIN.finditer(text))
-    head = text[: starts[0].start()] if starts else text
-    if head.strip():
+    headers = list(_BEGIN.finditer(text))
+    if head := text[: headers[0].start()].strip() if headers else text:
         yield None, head
-    for found, following in zip(starts, [*starts[1:], None], strict=True):
-        name, pid = found["name"] or found["name2"], found["pid"] or found["pid2"]
-        yield f"{name} {pid}" if name else "", text[found.end() : following.start() if following else len(text)]
+    ends = [header.start() for header in headers[1:]] + [len(text)]
+    for header, end in zip(headers, ends, strict=False):
+        name, pid = header["name"] or header["name2"], header["pid"] or header["pid2"]
+        yield f"{name} {pid}" if name else "", text[header.end() : end]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,11 @@ class Compilation:
 
 _HIT = re.compile(r"Directly load (?:the compiled graph|the \S+ graph|the \d+-th graph|AOT compilation)[^\n]*")
 _MISS = re.compile(
-    r"Compiling a graph for[^\n]*?takes? [\d.]+ s(?:econds)?|Compiling model again due to a load failure[^\n]*"
+    r"Compiling a graph for[^\n]*?takes? [\d.]+ s(?:econds)?"
+    r"|Compiling model again due to a load failure[^\n]*"
+    r"|saved AOT compiled function"
 )
+_PATH = re.compile(r" (?:from(?: path)?|to) /\S+?(?=,|$)")
 
 
 def compilation(lines: Iterable[LogLine], events: Iterable[Mapping[str, Any]] = ()) -> Compilation:
@@ -95,8 +100,8 @@ def compilation(lines: Iterable[LogLine], events: Iterable[Mapping[str, Any]] = 
     """
     hits, misses = [], []
     for message in messages(lines):
-        hits += [found[0].strip() for found in _HIT.finditer(message.text)]
-        misses += [found[0].strip() for found in _MISS.finditer(message.text)]
+        hits += [_PATH.sub("", found[0]).strip() for found in _HIT.finditer(message.text)]
+        misses += [_PATH.sub("", found[0]).strip() for found in _MISS.finditer(message.text)]
     for event in events:
         if event.get("cache_hits"):
             hits.append(f"{event['cache_hits']} graphs loaded ({event.get('name')})")

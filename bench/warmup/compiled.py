@@ -2,39 +2,90 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
-from typing import Any, Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
 from bench.engines.base import LaunchTrace
 from bench.engines.caches import compile_cache_env, contents
 from bench.engines.logs import compilation
-from bench.errors import LaunchError, UsageError
-from bench.record.schema import Check
+from bench.errors import LaunchError
+from bench.record.schema import Check, CheckStatus
 from bench.warmup.base import HostState, Prepared
 from bench.warmup.device import device_name
 from bench.warmup.step import Step, StepOptions
 
-_IGNORED = ("host", "port", "served_model_name", "disable_log_stats", "uvicorn_log_level")
+# Flags that change where the server answers and not what it compiles.
+_ELSEWHERE = ("host", "port", "served_model_name", "log_level", "spans", "version")
+CHECK = "compile_cache.state"
 
 
 def cache_key(state: HostState) -> str:
     """A folder name for compiled code: equal where engine, interpreter, device, flags and model are equal."""
     variant, engine = state.variant, state.variant.engine
-    flags = {name: value for name, value in engine.args.items() if name not in _IGNORED}
     known = {
         "engine": engine.engine,
         "interpreter": engine.image or engine.python or engine.environment or engine.engine,
         "device": device_name(),
-        "flags": flags,
+        "flags": {name: value for name, value in engine.args.items() if name not in _ELSEWHERE},
+        "env": dict(engine.env),
         "model": state.checkpoint.digest or state.checkpoint.source,
         "quantization": variant.quantization,
     }
     digest = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:12]
     return f"{engine.engine}-{variant.quantization}-{digest}"
+
+
+@dataclass(frozen=True, slots=True)
+class Caches:
+    """A folder with every compile cache of a launch, the state asked for, and what it held before spawn."""
+
+    folder: Path
+    asked: Literal["warm", "cold"]
+    before: dict[str, Any]
+
+    @classmethod
+    def cold(cls, folder: Path) -> Self:
+        """Emptied."""
+        with _classified(folder):
+            if folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True)
+        return cls(folder, "cold", contents(folder))
+
+    @classmethod
+    def warm(cls, folder: Path, archive: Path | None = None) -> Self:
+        """As earlier launches left it, or as an archive has it."""
+        with _classified(archive or folder):
+            if archive:
+                shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            if archive:
+                shutil.unpack_archive(archive, folder, filter="data")
+            # An engine that cannot write its cache compiles at every start and says nothing.
+            probe = folder / ".writable"
+            probe.touch()
+            probe.unlink()
+        return cls(folder, "warm", contents(folder))
+
+    def prepared(self) -> Prepared:
+        """The variables that point an engine at the folder, and the evidence."""
+        return Prepared(
+            env=compile_cache_env(self.folder),
+            state={"asked": self.asked, "folder": self.folder.name, "before": self.before},
+        )
+
+    def check(self, trace: LaunchTrace) -> Check:
+        """Whether the state asked for was the state had: by the engine's words, else by what was added."""
+        return compile_state_check(self.asked, trace, self.before, contents(self.folder))
 
 
 class CompileCache(Step):
@@ -47,31 +98,22 @@ class CompileCache(Step):
         """In which state the launch finds them."""
 
         state: Literal["warm", "cold"] = Field("warm", description="keep what earlier launches left, or empty it")
-        archive: str | None = Field(None, description="tar file to restore the folder from, instead of keeping it")
+        archive: str | None = Field(None, description="archive to restore the folder from, instead of keeping it")
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        self._caches: Caches | None = None
 
     def prepare(self, state: HostState) -> Prepared:
         """Point every cache at the folder of this build, emptied or filled as asked; its contents are the evidence."""
         folder = state.caches / "compile" / cache_key(state)
-        try:
-            if self.options.state == "cold" or self.options.archive:
-                shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True, exist_ok=True)
-            if self.options.archive:
-                shutil.unpack_archive(self.options.archive, folder, filter="data")
-        except (OSError, ValueError, shutil.ReadError) as error:
-            raise UsageError(f"the compile cache {folder} cannot be put in place: {error}") from error
-        before = contents(folder)
-        return Prepared(
-            env=compile_cache_env(folder),
-            state={"asked": self.options.state, "folder": folder.name, "before": before},
-        )
+        archive = Path(self.options.archive).expanduser() if self.options.archive else None
+        self._caches = Caches.cold(folder) if self.options.state == "cold" else Caches.warm(folder, archive)
+        return self._caches.prepared()
 
     def verify(self, trace: LaunchTrace, prepared: Prepared) -> list[Check]:
-        """A hit for warm, none for cold, in the engine's own words."""
-        return [compile_state_check(str(prepared.state.get("asked")), prepared.state, trace)]
+        """Everything from the cache for warm, nothing for cold."""
+        return [self._caches.check(trace)] if self._caches else []
 
 
 class CompileArtifacts(Step):
@@ -87,38 +129,82 @@ class CompileArtifacts(Step):
         self.options = options
 
     def prepare(self, state: HostState) -> Prepared:
-        """Tell the worker which file to load from if it is there, and to save to in any case."""
+        """Tell the worker which file to load from if it is there, and to save to in any case; all else is cold."""
         if state.variant.engine.engine != "transformers":
             raise LaunchError("unsupported", f"compile-artifacts needs Transformers, not {state.variant.engine.engine}")
         file = state.caches / "artifacts" / f"{cache_key(state)}.bin"
-        file.parent.mkdir(parents=True, exist_ok=True)
+        with _classified(file.parent):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Caches.cold(state.caches / "fresh")
         return Prepared(
             args={"compile_artifacts": str(file)},
+            env=compile_cache_env(fresh.folder),
             state={"asked": "warm", "file": file.name, "bytes": file.stat().st_size if file.is_file() else 0},
         )
 
     def verify(self, trace: LaunchTrace, prepared: Prepared) -> list[Check]:
-        """Cache hits, as the worker counted them."""
-        return [compile_state_check("warm", prepared.state, trace)]
+        """Cache hits, as the worker counted them; why the file could not be loaded, if it could not."""
+        check = compile_state_check("warm", trace)
+        failed = [str(event["error"]) for event in trace.events if event.get("error") and "artifacts" in event["name"]]
+        if failed:
+            return [Check(CHECK, "violated", f"{failed[0]}; {check.evidence}", check.limit, "delete the artifact file")]
+        return [check]
 
 
-def compile_state_check(asked: str, state: Any, trace: LaunchTrace) -> Check:
-    """Whether what was compiled and what came from a cache is what was asked for."""
+def compile_state_check(
+    asked: Literal["warm", "cold"],
+    trace: LaunchTrace,
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
+) -> Check:
+    """Whether what was compiled and what came from a cache is what was asked for.
+
+    `before` and `after` are engines/caches.contents of the folder; they decide only where the engine says nothing.
+    """
     seen = compilation(trace.log, trace.events)
-    if asked == "warm":
-        status = "violated" if seen.misses else "ok" if seen.hits else "unknown"
+    had, added = _compiled(before), _compiled(after) - _compiled(before)
+    hit = bool(seen.hits) or (not seen.misses and had > 0 and added == 0)
+    missed = bool(seen.misses) or (not seen.hits and added > 0)
+    status: CheckStatus
+    if asked == "cold":
+        status = "violated" if seen.hits or had else "ok"
     else:
-        status = "violated" if seen.hits else "ok"
-    before = state.get("before", {}) if isinstance(state, dict) else {}
-    found = f"; {before['files']} files in the cache before spawn" if before.get("files") is not None else ""
+        status = "violated" if missed else "ok" if hit else "unknown"
+    folder = f"; {had} compiled files in the cache before, {added} added" if before is not None else ""
     return Check(
-        name="compile_cache.state",
-        status=status,  # type: ignore[arg-type]
-        evidence=seen.words + found,
+        name=CHECK,
+        status=status,
+        evidence=seen.words + folder,
         limit={"warm": "everything from the cache", "cold": "nothing from the cache"}[asked],
-        remedy=(
-            "the first launch of a build fills the cache: this one is its priming, the next is warm"
-            if asked == "warm" and status == "violated"
-            else None
-        ),
+        remedy=_remedy(asked, status, had),
     )
+
+
+def _remedy(asked: str, status: CheckStatus, had: int) -> str | None:
+    if status != "violated":
+        return None
+    if asked == "cold":
+        return "point the engine's caches at the launch's own folder: does the scenario's env move them elsewhere?"
+    if had == 0:
+        return "the first launch of a build fills the cache: this one was its priming, the next can be warm"
+    return "the engine does not take what it saved: see its reason above; docs/engines.md knows some"
+
+
+def _compiled(held: dict[str, Any] | None) -> int:
+    return int((held or {}).get("compiled") or 0)
+
+
+@contextmanager
+def _classified(path: Path) -> Iterator[None]:
+    """A cache that cannot be put in place is a failed launch with a reason."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        absent = isinstance(error, FileNotFoundError)
+        kind = "disk_full" if full else "missing_file" if absent else "internal"
+        raise LaunchError(
+            kind, f"the compile cache {path} cannot be put in place: {error.strerror or error}"
+        ) from error
+    except (ValueError, EOFError, shutil.ReadError) as error:
+        raise LaunchError("missing_file", f"{path} is no archive of a compile cache: {error}") from error

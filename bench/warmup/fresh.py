@@ -5,19 +5,23 @@ from __future__ import annotations
 from bench.engines.base import LaunchTrace
 from bench.record.schema import Check
 from bench.warmup.base import HostState, Prepared
-from bench.warmup.compiled import compile_state_check
+from bench.warmup.compiled import Caches
 from bench.warmup.step import Step
 
 
 class FreshCaches(Step):
-    """Compile caches in the launch's own, still empty folder; doubted if the engine says that it found something."""
+    """Compile caches in an empty folder; doubted if the engine says that it found something."""
 
     name = "fresh-caches"
 
+    def __init__(self) -> None:
+        self._caches: Caches | None = None
+
     def prepare(self, state: HostState) -> Prepared:
-        """Nothing to do: the launch's own folder is new."""
-        return Prepared(state={"asked": "cold"})
+        """Empty the folder of the launch before and point every cache at it."""
+        self._caches = Caches.cold(state.caches / "fresh")
+        return self._caches.prepared()
 
     def verify(self, trace: LaunchTrace, prepared: Prepared) -> list[Check]:
-        """Cold was asked for; a cache hit in the engine's own words is a violation."""
-        return [compile_state_check("cold", prepared.state, trace)]
+        """Nothing may have come from a cache."""
+        return [self._caches.check(trace)] if self._caches else []

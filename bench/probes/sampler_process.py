@@ -117,6 +117,9 @@ class Lane(threading.Thread):
                 self.error, self.failed = f"{type(error).__name__}: {error}", self.failed + 1
                 readings = nulls(probe.fields, "parse_failed")
             now, self.busy_since = time.monotonic(), None
+            if not readings:
+                due += self.period_s  # a source that has nothing new yet
+                continue
             # The middle of a quick reading; a slow one says nothing about the time when it began.
             self._sink.write(int((now - min(now - start, self.period_s) / 2) * 1e9), probe.name, readings)
             self.max_gap_s = max(self.max_gap_s, now - last) if self.samples else 0.0
@@ -205,6 +208,9 @@ def sample(config: Mapping[str, Any]) -> None:
     end = time.monotonic() + BEAT_S / 2
     for lane in lanes:
         lane.join(max(0.0, end - time.monotonic()))
+        close = getattr(lane.probe, "close", None)
+        if close is not None and not lane.is_alive():
+            close()
     sink.write(time.monotonic_ns(), "sampler", _own(lanes, sink, clocks))
     _say(
         {

@@ -46,6 +46,7 @@ class Answer:
     malformed: str | None = None
     logprobs: list[Any] = field(default_factory=list)
     prompt_logprobs: Any = None
+    prompt_distributions: Any = None
     _text: list[str] = field(default_factory=list)
 
     @property
@@ -184,6 +185,7 @@ def _chunk(result: Answer, content: dict[str, Any], read: int) -> None:
     if logprobs:
         result.logprobs.append(logprobs)
     result.prompt_logprobs = choice.get("prompt_logprobs") or result.prompt_logprobs
+    result.prompt_distributions = choice.get("prompt_distributions") or result.prompt_distributions
     result.chunks.append(Chunk(kind, read, _tokens(result.completion_tokens, before, choice, logprobs)))
 
 

@@ -42,7 +42,10 @@ class BadRequest(Exception):
 
 @dataclass(frozen=True)
 class Ask:
-    """A request, checked. `logprobs` and `prompt_logprobs` count alternatives per token; None asks for none."""
+    """A request, checked. `logprobs` and `prompt_logprobs` count alternatives per token; None asks for none.
+
+    `distributions` are positions of the prompt at which the whole vocabulary's log-probabilities are wanted.
+    """
 
     chat: bool
     ids: tuple[int, ...]
@@ -53,6 +56,7 @@ class Ask:
     stops: tuple[str, ...] = ()
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    distributions: tuple[int, ...] = ()
     echo: bool = False
     stream: bool = False
     include_usage: bool = False
@@ -99,6 +103,7 @@ def parse(body: Mapping[str, Any], chat: bool, runtime: Runtime, served: str) ->
         stops=tuple(stops),
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
+        distributions=_positions(body, len(ids)),
         echo=echo,
         stream=bool(body.get("stream")),
         include_usage=bool(options.get("include_usage")),
@@ -152,6 +157,7 @@ class Writer:
         found: Sequence[Likelihood],
         finish: str | None,
         prompt: Sequence[Likelihood | None],
+        distributions: Mapping[str, Any] | None,
     ) -> dict[str, Any]:
         """The answer in one document."""
         text = "".join(pieces)
@@ -169,6 +175,8 @@ class Writer:
             part["logprobs"] = {name: before[name] + mine[name] for name in mine} if before else mine
         if self._ask.token_ids:
             part["token_ids"] = list(tokens)
+        if distributions:
+            part["prompt_distributions"] = dict(distributions)
         return self._document([self._choice(part, finish)], **extra)
 
     def usage(self, count: int) -> dict[str, int]:
@@ -271,6 +279,18 @@ def _prompt(body: Mapping[str, Any], chat: bool, runtime: Runtime) -> list[int]:
     if not ids:
         raise BadRequest("the prompt is empty", "prompt")
     return ids
+
+
+def _positions(body: Mapping[str, Any], length: int) -> tuple[int, ...]:
+    """Ours alone: positions of the prompt whose next token's whole distribution is wanted, in a whole answer only."""
+    positions = body.get("prompt_distributions")
+    if positions is None:
+        return ()
+    if not isinstance(positions, list) or not all(type(at) is int and 0 <= at < length for at in positions):
+        raise BadRequest(f"prompt_distributions must be a list of positions below {length}", "prompt_distributions")
+    if body.get("stream"):
+        raise BadRequest("prompt_distributions do not go with stream", "prompt_distributions")
+    return tuple(positions)
 
 
 def _alternatives(body: Mapping[str, Any], chat: bool, vocabulary: int) -> int | None:

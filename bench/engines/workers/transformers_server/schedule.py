@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 
 from .events import Events
-from .picking import Likelihood, generator, likelihoods, pick
+from .picking import Likelihood, distributions, generator, likelihoods, pick
 from .protocol import Ask, Writer, failure
 from .runtime import Runtime
 from .text import Detokenizer, Stops
@@ -57,6 +57,7 @@ class Sequence:
         self._pieces: list[str] = []
         self._found: list[Likelihood] = []
         self._prompt: Row[Likelihood | None] = ()
+        self.distributions: dict[str, Any] | None = None
 
     def open(self, prompt: Row[Likelihood | None]) -> None:
         """The prompt has been read."""
@@ -96,7 +97,9 @@ class Sequence:
             if closing is not None:
                 self.sink.send(closing)
         else:
-            self.answer = self._writer.whole(self._pieces, self.tokens, self._found, self.finish, self._prompt)
+            self.answer = self._writer.whole(
+                self._pieces, self.tokens, self._found, self.finish, self._prompt, self.distributions
+            )
         self.done.set()
 
     def fail(self, message: str) -> None:
@@ -160,11 +163,13 @@ class Scheduler:
         runtime, ask = self._runtime, sequence.ask
         sequence.cache = runtime.take_cache()
         self._running.append(sequence)
-        every = ask.prompt_logprobs is not None
+        every = ask.prompt_logprobs is not None or bool(ask.distributions)
         logits = runtime.forward(ask.ids, sequence.cache, every)
         prompt: list[Likelihood | None] = []
         if ask.prompt_logprobs is not None:
             prompt = [None, *likelihoods(logits[:-1], ask.ids[1:], ask.prompt_logprobs)]
+        if ask.distributions:
+            sequence.distributions = distributions(logits, ask.distributions)
         self._note_first(began, len(ask.ids))
         sequence.open(prompt)
         self._take(sequence, logits[-1])

@@ -1,0 +1,226 @@
+"""Quantizing a checkpoint with llm-compressor, in an environment of its own, into the cache."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from bench.engines.base import Checkpoint
+from bench.engines.environment import provisioned
+from bench.engines.failure import classify
+from bench.engines.supervisor import signal_name
+from bench.errors import ModelError, UsageError, choices
+from bench.home import Progress, room
+from bench.models import groups
+from bench.models.cache import Cache, Entry
+from bench.models.sources import checkpoint, quantized_key, resolve
+from bench.scenario.model import Model
+
+METHODS = ("awq", "gptq", "int8")
+ENVIRONMENT = "llm-compressor"
+SCHEMES = {
+    "awq": "W4A16, asymmetric, scales searched against activations",
+    "gptq": "W4A16, symmetric, rounding corrected by the Hessian",
+    "int8": "W8A8, weights per channel, activations per token while running",
+}
+_WORKER = Path(__file__).parents[1] / "engines" / "workers" / "quantize_worker.py"
+_CORPUS = Path(__file__).parents[1] / "quality" / "corpus" / "calibration.jsonl"
+_SIDE = ("generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+_SIDE_MORE = ("tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", "chat_template.jinja")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to quantize. `samples` rows of `length` tokens are cut from the calibration texts; `n_grid` is AWQ's search.
+
+    `group_size` None takes the largest of GROUP_SIZES that divides every input width. `corpus` is a JSON-lines file
+    with `text`, the shipped one if None.
+    """
+
+    method: str
+    group_size: int | None = None
+    samples: int = 16
+    length: int = 128
+    seed: int = 1
+    n_grid: int = 10
+    batch: int = 8
+    corpus: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UsageError(f"{self.method!r} cannot be made here: {choices(self.method, METHODS)}")
+        for name in ("samples", "length", "n_grid", "batch"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+
+def quantize(
+    model: Model, recipe: Recipe, *, cache: Cache | None = None, replace: bool = False, progress: Progress | None = None
+) -> Checkpoint:
+    """The quantized checkpoint, made now unless it is in the cache; `replace` makes it again.
+
+    ModelError or UsageError says what stands in the way. An interrupted run leaves nothing behind.
+    """
+    cache = cache or Cache()
+    tell = progress or (lambda line: None)
+    dense = resolve(model, "bf16", cache=cache, progress=progress)
+    assert dense.path is not None
+    if (dense.path / "config.json").is_file() and _config(dense.path).get("quantization_config"):
+        raise ModelError(f"{dense.source} is quantized already", hint="name the checkpoint it was made from")
+    key = quantized_key(dense, recipe.method)
+    if not replace and (found := cache.entry(key)) is not None:
+        if not made_by(found, recipe, dense):
+            raise ModelError(
+                f"there is a {recipe.method} checkpoint of {dense.source} made with other settings: {_settings(found)}",
+                hint="add --replace to make it again with these",
+            )
+        return checkpoint(found, dense.source)
+    size = chosen(dense, recipe)
+    python = provisioned(ENVIRONMENT)
+    texts = calibration(recipe.corpus)
+    about = provenance(dense, recipe, size, texts)
+
+    def write(folder: Path, partial: Path) -> None:
+        job = {**asdict(recipe), "corpus": None, "group_size": size, "model": str(dense.path), "out": str(folder)}
+        file = partial / "job.json"
+        file.write_text(json.dumps({**job, "texts": texts}), encoding="utf-8")
+        about.update(run([str(python), str(_WORKER), str(file)], tell))
+        assert dense.path is not None
+        for name in (*_SIDE, *_SIDE_MORE):
+            if (dense.path / name).is_file():
+                shutil.copyfile(dense.path / name, folder / name)
+
+    tell(f"quantizing {dense.source} to {recipe.method}" + (f", group size {size}" if size else ""))
+    room(cache.root, dense.size_bytes or 0, "the quantized model")
+    entry = cache.put(key, write, needs=dense.size_bytes or 0, about=about, replace=replace, progress=progress)
+    return checkpoint(entry, dense.source)
+
+
+def provenance(dense: Checkpoint, recipe: Recipe, size: int | None, texts: Sequence[str]) -> dict[str, Any]:
+    """What is kept about how a checkpoint was made; the worker adds seconds, tokens and versions."""
+    made: dict[str, Any] = {
+        "source": dense.source,
+        "from": dense.digest,
+        "quantization": recipe.method,
+        "scheme": SCHEMES[recipe.method],
+        "random_weights": dense.random_weights,
+        "seed": recipe.seed,
+    }
+    if recipe.method != "int8":
+        made |= {
+            "group_size": size,
+            "samples": recipe.samples,
+            "length": recipe.length,
+            "n_grid": recipe.n_grid if recipe.method == "awq" else None,
+            "calibration": {
+                "texts": len(texts),
+                "sha256": sha256("\0".join(texts).encode()).hexdigest(),
+                "corpus": str(recipe.corpus.name) if recipe.corpus else "shipped",
+            },
+        }
+    return made
+
+
+def made_by(entry: Entry, recipe: Recipe, dense: Checkpoint) -> bool:
+    """Whether an entry was made with these settings."""
+    size = chosen(dense, recipe)
+    wanted = provenance(dense, recipe, size, calibration(recipe.corpus))
+    return all(entry.about.get(name) == value for name, value in wanted.items() if name != "source")
+
+
+def chosen(dense: Checkpoint, recipe: Recipe) -> int | None:
+    """The group size to use; None for a method without groups. UsageError names the sizes that divide every width."""
+    if recipe.method == "int8":
+        if recipe.group_size is not None:
+            raise UsageError("int8 has one scale per channel and takes no group size")
+        return None
+    assert dense.path is not None
+    return groups.choose(groups.widths(dense.path), recipe.group_size)
+
+
+def calibration(corpus: Path | None) -> list[str]:
+    """The texts that a quantizer sees."""
+    file = corpus or _CORPUS
+    texts = []
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            text = json.loads(line)["text"] if line.strip() else None
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{file}:{number}: not a JSON object with `text`") from error
+        if text is not None:
+            texts.append(str(text))
+    if not texts:
+        raise UsageError(f"{file} holds no texts")
+    return texts
+
+
+def run(argv: Sequence[str], tell: Progress) -> dict[str, Any]:
+    """Run the worker and pass its progress on with the time left; what it reported at the end."""
+    tail: deque[str] = deque(maxlen=60)
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True) as worker,
+    ):
+        try:
+            result = _follow(worker, tell)
+        except BaseException:
+            worker.kill()
+            raise
+        status = worker.wait()
+        errors.seek(0)
+        tail.extend(line for line in errors.read().decode("utf-8", "replace").replace("\r", "\n").split("\n") if line)
+    if status or result is None:
+        ended = {"code": status if status >= 0 else None, "signal": signal_name(-status) if status < 0 else None}
+        kind, sentence = classify(list(tail), ended, "start")
+        raise ModelError(
+            f"quantizing failed ({kind}): {sentence}",
+            hint="free some disk space" if kind == "disk_full" else None,
+        )
+    return result
+
+
+def _follow(worker: subprocess.Popen[str], tell: Progress) -> dict[str, Any] | None:
+    assert worker.stdout is not None
+    begun = time.monotonic()
+    for line in worker.stdout:
+        report: dict[str, Any] = json.loads(line)
+        match report.pop("event"):
+            case "loaded":
+                tell(f"  {report['layers']} layers, on {report['device']}")
+                begun = time.monotonic()
+            case "progress":
+                tell(f"  {progress_line(report['done'], report['of'], time.monotonic() - begun)}")
+            case "saving":
+                tell("  writing")
+            case "done":
+                return report
+    return None
+
+
+def progress_line(done: int, of: int, elapsed_s: float) -> str:
+    """Layers done and the time left, if they go on as they did."""
+    left = elapsed_s / done * (of - done)
+    return f"layer {done} of {of}, {int(left) // 60}:{int(left) % 60:02d} left"
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
+def _settings(entry: Entry) -> str:
+    names = ("group_size", "samples", "length", "n_grid", "seed")
+    return ", ".join(f"{name} {entry.about[name]}" for name in names if entry.about.get(name) is not None)

@@ -102,6 +102,13 @@ def interpreter(engine: Engine) -> Path:
     return provisioned(engine.environment or engine.engine)
 
 
+def needed(engine: Engine) -> str | None:
+    """The provisioned environment that an engine runs in; None for one that brings its own, or needs none."""
+    if engine.python or engine.base_url or engine.image:
+        return None
+    return engine.environment or (engine.engine if engine.engine in names() else None)
+
+
 def provisioned(name: str) -> Path:
     """The interpreter of an installed environment; EnvironmentFault with the command that installs it."""
     place = environment(name)

@@ -63,6 +63,8 @@ def _serve(head: dict[str, Any], payload: bytes) -> frames.Frame:
     try:
         uvloop.run(watch.over(driver, conversations, schedule))
     finally:
+        # Watching stdin left it non-blocking, and the next job may be some time in coming.
+        os.set_blocking(sys.stdin.fileno(), True)
         gc.enable()
         gc.unfreeze()
     return _results(head, conversations, watch)

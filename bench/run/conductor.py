@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from bench import plugins
 from bench.engines.base import Checkpoint
-from bench.engines.environment import interpreter as require_interpreter
+from bench.engines.environment import needed, provisioned
 from bench.errors import RecordError
 from bench.home import home
 from bench.loadgen.selfcheck import selfcheck
@@ -49,16 +49,14 @@ def execute(
     """Run a scenario, or go on with one; the run's folder. BenchError if nothing could be started."""
     progress = progress or Silent()
     with machine(emulate) as host:
+        plan = plan or scenario.plan()
+        checkpoints = _checkpoints(plan, progress)
         if resume:
             folder = RunFolder.open(resume)
-            plan = _same(folder, scenario, plan or scenario.plan())
+            _require_same(folder, scenario, plan)
         else:
-            plan = plan or scenario.plan()
-            host.require(scenario.model.host)
-            progress.preparing("looking at the machine")
             folder = RunFolder.create(results, _manifest(scenario, plan, host))
         with folder:
-            checkpoints = _checkpoints(plan, progress)
             if "client" not in folder.manifest.fingerprint:
                 progress.preparing("checking the client against a scripted server")
                 folder.manifest.fingerprint["client"] = dataclasses.asdict(selfcheck(quick=True))
@@ -164,8 +162,8 @@ def _checkpoints(plan: Plan, progress: Progress) -> dict[str, Checkpoint]:
     found: dict[tuple[str, str], Checkpoint] = {}
     for variant in plan.variants:
         plugins.load("engines", variant.engine.engine)
-        if variant.engine.base_url is None and variant.engine.image is None and variant.engine.command is None:
-            require_interpreter(variant.engine)
+        if name := needed(variant.engine):
+            provisioned(name)
         key = (variant.model_name, variant.quantization)
         if key not in found:
             progress.preparing(f"model {variant.model.source} as {variant.quantization}")
@@ -183,7 +181,7 @@ def _manifest(scenario: Scenario, plan: Plan, host: Machine) -> Manifest:
         seed=plan.seed,
         variants=[_described(variant) for variant in plan.variants],
         plan=[dataclasses.asdict(planned) for planned in plan.launches],
-        fingerprint=host.fingerprint(),
+        fingerprint=dict(host.fingerprint),
         versions={"firsttoken": version("firsttoken"), "python": platform.python_version()},
         created=now.isoformat(timespec="seconds"),
         emulated=host.emulated,
@@ -203,8 +201,8 @@ def _described(variant: Variant) -> dict[str, Any]:
     return {"id": variant.id, "factors": variant.factors, "digest": digest, **full}
 
 
-def _same(folder: RunFolder, scenario: Scenario, plan: Plan) -> Plan:
-    """The plan, if it is the one that the run was begun with; RecordError if the scenario has changed since."""
+def _require_same(folder: RunFolder, scenario: Scenario, plan: Plan) -> None:
+    """RecordError if the scenario or its plan has changed since the run was begun."""
     if folder.manifest.scenario_digest != scenario.digest:
         raise RecordError(
             f"{folder.path} was begun with another version of {scenario.model.scenario!r}",
@@ -213,7 +211,6 @@ def _same(folder: RunFolder, scenario: Scenario, plan: Plan) -> Plan:
     begun_with = [dataclasses.asdict(planned) for planned in plan.launches]
     if folder.manifest.plan != begun_with:
         raise RecordError(f"{folder.path} was begun with another plan", hint="start a new run without --resume")
-    return plan
 
 
 def _close(folder: RunFolder, state: Literal["complete", "interrupted"]) -> None:

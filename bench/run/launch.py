@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import os
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from typing import Any
 
 from bench import plugins
 from bench.engines import process, startup
-from bench.engines.base import Checkpoint, Engine, LaunchContext, LaunchTrace
+from bench.engines.base import Checkpoint, Endpoint, Engine, LaunchContext, LaunchTrace
 from bench.engines.spans import SpanSink
 from bench.errors import LaunchError
 from bench.loadgen.process import LoadGenerator
@@ -88,16 +88,13 @@ def _launch(
     record.state_before = {
         "page_cache": establish_page_cache(checkpoint, variant.page_cache),
         "warmup": dict(prepared.state),
-        "machine": stand.machine.settle(stand.scenario.model.design.cool_down),
     }
-    record.memory["before"] = before = stand.machine.memory()
-    stand.machine.refuse_if_too_big(checkpoint)
 
     with ExitStack() as crew:
         # Whatever takes part in the measurement is up before the engine is spawned: it costs the launch nothing.
         sink = crew.enter_context(SpanSink())
         load = crew.enter_context(LoadGenerator())
-        sampler = crew.enter_context(Sampler.start(folder, machine=stand.machine, harness_pids=load.harness_pids))
+        sampler = Sampler.start(folder, harness_pids=[os.getpid()], roots=stand.machine.roots)
         context = LaunchContext(
             port=process.free_port(),
             folder=folder,
@@ -110,12 +107,13 @@ def _launch(
             position=planned.position,
             seed=planned.seed,
         )
+        crew.callback(_sampled, sampler, record)
         spec = engine.command(variant, context)
         progress.phase("starting")
         server = process.start(spec, folder)
-        asking: Asking | None = None
         try:
-            sampler.watch(server)
+            sampler.set_pid(server.pid)
+            sampler.set_metrics_url(metrics_url(server.endpoint))
             server.wait_healthy()
             asking = Asking(stand, planned, variant, checkpoint, server, load, seen)
             asking.warm_up(strategy)
@@ -126,6 +124,8 @@ def _launch(
             progress.phase("stopping")
             record.exit = server.stop()
             record.stamps |= server.stamps
+            record.client |= load.account()
+            record.clock = load.clock()
             trace = LaunchTrace(
                 stamps=record.stamps,
                 log=server.log(),
@@ -135,12 +135,17 @@ def _launch(
                 warmup=record.warmup,
             )
             _interpret(engine, strategy, prepared, trace, seen)
-            record.client |= load.account()
-            sampling = sampler.stop()
-            record.fields = sampling.fields
-            record.client["sampler"] = sampling.account
-            record.memory["after"] = stand.machine.returned(before)
-            record.clock = load.clock()
+
+
+def metrics_url(endpoint: Endpoint) -> str | None:
+    """Where an engine's Prometheus metrics would be; None for one behind TLS, which is not ours to scrape."""
+    return None if endpoint.tls else f"http://{endpoint.host}:{endpoint.port}{endpoint.prefix}/metrics"
+
+
+def _sampled(sampler: Sampler, record: LaunchRecord) -> None:
+    account = sampler.stop()
+    record.fields = account.fields
+    record.client["sampler"] = account.facts()
 
 
 def _interpret(engine: Engine, strategy: WarmupStrategy, prepared: Prepared, trace: LaunchTrace, seen: Seen) -> None:
@@ -148,7 +153,7 @@ def _interpret(engine: Engine, strategy: WarmupStrategy, prepared: Prepared, tra
     record = seen.record
     record.facts |= engine.facts(trace)
     seen.phases = startup.resolve(trace, engine.phases(trace))
-    record.checks += strategy.verify(dataclasses.replace(trace, facts=record.facts), prepared)
+    record.checks += strategy.verify(trace, prepared)
 
 
 def _better(error: LaunchError, server: process.Server) -> LaunchError:

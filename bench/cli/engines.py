@@ -1,0 +1,77 @@
+"""`bench engines list|install|remove`: the environments that engines run in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command group."""
+    engines = typer.Typer(help="List engines and install their environments.", no_args_is_help=True)
+    engines.command("list")(list_environments)
+    engines.command("install")(install)
+    engines.command("remove")(remove)
+    app.add_typer(engines, name="engines")
+
+
+def list_environments(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show every environment, whether it is installed, and where.
+
+    Example: bench engines list
+    """
+    from bench.engines.environment import environments
+
+    found = [
+        {
+            "name": place.recipe.name,
+            "installed": place.ready,
+            "folder": str(place.folder) if place.folder.exists() else None,
+            "python": place.recipe.python,
+            "about": place.recipe.about,
+        }
+        for place in environments()
+    ]
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    for row in found:
+        state = "installed" if row["installed"] else "half installed" if row["folder"] else "–"
+        typer.echo(f"{row['name']:<20} {state:<15} {row['about']}")
+
+
+def install(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="An environment, as `bench engines list` shows them.")],
+    python: Annotated[Path | None, typer.Option(help="Interpreter to build on; one that fits by default.")] = None,
+    index: Annotated[
+        str | None, typer.Option(help="A further package index for PyTorch; else FIRSTTOKEN_TORCH_INDEX.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Make it anew.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Make an engine's environment from its pinned packages; goes on where it was interrupted.
+
+    Example: bench engines install transformers
+    """
+    from bench.engines import environment
+
+    place = environment.install(
+        name, python=python, index=index, force=force, progress=lambda line: typer.echo(line, err=True)
+    )
+    if as_json:
+        typer.echo(json.dumps({"name": name, "python": str(place.python)}))
+    else:
+        typer.echo(place.python)
+
+
+def remove(name: Annotated[str, typer.Argument(metavar="NAME", help="An environment.")]) -> None:
+    """Delete an engine's environment.
+
+    Example: bench engines remove vllm-cpu
+    """
+    from bench.engines import environment
+
+    typer.echo(f"{name}: {'removed' if environment.remove(name) else 'was not installed'}")

@@ -44,7 +44,7 @@ def host_class(
 ) -> str:
     """The class that scenarios and baselines name: jetson-orin-nx-16gb, gpu-nvidia-h100-pcie, cpu-amd-epyc-2.
 
-    A wanted class matches every found one that it begins (see `matches`).
+    A wanted class matches every found one that it begins (see power_mode.matches).
     """
     if jetson is not None:
         name = str(jetson["class"])
@@ -53,11 +53,6 @@ def host_class(
     else:
         name = f"cpu-{_slug(cpu['model'] or platform.machine())}-{cpu['threads']}"
     return f"{name}-emulated" if emulated else name
-
-
-def matches(found: str, wanted: str) -> bool:
-    """Whether a host of class `found` is of the class a scenario wants; whole words count from the left."""
-    return wanted == "any" or found == wanted or found.startswith(f"{wanted}-")
 
 
 def _slug(name: str) -> str:

@@ -45,6 +45,18 @@ def library(roots: Roots) -> Any:
     return nvml
 
 
+def handles(roots: Roots) -> tuple[Any, list[Any]]:
+    """The library and its GPUs; no GPUs where it is absent, without a driver, or broken."""
+    # Loading the library takes time that a machine without the driver need not spend.
+    if roots.nvml == "none" or (roots.nvml == "real" and not roots.in_proc("driver", "nvidia").exists()):
+        return None, []
+    try:
+        nvml = library(roots)
+        return nvml, [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+    except Exception:
+        return None, []
+
+
 def why(error: Exception) -> str:
     """Why a call gave nothing."""
     code = getattr(error, "value", None)
@@ -67,7 +79,8 @@ def _instant_power(nvml: Any, handle: Any) -> float | None:
     return float(value.value.uiVal) / 1000
 
 
-def _temperature(nvml: Any, handle: Any) -> float | None:
+def die_temperature(nvml: Any, handle: Any) -> float | None:
+    """Temperature of the die, °C."""
     # The versioned call is the present one; older libraries have only the other.
     call = getattr(nvml, "nvmlDeviceGetTemperatureV", None) or nvml.nvmlDeviceGetTemperature
     return float(call(handle, nvml.NVML_TEMPERATURE_GPU))
@@ -78,7 +91,8 @@ def _reasons(nvml: Any, handle: Any) -> float | None:
     return float((call or nvml.nvmlDeviceGetCurrentClocksThrottleReasons)(handle))
 
 
-def _memory(nvml: Any, handle: Any) -> Any:
+def device_memory(nvml: Any, handle: Any) -> Any:
+    """Total and used memory, bytes."""
     # Version 2 keeps the driver's own reserve apart; version 1 counts it as used.
     return nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
 
@@ -107,7 +121,11 @@ _FAST: dict[str, tuple[str, str, Call]] = {
         "share of time in which any kernel ran, as the driver samples it",
         lambda nvml, gpu: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu,
     ),
-    "memory_used_mib": ("MiB", "memory in use, the driver's reserve apart", lambda n, g: _memory(n, g).used / _MIB),
+    "memory_used_mib": (
+        "MiB",
+        "memory in use, the driver's reserve apart",
+        lambda n, g: device_memory(n, g).used / _MIB,
+    ),
 }
 
 
@@ -158,7 +176,7 @@ class Nvml:
             for field, (_, _, call) in _FAST.items():
                 readings[f"gpu{index}.{field}"] = guarded(self._nvml, gpu, call)
             if slow:
-                readings[f"gpu{index}.temp_c"] = guarded(self._nvml, gpu, _temperature)
+                readings[f"gpu{index}.temp_c"] = guarded(self._nvml, gpu, die_temperature)
                 readings |= {f"gpu{index}.{field}": reading for field, reading in self._processes(gpu).items()}
         return readings
 
@@ -212,28 +230,21 @@ def power_scope(nvml: Any, gpu: Any) -> str:
 
 def describe(roots: Roots) -> list[dict[str, Any]]:
     """The GPUs for a fingerprint, without serial numbers or ids; empty where NVML does not start."""
-    if roots.nvml == "none" or (roots.nvml == "real" and not roots.in_proc("driver", "nvidia").exists()):
-        return []
-    try:
-        nvml = library(roots)
-    except Exception:
-        return []
-    found = []
-    for index in range(nvml.nvmlDeviceGetCount()):
-        gpu = nvml.nvmlDeviceGetHandleByIndex(index)
-        found.append(
-            {
-                "name": _words(nvml, partial(nvml.nvmlDeviceGetName, gpu)),
-                "memory_mib": guarded(nvml, gpu, lambda n, g: _memory(n, g).total // _MIB).value,
-                "power_limit_w": guarded(nvml, gpu, lambda n, g: n.nvmlDeviceGetEnforcedPowerLimit(g) / 1000).value,
-                "persistence": guarded(nvml, gpu, lambda n, g: n.nvmlDeviceGetPersistenceMode(g)).value,
-                "compute_capability": _capability(nvml, gpu),
-                "power_scope": power_scope(nvml, gpu),
-                "driver": _words(nvml, nvml.nvmlSystemGetDriverVersion),
-                "cuda": _cuda(nvml),
-            }
-        )
-    return found
+    nvml, gpus = handles(roots)
+    return [_describe(nvml, gpu) for gpu in gpus]
+
+
+def _describe(nvml: Any, gpu: Any) -> dict[str, Any]:
+    return {
+        "name": _words(nvml, partial(nvml.nvmlDeviceGetName, gpu)),
+        "memory_mib": guarded(nvml, gpu, lambda n, g: device_memory(n, g).total // _MIB).value,
+        "power_limit_w": guarded(nvml, gpu, lambda n, g: n.nvmlDeviceGetEnforcedPowerLimit(g) / 1000).value,
+        "persistence": guarded(nvml, gpu, lambda n, g: n.nvmlDeviceGetPersistenceMode(g)).value,
+        "compute_capability": _capability(nvml, gpu),
+        "power_scope": power_scope(nvml, gpu),
+        "driver": _words(nvml, nvml.nvmlSystemGetDriverVersion),
+        "cuda": _cuda(nvml),
+    }
 
 
 def _words(nvml: Any, call: Callable[[], Any]) -> str | None:

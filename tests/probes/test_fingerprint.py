@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.probes.fingerprint import fingerprint, host_class, matches
+from bench.probes.fingerprint import fingerprint, host_class
+from bench.probes.power_mode import matches
 
 
 def test_it_names_the_machine_without_naming_its_owner() -> None:

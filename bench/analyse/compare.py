@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # Share of false findings accepted among the metrics that have no margin.
 ADVISORY_Q = 0.1
+# A change that surely stays below this is none to speak of, however surely it is there.
+NEGLIGIBLE = 0.001
 HEADLINE = (
     "ttft.p50",
     "ttft.p95",
@@ -41,29 +43,21 @@ HEADLINE = (
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One metric compared. `ratio`, `low` and `high` are candidate over baseline with the 90 % interval at alpha 0.05.
+    """One metric compared: `a` and `b` are medians over launches, `ratio` is b over a, `bounds` its interval.
 
     `verdict` is None where there is no margin; `p_adjusted` is then Benjamini and Hochberg's, else Holm's.
     """
 
     metric: Metric
-    pairs: tuple[Pair, ...]
+    a: float | None
+    b: float | None
     decision: Decision
+    pairs: tuple[Pair, ...] = ()
     margin: float | None = None
     verdict: Verdict | None = None
     reason: str = ""
     p_adjusted: float | None = None
     notes: tuple[str, ...] = ()
-
-    @property
-    def a(self) -> float | None:
-        """The baseline's median over its paired launches."""
-        return _median(pair.a for pair in self.pairs)
-
-    @property
-    def b(self) -> float | None:
-        """The candidate's median over its paired launches."""
-        return _median(pair.b for pair in self.pairs)
 
     @property
     def ratio(self) -> float | None:
@@ -84,7 +78,13 @@ class Result:
     @property
     def limit(self) -> float | None:
         """The ratio at which the margin lies."""
-        return None if self.margin is None else math.exp(self._sign * math.log1p(self.margin))
+        return None if self.margin is None else 1 + self._sign * self.margin
+
+    @property
+    def mde(self) -> float | None:
+        """The change for the worse, as a share, that these data would have found with 80 %."""
+        mde = self.decision.mde
+        return mde if mde is None or self._sign > 0 else 1 - 1 / (1 + mde)
 
     @property
     def _sign(self) -> int:
@@ -102,7 +102,7 @@ class Comparison:
     """A baseline and a candidate, metric by metric: those with a margin first, in the scenario's order.
 
     `timeline` has every launch of both sides (`side` is a or b) in order of time. `refused` says why the two cannot be
-    compared at all; there are no results then.
+    compared at all; there are no results then. `unit` is what a decision counts: blocks, or stored sessions.
     """
 
     a: Side
@@ -111,6 +111,7 @@ class Comparison:
     alpha: float = 0.05
     notes: tuple[str, ...] = ()
     refused: str | None = None
+    unit: str = "blocks"
     timeline: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)
 
     @classmethod
@@ -190,6 +191,30 @@ def compare(
     )
 
 
+def limit_of(measure: Metric, margin: float) -> float:
+    """A margin as a log ratio, positive is worse: 5 % more where less is better, 5 % less where more is."""
+    if measure.direction != "higher":
+        return math.log1p(margin)
+    if margin >= 1:
+        raise UsageError(f"{measure.id} cannot lose {margin:.0%}: its margin lies below 100%")
+    return -math.log1p(-margin)
+
+
+def explain(result: Result) -> str:
+    """Where the interval lies beside the margin, in the metric's own direction."""
+    assert result.bounds is not None
+    assert result.margin is not None
+    low, high = result.bounds[0] - 1, result.bounds[1] - 1
+    up = result.metric.direction != "higher"
+    word = "up" if up else "down"
+    match result.verdict:
+        case Verdict.FAIL:
+            return f"{word} by at least {low if up else -high:.1%}; {result.margin:.1%} is allowed"
+        case Verdict.PASS:
+            return f"{word} by at most {max(high if up else -low, 0):.1%}; {result.margin:.1%} is allowed"
+    return f"between {low:+.1%} and {high:+.1%}: the limit of {'+' if up else '-'}{result.margin:.1%} lies in between"
+
+
 def overall(verdicts: Sequence[Verdict]) -> Verdict | None:
     """One FAIL fails; else what could not be judged outweighs what passed."""
     for verdict in (Verdict.FAIL, Verdict.INVALID, Verdict.INCONCLUSIVE, Verdict.PASS):
@@ -208,8 +233,9 @@ def _compare_one(
     obstacles: Sequence[str],
 ) -> Result:
     pairs, notes = pairs_of(measure.id, a, b)
-    decision = decide(_worse(measure, pairs), margin, alpha)
-    result = Result(measure, pairs, decision, margin, decision.verdict, decision.reason, notes=notes)
+    decision = decide(_worse(measure, pairs), limit_of(measure, margin), alpha)
+    result = _result(measure, pairs, decision, notes, margin=margin, verdict=decision.verdict)
+    result = replace(result, reason=decision.reason or explain(result))
     if spoiled := _spoiled(measure, a, b, sides, result):
         return replace(result, verdict=spoiled[0], reason=spoiled[1])
     if obstacles:
@@ -249,7 +275,14 @@ def _estimate_one(measure: Metric, a: pd.DataFrame, b: pd.DataFrame, alpha: floa
     if not pairs:
         return None
     # The verdict is not used; margin 0 makes p_worse the test of "not worse at all".
-    return Result(measure, pairs, decide(_worse(measure, pairs), 0.0, alpha), notes=notes)
+    return _result(measure, pairs, decide(_worse(measure, pairs), 0.0, alpha), notes)
+
+
+def _result(
+    measure: Metric, pairs: tuple[Pair, ...], decision: Decision, notes: tuple[str, ...], **more: Any
+) -> Result:
+    medians = _median(pair.a for pair in pairs), _median(pair.b for pair in pairs)
+    return Result(measure, *medians, decision, pairs, notes=notes, **more)
 
 
 def with_holm(results: Sequence[Result], alpha: float) -> list[Result]:
@@ -273,7 +306,8 @@ def _with_bh(results: Sequence[Result]) -> list[Result]:
     for result, q in zip(results, benjamini_hochberg(p_values), strict=True):
         interval = result.decision.interval
         remark = "no change seen"
-        if q < ADVISORY_Q and interval is not None:
+        large = interval is not None and max(-interval.low, interval.high) > NEGLIGIBLE
+        if q < ADVISORY_Q and interval is not None and large:
             remark = "worse" if interval.estimate > 0 else "better"
         marked.append(replace(result, p_adjusted=q, reason=remark))
     return marked
@@ -304,7 +338,7 @@ def _row(result: Result) -> dict[str, Any]:
         "reason": result.reason,
         "blocks": decision.blocks,
         "sd": decision.sd,
-        "mde": decision.mde,
+        "mde": result.mde,
         "p_worse": decision.p_worse,
         "p_change": decision.p_change,
         "p_adjusted": result.p_adjusted,

@@ -56,6 +56,7 @@ class Interval:
 class Decision:
     """A verdict on one metric, with all that it rests on. Effects are log ratios, positive is worse.
 
+    `reason` is empty where the interval's place beside the limit says it all.
     `p_worse` is the one-sided p-value of "no worse than the margin", `p_change` the two-sided one of "no change".
     `mde` is the relative slowdown that this many blocks of this noise would find with 80 %.
     """
@@ -72,8 +73,8 @@ class Decision:
     deciding_block: int | None = None
 
 
-def decide(differences: Mapping[int, float], margin: float, alpha: float = 0.05) -> Decision:
-    """Judge one metric: block to log ratio, positive is worse; `margin` is relative, 0.05 for 5 %."""
+def decide(differences: Mapping[int, float], limit: float, alpha: float = 0.05) -> Decision:
+    """Judge one metric: block to log ratio, positive is worse; `limit` is the margin in the same units."""
     blocks = list(differences)
     d = np.array([differences[block] for block in blocks], dtype=float)
     n = len(d)
@@ -82,7 +83,6 @@ def decide(differences: Mapping[int, float], margin: float, alpha: float = 0.05)
         interval = Interval(float(d[0]), -math.inf, math.inf) if n else None
         return Decision(Verdict.INCONCLUSIVE, f"{count} both launches: no noise to judge by", n, interval)
 
-    limit = math.log1p(margin)
     mean, sd = float(d.mean()), float(d.std(ddof=1))
     interval = t_interval(mean, sd, n, alpha)
     decision = Decision(
@@ -94,7 +94,7 @@ def decide(differences: Mapping[int, float], margin: float, alpha: float = 0.05)
         sd=sd,
         p_worse=p_above(mean, sd, n, limit),
         p_change=2 * min(p_above(mean, sd, n, 0.0), 1 - p_above(mean, sd, n, 0.0)),
-        mde=detectable(n, sd, margin, alpha),
+        mde=detectable(n, sd, math.expm1(limit), alpha),
     )
     if n < MIN_BLOCKS:
         return replace(
@@ -109,7 +109,7 @@ def decide(differences: Mapping[int, float], margin: float, alpha: float = 0.05)
             deciding_block=block,
             reason=f"block {block} decides: without it the {decision.verdict} does not hold",
         )
-    return replace(decision, reason=_reason(decision, margin))
+    return decision
 
 
 def t_interval(mean: float, sd: float, n: int, alpha: float) -> Interval:
@@ -121,7 +121,7 @@ def t_interval(mean: float, sd: float, n: int, alpha: float) -> Interval:
 def p_above(mean: float, sd: float, n: int, limit: float) -> float:
     """One-sided p-value of "the true mean is not above the limit"."""
     if sd <= EXACT:
-        return float(mean <= limit)
+        return 0.5 if abs(mean - limit) <= EXACT else float(mean < limit)
     return float(special.stdtr(n - 1, -(mean - limit) * math.sqrt(n) / sd))
 
 
@@ -175,15 +175,3 @@ def _side(interval: Interval, limit: float) -> Verdict:
     if interval.low > limit:
         return Verdict.FAIL
     return Verdict.PASS if interval.high < limit else Verdict.INCONCLUSIVE
-
-
-def _reason(decision: Decision, margin: float) -> str:
-    assert decision.interval is not None
-    low, high = math.expm1(decision.interval.low), math.expm1(decision.interval.high)
-    if decision.verdict is Verdict.FAIL:
-        return f"worse by at least {low:.1%}; {margin:.1%} is allowed"
-    if decision.verdict is Verdict.PASS:
-        return (
-            f"worse by at most {high:.1%}; {margin:.1%} is allowed" if high > 0 else f"better by at least {-high:.1%}"
-        )
-    return f"between {low:+.1%} and {high:+.1%} worse: the margin of {margin:.1%} lies in between"

@@ -38,8 +38,12 @@ def state(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """What differs between two machines' states, each as `jetson.power_mode: MAXN and 15W`."""
-    a, b = state(mine), state(theirs)
+    """What differs between two fingerprints, each as `jetson.power_mode: MAXN and 15W`."""
+    return differences_of(state(mine), state(theirs))
+
+
+def differences_of(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """The same of two states."""
     keys = sorted(a.keys() | b.keys())
     return [f"{key}: {_short(a.get(key))} and {_short(b.get(key))}" for key in keys if a.get(key) != b.get(key)]
 

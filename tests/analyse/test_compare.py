@@ -56,6 +56,32 @@ def test_for_throughput_less_is_worse() -> None:
     assert compare(b, a, margins={"output_throughput": 0.03}).verdict is Verdict.PASS
 
 
+@pytest.mark.parametrize(
+    ("name", "factor", "says"),
+    [
+        (METRIC, 1.2, "up by at least 19.1%; 5.0% is allowed"),
+        (METRIC, 1.0, "up by at most 0.8%; 5.0% is allowed"),
+        (METRIC, 0.9, "up by at most 0.0%; 5.0% is allowed"),
+        (METRIC, 1.048, "between +4.0% and +5.6%: the limit of +5.0% lies in between"),
+        ("output_throughput", 0.8, "down by at least 19.4%; 5.0% is allowed"),
+        ("output_throughput", 0.99, "down by at most 1.7%; 5.0% is allowed"),
+        ("output_throughput", 0.951, "between -5.6% and -4.2%: the limit of -5.0% lies in between"),
+    ],
+)
+def test_the_reason_speaks_the_metrics_own_direction(name: str, factor: float, says: str) -> None:
+    a, b = (rows.rename(columns={METRIC: name}) for rows in (flat(), side(factor)))
+    result = compare(a, b, margins={name: 0.05})[name]
+    assert result.reason == says
+
+
+def test_a_throughput_cannot_lose_all_of_itself() -> None:
+    from bench.errors import UsageError
+
+    rows = flat().rename(columns={METRIC: "output_throughput"})
+    with pytest.raises(UsageError, match="below 100%"):
+        compare(rows, rows, margins={"output_throughput": 1.5})
+
+
 def test_swapping_the_sides_inverts_the_ratio() -> None:
     there, back = judge(flat(), side(1.2))[METRIC], judge(side(1.2), flat())[METRIC]
     assert there.ratio is not None

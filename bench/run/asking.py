@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import http.client
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from bench.errors import LaunchError
 from bench.loadgen import prompts
 from bench.loadgen.job import Driven, Job, Request
 from bench.loadgen.process import LoadGenerator
+from bench.loadgen.questions import quality_requests
 from bench.plan.launches import PlannedLaunch
 from bench.scenario.model import Arrivals
 from bench.scenario.variant import Variant
@@ -106,12 +107,26 @@ class Asking:
             worst = self.seen.requests[-1]
             raise LaunchError("request_failed", f"no request was answered; the last said: {worst['error']}")
 
-    def question(self, questions: Callable[[int], Sequence[Request]]) -> None:
-        """Send the quality questions, whose answers are compared afterwards; never part of the measurement."""
-        self.stand.progress.phase("asking for quality")
-        batch = tuple(questions(self.next_id))
+    def question(self) -> None:
+        """Send the quality questions, if the scenario asks them; never part of the measurement.
+
+        In the first block only: they are answered without chance, and what is compared is documents, not launches.
+        """
+        scenario = self.stand.scenario
+        if scenario.model.quality is None or self.planned.block:
+            return
+        batch = quality_requests(
+            scenario.model.quality,
+            first_id=self.next_id,
+            endpoint=self.server.endpoint,
+            checkpoint=self.checkpoint,
+            base=scenario.base,
+        )
         self.next_id += len(batch)
-        self._drive(batch, Arrivals(closed=1), keep_logprobs=True)
+        if batch:
+            self.stand.progress.phase("asking for quality")
+            self.seen.event("conductor", "quality", questions=len(batch))
+            self._drive(batch, Arrivals(closed=1), keep_logprobs=True)
 
     def _requests(self, stage: str, count: int, **how: Any) -> tuple[Request, ...]:
         made = prompts.requests(

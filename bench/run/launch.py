@@ -118,6 +118,7 @@ def _launch(
             asking = Asking(stand, planned, variant, checkpoint, server, load, seen)
             asking.warm_up(strategy)
             asking.measure()
+            asking.question()
         except LaunchError as error:
             raise _better(error, server) from None
         finally:

@@ -7,7 +7,7 @@ the same groups as anybody else's, in pyproject.toml.
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from bench.errors import InternalError, UnknownName
@@ -18,13 +18,7 @@ GROUPS = ("engines", "warmups", "workloads", "probes", "formats")
 @cache
 def available(group: str) -> dict[str, EntryPoint]:
     """Every registered name of a group, nothing imported yet."""
-    return {point.name: point for point in _registered().select(group=f"bench.{group}")}
-
-
-@cache
-def _registered() -> EntryPoints:
-    """Everything that is installed; looking through all distributions takes longer than everything else here."""
-    return entry_points()
+    return {point.name: point for point in entry_points(group=f"bench.{group}")}
 
 
 def names(group: str) -> tuple[str, ...]:

@@ -26,7 +26,9 @@ SOURCES = {
     "pypi": (r"[\w.-]+==[\w.!+-]+#.+", "pypi:distribution==version#file"),
     "dummy": (r"[\w.-]+", "dummy:name"),
 }
+# Prompt files that ship, under the load generator that sends them.
 FOUNDING = "founding:"
+FOUNDING_FOLDER = FilePath(__file__).parents[1] / "loadgen" / "founding"
 
 
 def check_names(document: Document, base: FilePath) -> None:
@@ -213,7 +215,12 @@ def _near_metrics(name: str) -> str:
 def _prompts(document: Document, base: FilePath) -> None:
     path = ("workload", "prompts", "file")
     name = document.get(path)
-    if not isinstance(name, str) or name.startswith(FOUNDING):
+    if not isinstance(name, str):
+        return
+    if name.startswith(FOUNDING):
+        shipped = sorted(file.stem for file in FOUNDING_FOLDER.glob("*.jsonl"))
+        if name.removeprefix(FOUNDING) not in shipped:
+            document.problem(path, f"{name!r} is not {among([FOUNDING + one for one in shipped], name)}")
         return
     file = base / name
     if not file.exists():

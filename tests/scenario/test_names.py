@@ -89,6 +89,16 @@ def test_prompts_that_are_not_there_are_found_before_anything_starts(tmp_path: P
     assert directory.message == "texts is a directory, not a file"
 
 
+def test_shipped_prompts_are_known_by_name() -> None:
+    prompts = "{kind: random, tokens: [15, 128]}"
+    assert told((prompts, "{kind: conversation, file: 'founding:two-turn'}")) == []
+    (message,) = told((prompts, "{kind: text, file: 'founding:fault-triag'}"))
+    assert message == (
+        "workload.prompts.file: 'founding:fault-triag' is not one of founding:fault-triage, founding:manual-zh, "
+        "founding:two-turn (did you mean founding:fault-triage?)"
+    )
+
+
 def test_a_flag_that_only_include_brings_may_be_named_elsewhere() -> None:
     text = changed(
         ("  exclude:", "  include: [{args.eager: true}]\n  exclude:"),

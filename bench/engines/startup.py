@@ -34,7 +34,7 @@ def resolve(trace: LaunchTrace, engine_phases: Sequence[Phase]) -> list[Phase]:
     if begin is None:
         return [*_neutral(trace.stamps), *engine_phases]
     end = _end(trace.stamps)
-    phases = _believed([*_neutral(trace.stamps), *engine_phases])
+    phases = _believed([*_neutral(trace.stamps), *map(_forward, engine_phases)])
     timed = [clipped for phase in phases if (clipped := _clip(phase, begin, end)) is not None]
     nulls = [phase for phase in phases if phase.start_ns is None or phase.end_ns is None]
     rest = [Phase(UNATTRIBUTED, left, right, "stamp") for left, right in gaps(timed, begin, end)]
@@ -89,6 +89,13 @@ def _believed(phases: Sequence[Phase]) -> list[Phase]:
             # `partial` says more than `not_found`.
             kept.append(max(same, key=lambda phase: (phase.start_ns is not None, phase.reason == "parse_failed")))
     return kept
+
+
+def _forward(phase: Phase) -> Phase:
+    """A phase that ends before it begins was stamped by a clock that was set meanwhile: null."""
+    if phase.start_ns is None or phase.end_ns is None or phase.start_ns <= phase.end_ns:
+        return phase
+    return dataclasses.replace(phase, start_ns=None, end_ns=None, reason="parse_failed")
 
 
 def _clip(phase: Phase, begin: int, end: int) -> Phase | None:

@@ -1,0 +1,170 @@
+"""Phases of eight versions by their log lines, of a real one by its spans, and null with a reason where there is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.engines.base import LogLine
+from bench.engines.startup import resolve
+from bench.engines.versions import version
+from bench.engines.vllm import Vllm
+from bench.engines.vllm_phases import log_phases
+from bench.record.schema import NULLS, Phase
+from tests.engines.vllm_logs import REAL, WRITTEN, about, lines, trace
+
+
+def seconds(phases: list[Phase]) -> dict[str, float | None]:
+    found: dict[str, float | None] = {}
+    for phase in phases:
+        if phase.start_ns is None or phase.end_ns is None:
+            found.setdefault(phase.name, None)
+        else:
+            found[phase.name] = (found.get(phase.name) or 0.0) + (phase.end_ns - phase.start_ns) / 1e9
+    return found
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_every_phase_of_a_written_log_is_found_with_its_seconds(name: str) -> None:
+    found = seconds(log_phases(trace(name), version(name)))
+    for phase, expected in about(name)["expected_s"].items():
+        assert found.get(phase) == (None if expected is None else pytest.approx(expected, abs=1e-3)), phase
+
+
+def test_at_least_six_versions_are_covered() -> None:
+    assert len({name.split("-")[0] for name in (*WRITTEN, *REAL)}) >= 9
+
+
+@pytest.mark.parametrize("name", [*WRITTEN, *REAL])
+def test_the_version_is_told_by_the_log_itself(name: str) -> None:
+    assert Vllm().facts(trace(name))["version"] == name.split("-")[0]
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_was_really_used_is_told_by_the_log(name: str) -> None:
+    facts = Vllm().facts(trace(name))
+    for fact, expected in about(name)["facts"].items():
+        assert facts[fact] == expected, fact
+
+
+def test_what_a_real_start_really_used() -> None:
+    facts = Vllm().facts(trace("0.32.0-eager"))
+    assert facts["dtype"] == "bfloat16"
+    assert facts["quantization"] is None
+    assert facts["device"] == "cpu"
+    assert facts["enforce_eager"] is True
+    assert facts["kv_cache_tokens"] == 46592
+    assert facts["kv_cache_gib"] == 1.0
+    assert facts["traced"] is True
+    assert "linear_kernels" not in facts
+
+
+def test_spans_are_believed_before_log_lines() -> None:
+    weights = [p for p in resolved("0.32.0-eager") if p.name == "weights"]
+    assert [phase.source for phase in weights] == ["span"]
+
+
+def test_log_lines_stand_in_where_no_span_came() -> None:
+    weights = [p for p in resolved("0.32.0-eager", spans=False) if p.name == "weights"]
+    assert [phase.source for phase in weights] == ["log"]
+    assert seconds(weights)["weights"] == pytest.approx(1.48, abs=0.01)
+
+
+def test_an_eager_engine_has_no_compilation_and_says_so() -> None:
+    missing = {p.name: p.reason for p in resolved("0.32.0-eager") if p.start_ns is None}
+    assert missing["dynamo"] == missing["graph_capture"] == "unsupported"
+
+
+def test_a_compilation_after_a_failed_reload_is_a_compilation() -> None:
+    found = seconds(resolved("0.32.0-compiled-reload-failed"))
+    assert found["compile"] == pytest.approx(91.5, abs=0.2)
+    assert found["compile_load"] is None
+
+
+def test_a_version_that_renamed_every_line_gives_nulls_with_reasons_and_never_zero() -> None:
+    renamed = [
+        LogLine(line.t_ns, line.stream, f"(EngineCore pid=1) INFO 01-01 00:00:00 [new.py:1] step {number} complete")
+        for number, line in enumerate(lines("0.21.0"))
+    ]
+    phases = resolve(trace("0.21.0", log=renamed), Vllm().phases(trace("0.21.0", log=renamed)))
+    by_log = [phase for phase in phases if phase.source == "log"]
+    assert by_log
+    assert all(phase.start_ns is None and phase.end_ns is None and phase.reason in NULLS for phase in by_log)
+    rest = sum(p.end_ns - p.start_ns for p in phases if p.name == "unattributed" and p.end_ns and p.start_ns)
+    assert rest / 1e9 == pytest.approx(77.1 - 4.1, abs=0.01)
+
+
+def test_a_duration_that_is_no_number_is_a_parse_failure() -> None:
+    log = [LogLine(5_000_000_000, "stdout", "INFO 11-22 05:21:52 [a.py:1] Loading weights took 1.2.3 seconds")]
+    phase = next(p for p in log_phases(trace("0.21.0", log=log), None) if p.name == "weights")
+    assert phase.reason == "parse_failed"
+    assert phase.start_ns is None
+
+
+def test_several_workers_each_keep_their_phase() -> None:
+    log = [
+        LogLine(
+            5_000_000_000, "stdout", "(Worker_TP0 pid=1) INFO 11-22 05:21:52 [a.py:1] Loading weights took 2.0 seconds"
+        ),
+        LogLine(
+            6_000_000_000, "stdout", "(Worker_TP1 pid=2) INFO 11-22 05:21:52 [a.py:1] Loading weights took 3.0 seconds"
+        ),
+    ]
+    found = [p for p in log_phases(trace("0.21.0", log=log), None) if p.name == "weights"]
+    assert [phase.process for phase in found] == ["Worker_TP0 1", "Worker_TP1 2"]
+
+
+@pytest.mark.parametrize("cut", range(1, 80, 6))
+def test_an_engine_that_dies_at_any_line_leaves_a_table_that_ends_at_its_death(cut: int) -> None:
+    name = "0.32.0-compiled"
+    log = lines(name)[:cut]
+    death = log[-1].t_ns + 10_000_000
+    alive = trace(name, spans=False, log=log)
+    stamps = {"spawn": 0, "first_output": log[0].t_ns, "exit": death}
+    dead = type(alive)(stamps, log)
+    phases = resolve(dead, Vllm().phases(dead))
+    timed = [(p.start_ns, p.end_ns) for p in phases if p.start_ns is not None and p.end_ns is not None]
+    assert max(end for _, end in timed) <= death
+    assert covered(timed) == pytest.approx(death, rel=0.01)
+    assert all(p.reason in NULLS for p in phases if p.start_ns is None or p.end_ns is None)
+
+
+def test_a_launch_killed_while_compiling_shows_the_open_compilation() -> None:
+    log = [line for line in lines("0.32.0-compiled") if line.t_ns < 90e9]
+    known = trace("0.32.0-compiled", spans=False, log=log)
+    dead = type(known)({"spawn": 0, "first_output": log[0].t_ns, "exit": 90_000_000_000}, log)
+    phase = next(p for p in resolve(dead, Vllm().phases(dead)) if p.name == "compile")
+    assert phase.start_ns is not None
+    assert phase.end_ns is None
+    assert phase.reason == "partial"
+
+
+@pytest.mark.parametrize("name", [*WRITTEN, *REAL])
+@pytest.mark.parametrize("spans", [True, False])
+def test_phases_and_the_rest_add_up_to_the_cold_start(name: str, spans: bool) -> None:
+    end = about(name)["stamps"]["first_token"]
+    timed = [
+        (p.start_ns, p.end_ns) for p in resolved(name, spans=spans) if p.start_ns is not None and p.end_ns is not None
+    ]
+    assert all(0 <= start <= stop <= end for start, stop in timed)
+    assert covered(timed) == pytest.approx(end, rel=0.01)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_little_of_a_real_start_is_unattributed(name: str) -> None:
+    phases = resolved(name)
+    rest = seconds(phases)["unattributed"]
+    assert rest is not None
+    assert rest * 1e9 < 0.05 * about(name)["stamps"]["first_token"]
+
+
+def resolved(name: str, *, spans: bool = True) -> list[Phase]:
+    seen = trace(name, spans=spans)
+    return resolve(seen, Vllm().phases(seen))
+
+
+def covered(timed: list[tuple[int, int]]) -> int:
+    total, reached = 0, 0
+    for start, end in sorted(timed):
+        total += max(0, end - max(start, reached))
+        reached = max(reached, end)
+    return total

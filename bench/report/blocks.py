@@ -1,0 +1,125 @@
+"""What a report is made of: sections of blocks, which the HTML page and the Markdown file render each in its way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Tone = Literal["", "good", "bad", "warn", "muted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell: its text, a smaller second line, and how it is meant. `colour` numbers a variant's swatch."""
+
+    text: str
+    note: str = ""
+    tone: Tone = ""
+    colour: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column's heading, its unit or explanation beneath, and whether it holds numbers."""
+
+    title: str
+    note: str = ""
+    numeric: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of cells under columns."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A drawing for a wide and for a narrow page, as SVG of our own making, and what it shows in words."""
+
+    wide: str
+    narrow: str
+    caption: str
+    alt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prose:
+    """Paragraphs."""
+
+    paragraphs: tuple[str, ...]
+    lead: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One remark: what, and what follows from it."""
+
+    text: str
+    detail: str = ""
+    tone: Tone = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """A list of remarks."""
+
+    items: tuple[Note, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Names and values."""
+
+    pairs: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Lines of output, verbatim."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Data of the interactive timeline."""
+
+    data: Mapping[str, Any]
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Blocks behind a heading that opens them."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+Block = Table | Figure | Prose | Notes | Facts | Log | Timeline | Fold
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the report with a heading; `id` is its anchor."""
+
+    id: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A whole report. `banner` is stamped across it."""
+
+    title: str
+    subtitle: str
+    sections: tuple[Section, ...]
+    variants: tuple[str, ...]
+    banner: str | None = None
+    foot: str = ""

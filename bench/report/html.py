@@ -1,0 +1,85 @@
+"""The report as one HTML file: no network, no fonts to fetch, every text escaped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from bench.analyse.run import Run
+from bench.report import blocks
+from bench.report.content import document
+from bench.report.drawing import SPACE
+
+# Nothing may be fetched, framed or sent: answers and logs in the page are someone else's words.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+
+
+def render(runs: Sequence[Run]) -> str:
+    """One page for one run or several; the first gives the title."""
+    documents = [document(run) for run in runs]
+    numbers = count(1)
+    timelines = any(_holds(section.blocks, blocks.Timeline) for document in documents for section in document.sections)
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            documents=documents,
+            policy=POLICY,
+            style=_asset("page.css") + (_asset("vendor/uPlot-1.6.32.min.css") if timelines else ""),
+            script=_asset("page.js"),
+            plot=_asset("vendor/uPlot-1.6.32.min.js") if timelines else None,
+            licence=_asset("vendor/uPlot.LICENSE") if timelines else None,
+            timeline=_asset("timeline.js") if timelines else None,
+            # Drawings are made here, by matplotlib, whose text is escaped already.
+            drawing=lambda svg: Markup(svg.replace(SPACE, f"g{next(numbers)}-")),
+            kind=lambda block: type(block).__name__,
+        )
+    )
+
+
+def write(runs: Run | Sequence[Run], path: Path) -> Path:
+    """Write the page in one go, so that a browser never sees half of it; the path is returned."""
+    text = render([runs] if isinstance(runs, Run) else runs)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.partial")
+    draft.write_text(text, encoding="utf-8")
+    return draft.replace(path)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("bench.report", "assets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"data": _data, "zip": zip}
+    return environment
+
+
+def _data(value: Any) -> Markup:
+    """JSON that cannot end the element it stands in."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def _asset(name: str) -> Markup:
+    return Markup(files("bench.report").joinpath("assets", name).read_text(encoding="utf-8"))
+
+
+def _holds(content: tuple[blocks.Block, ...], kind: type) -> bool:
+    return any(
+        isinstance(block, kind) or (isinstance(block, blocks.Fold) and _holds(block.blocks, kind)) for block in content
+    )

@@ -1,0 +1,71 @@
+"""Numbers as people read them: as many digits as they carry, the same in a whole column, a dash for null."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+NULL = "–"
+_THIN = "\u202f"
+
+
+def decimals(values: Iterable[float | None], significant: int = 3) -> int:
+    """How many decimals show the typical value of a column with that many significant digits; at most 4."""
+    sizes = sorted(abs(value) for value in values if value is not None and math.isfinite(value) and value != 0)
+    if not sizes:
+        return 0
+    return min(4, max(0, significant - 1 - math.floor(math.log10(sizes[len(sizes) // 2]))))
+
+
+def number(value: float | None, places: int | None = None) -> str:
+    """The value with grouped thousands and a real minus; a dash for null and for what is not finite."""
+    if value is None or not math.isfinite(value):
+        return NULL
+    text = f"{value:,.{decimals([value]) if places is None else places}f}"
+    return text.replace(",", _THIN).replace("-", "−")
+
+
+def quantity(value: float | None, unit: str, places: int | None = None) -> str:
+    """A number with its unit; ratios without one are percentages."""
+    if value is None or not math.isfinite(value):
+        return NULL
+    if unit == "":
+        return f"{number(100 * value, 1 if places is None else places)} %"
+    if unit == "ms" and abs(value) >= 10_000 and places is None:
+        return quantity(value / 1000, "s")
+    return f"{number(value, places)} {unit}"
+
+
+def interval(low: float | None, high: float | None, places: int | None = None) -> str:
+    """Two ends as `low–high`; nothing at all where there is no interval."""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    places = decimals([low, high]) if places is None else places
+    return f"{number(low, places)}–{number(high, places)}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in the unit that suits: 850 ms, 12.1 s, 4 min 10 s, 2 h 5 min."""
+    if seconds is None or not math.isfinite(seconds):
+        return NULL
+    if seconds < 1:
+        return f"{number(1000 * seconds)} ms"
+    if seconds < 120:
+        return f"{number(seconds)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def count(amount: int, noun: str, plural: str | None = None) -> str:
+    """`1 launch`, `3 launches`."""
+    many = plural or (f"{noun}es" if noun.endswith(("s", "ch", "x")) else f"{noun}s")
+    return f"{number(amount, 0)} {noun if amount == 1 else many}"
+
+
+def listed(items: Iterable[str], last: str = "and") -> str:
+    """`a, b and c`."""
+    parts = list(items)
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} {last} {parts[-1]}" if parts else ""

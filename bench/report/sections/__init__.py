@@ -1,0 +1,36 @@
+"""The parts of a report, in the order in which they are read. Each is a function of a view that gives one section, or
+None where the run has nothing of the kind; a new part is a new module and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bench.report.blocks import Section
+from bench.report.sections import (
+    client,
+    distributions,
+    first,
+    headline,
+    launches,
+    machine,
+    nulls,
+    requests,
+    summary,
+    timeline,
+    trouble,
+)
+from bench.report.view import View
+
+SECTIONS: tuple[Callable[[View], Section | None], ...] = (
+    headline.section,
+    summary.section,
+    first.section,
+    requests.section,
+    distributions.section,
+    launches.section,
+    timeline.section,
+    trouble.section,
+    client.section,
+    nulls.section,
+    machine.section,
+)

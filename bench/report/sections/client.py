@@ -1,0 +1,70 @@
+"""The harness's own error and cost, beside what it measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from bench.report.blocks import Cell, Column, Prose, Section, Table
+from bench.report.numbers import decimals, number
+from bench.report.view import View
+
+# Key of LaunchRecord.client → heading and unit.
+ACCOUNT = (
+    ("cpu_us_per_event", "client CPU", "µs per event"),
+    ("loop_lag_p99_ms", "loop lag p99", "ms"),
+    ("rss_mib", "client memory", "MiB"),
+)
+LAGS = (
+    ("client_lag.p50", "lag p50", "µs"),
+    ("client_lag.p99", "lag p99", "µs"),
+    ("dispatch_delay.p50", "dispatch delay", "ms"),
+)
+
+
+def section(view: View) -> Section | None:
+    """One row per variant."""
+    if not view.measured:
+        return None
+    lags = [(name, title, unit) for name, title, unit in LAGS if view.known(name)]
+    kept = [(key, title, unit) for key, title, unit in ACCOUNT if any(_account(view, v, key) for v in view.measured)]
+    if not lags and not kept:
+        return None
+    columns = {title: [view.value(variant, name) for variant in view.measured] for name, title, _ in lags}
+    columns |= {title: [_median(_account(view, variant, key)) for variant in view.measured] for key, title, _ in kept}
+    together = [_coalesced(view, variant) for variant in view.measured]
+    rows = [
+        (
+            Cell(variant, colour=view.colour(variant)),
+            *(Cell(number(values[place], decimals(values))) for values in columns.values()),
+            Cell("–" if together[place] is None else f"{number(100 * (together[place] or 0.0), 1)} %"),
+        )
+        for place, variant in enumerate(view.measured)
+    ]
+    head = (
+        Column("variant"),
+        *(Column(title, unit, numeric=True) for _, title, unit in (*lags, *kept)),
+        Column("coalesced", "of events", numeric=True),
+    )
+    words = (
+        "Lag is how much later the client held the first token than the kernel had received it; stamps are the "
+        "kernel's where it gives them. Coalesced events came in one read with an earlier one: they left the server "
+        "together, or the client was late. Dispatch delay is how much later than intended a request was sent."
+    )
+    return Section("client", "The client's own error", (Table(head, tuple(rows)), Prose((words,))))
+
+
+def _account(view: View, variant: str, key: str) -> list[float]:
+    found = (launch.record.client.get(key) for launch in view.valid(variant))
+    return [float(value) for value in found if isinstance(value, int | float)]
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return median(values) if values else None
+
+
+def _coalesced(view: View, variant: str) -> float | None:
+    requests = view.run.requests
+    mine = requests[(requests["variant"] == variant) & requests["measured"]]
+    events = float(mine["chunks"].sum())
+    return float(mine["coalesced"].sum()) / events if events else None

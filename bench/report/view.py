@@ -1,0 +1,99 @@
+"""What the sections of a report look at: a run, its summary by variant and metric, and the variants' colours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from bench.analyse.run import Launch, Run
+
+# Colours of the palette; a ninth variant takes the first colour again, with another line style.
+COLOURS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the summary; null where the sample carries no value."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    launches: int
+    launch_min: float | None
+    launch_max: float | None
+    reason: str | None
+
+
+class View:
+    """A run as the report sees it."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    @cached_property
+    def _rows(self) -> Mapping[tuple[str, str], Row]:
+        names = ("value", "low", "high", "n", "launches", "launch_min", "launch_max", "reason")
+        return {
+            (str(row["variant"]), str(row["metric"])): Row(*(_none(row[name]) for name in names))
+            for row in self.run.summary().to_dict("records")
+        }
+
+    def row(self, variant: str, metric: str) -> Row | None:
+        """The summary of a metric, or None if the run has nothing of the kind."""
+        return self._rows.get((variant, metric))
+
+    def value(self, variant: str, metric: str) -> float | None:
+        """The summary's value alone."""
+        row = self.row(variant, metric)
+        return row.value if row else None
+
+    def known(self, metric: str) -> bool:
+        """Whether any variant has a value for it."""
+        return any(self.value(variant, metric) is not None for variant in self.variants)
+
+    def lengths(self, variant: str) -> tuple[str, ...]:
+        """The families of TTFT by prompt length that a variant has: `ttft[128]`."""
+        return tuple(name for name in self.run.reduction.pooled.get(variant, ()) if name.startswith("ttft["))
+
+    def all_lengths(self) -> tuple[str, ...]:
+        """The same for all variants, shortest first."""
+        names = {name for variant in self.variants for name in self.lengths(variant)}
+        return tuple(sorted(names, key=lambda name: int(name[5:-1])))
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Variant ids in the order of the scenario."""
+        return self.run.variants
+
+    @cached_property
+    def measured(self) -> tuple[str, ...]:
+        """The variants of which at least one launch counts."""
+        counted = {launch.record.variant for launch in self.run.all if launch.record.status == "ok"}
+        return tuple(variant for variant in self.variants if variant in counted)
+
+    def colour(self, variant: str) -> int:
+        """The number of the variant's colour, the same throughout the report."""
+        return self.variants.index(variant) % COLOURS
+
+    def valid(self, variant: str) -> list[Launch]:
+        """The launches that count."""
+        return [launch for launch in self.run.all if launch.record.variant == variant and launch.record.status == "ok"]
+
+    @property
+    def troubled(self) -> list[Launch]:
+        """The launches that do not count."""
+        return [launch for launch in self.run.all if launch.record.status != "ok"]
+
+    @property
+    def per_launch(self) -> pd.DataFrame:
+        """One row per launch with every metric."""
+        return self.run.per_launch
+
+
+def _none(value: Any) -> Any:
+    return None if isinstance(value, float) and value != value else value

@@ -51,7 +51,7 @@ def check_names(document: Document, base: FilePath) -> None:
     _selectors(document, allowed)
     _warmups(document)
     _metrics(document)
-    _prompts(document, base)
+    _files(document, base)
 
 
 def _model_names(document: Document) -> Sequence[str] | None:
@@ -117,8 +117,7 @@ def _level(
 ) -> None:
     known = allowed.get(factor)
     if known is not None and isinstance(level, str) and level not in known:
-        where = {"engine": " in `engines`", "model": " in `models`"}.get(factor, "")
-        document.problem(path, f"{level!r} is not {among(known, level)}{where}")
+        document.problem(path, f"{level!r} is not {among(known, level)}")
     elif factor == "model" and known is None and document.get(("models",)) is None:
         document.problem(path, "there is no `models` to choose from; a single `model` is no factor")
 
@@ -201,6 +200,10 @@ def _metrics(document: Document) -> None:
             except ValueError as error:
                 document.problem(path, str(error))
 
+    objective = document.get(("tune", "objective"))
+    if isinstance(objective, str) and objective not in NEEDS:
+        document.problem(("tune", "objective"), f"no metric is called {objective!r}; {_near_metrics(objective)}")
+
 
 def _near_metrics(name: str) -> str:
     """All of them would fill a page: the statistics of a known family, or else the families."""
@@ -212,16 +215,20 @@ def _near_metrics(name: str) -> str:
     return among([*(f"{family}.p50" for family in PER_REQUEST), *families], name)
 
 
-def _prompts(document: Document, base: FilePath) -> None:
-    path = ("workload", "prompts", "file")
-    name = document.get(path)
-    if not isinstance(name, str):
-        return
-    if name.startswith(FOUNDING):
-        shipped = sorted(file.stem for file in FOUNDING_FOLDER.glob("*.jsonl"))
-        if name.removeprefix(FOUNDING) not in shipped:
-            document.problem(path, f"{name!r} is not {among([FOUNDING + one for one in shipped], name)}")
-        return
+def _files(document: Document, base: FilePath) -> None:
+    prompts, corpus = ("workload", "prompts", "file"), ("quality", "corpus")
+    name = document.get(prompts)
+    if isinstance(name, str) and name.startswith(FOUNDING):
+        shipped = sorted(FOUNDING + file.stem for file in FOUNDING_FOLDER.glob("*.jsonl"))
+        if name not in shipped:
+            document.problem(prompts, f"{name!r} is not {among(shipped, name)}")
+    elif isinstance(name, str):
+        _file(document, prompts, base, name)
+    if isinstance(document.get(corpus), str):
+        _file(document, corpus, base, document.get(corpus))
+
+
+def _file(document: Document, path: Path, base: FilePath, name: str) -> None:
     file = base / name
     if not file.exists():
         here = sorted(one.name for one in file.parent.iterdir() if one.is_file()) if file.parent.is_dir() else []

@@ -89,6 +89,21 @@ def test_prompts_that_are_not_there_are_found_before_anything_starts(tmp_path: P
     assert directory.message == "texts is a directory, not a file"
 
 
+def test_what_the_tuner_is_to_make_small_is_a_metric() -> None:
+    text = GOOD + "tune: {levers: {enforce_eager: [true, false]}, objective: "
+    assert problems(text + "cold_ttft}\n") == ()
+    (problem,) = problems(text + "cold_tft}\n")
+    assert problem.message.startswith("no metric is called 'cold_tft'; one of ")
+    assert problem.message.endswith("(did you mean cold_ttft?)")
+
+
+def test_the_evaluation_texts_are_looked_for(tmp_path: Path) -> None:
+    text = GOOD + "quality: {against: {quantization: fp16}, corpus: texts.jsonl}\n"
+    assert [one.path for one in problems(text, tmp_path / "x.yaml")] == ["quality.corpus"]
+    (tmp_path / "texts.jsonl").touch()
+    assert problems(text, tmp_path / "x.yaml") == ()
+
+
 def test_shipped_prompts_are_known_by_name() -> None:
     prompts = "{kind: random, tokens: [15, 128]}"
     assert told((prompts, "{kind: conversation, file: 'founding:two-turn'}")) == []

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.scenario.load import Scenario
+from bench.scenario.metrics import PER_LAUNCH, PER_REQUEST, STATISTICS
 from bench.scenario.reference import markdown, schema, schema_text
 from tests.scenario.texts import problems
 
@@ -47,3 +48,9 @@ def test_every_example_in_the_reference_is_right(text: str) -> None:
 def test_every_message_in_the_reference_is_what_is_said() -> None:
     wrong, messages = blocks("wrong")[0], blocks("text")[0]
     assert "\n".join(str(one) for one in problems(wrong, "scenarios/x.yaml")) + "\n" == messages
+
+
+def test_the_reference_has_every_metric() -> None:
+    text = DOC.read_text(encoding="utf-8")
+    for label, names in (("families", PER_REQUEST), ("statistics", STATISTICS), ("per launch", PER_LAUNCH)):
+        assert f"| {label} | {', '.join(f'`{name}`' for name in names)} |\n" in text

@@ -1,0 +1,82 @@
+"""What a validity rule looks at, and what a rule is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bench.analyse.energy import steady_window
+from bench.analyse.series import Samples, Series
+from bench.record.schema import Check, CheckStatus, LaunchRecord
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a rule may look at: the launch as recorded, cut to its steady window where that is meant."""
+
+    record: LaunchRecord
+    requests: pa.Table
+    samples: Samples
+    scenario: Mapping[str, Any]
+    fingerprint: Mapping[str, Any]
+
+    @cached_property
+    def window(self) -> tuple[int, int] | None:
+        """The steady requests' time, from first sending to last end; None without any."""
+        start, end = steady_window(self.requests)
+        return (start, end) if start is not None and end is not None else None
+
+    @cached_property
+    def steady(self) -> pa.Table:
+        """The steady requests."""
+        return self.requests.filter(self.requests["measured"])
+
+    def during(self, probe: str, field: str) -> Series:
+        """A series within the steady window; all of it if there is no window."""
+        series = self.samples.of(probe, field)
+        return series.within(*self.window) if self.window else series
+
+    def growth(self, probe: str, field: str) -> float | None:
+        """How much a counter grew over the steady window."""
+        series = self.samples.of(probe, field)
+        return (series.around(*self.window) if self.window else series).grown()
+
+    @property
+    def workload(self) -> Mapping[str, Any]:
+        """The scenario's workload as written."""
+        found = self.scenario.get("workload")
+        return found if isinstance(found, dict) else {}
+
+
+Verdict = tuple[CheckStatus, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One named check."""
+
+    name: str
+    limit: str
+    remedy: str
+    judge: Callable[[Evidence], Verdict | None]
+
+    def check(self, evidence: Evidence) -> Check | None:
+        """Applied to a launch; None where it does not concern it (a board's rule on a desktop)."""
+        verdict = self.judge(evidence)
+        if verdict is None:
+            return None
+        status, words = verdict
+        return Check(self.name, status, words, self.limit, None if status == "ok" else self.remedy)
+
+
+def failed(evidence: Evidence) -> Iterator[str]:
+    """What became of the failed steady requests, most frequent first."""
+    bad = evidence.steady.filter(pc.is_valid(evidence.steady["error_kind"]))
+    counts = pc.value_counts(bad["error_kind"].combine_chunks()).to_pylist() if len(bad) else []
+    for row in sorted(counts, key=lambda row: -row["counts"]):
+        yield f"{row['counts']} × {row['values']}"

@@ -211,18 +211,22 @@ def _venv(place: Environment, base: Python) -> None:
     """An empty environment; where Python has no ensurepip (Debian without python3-venv), our own pip serves it."""
     place.folder.parent.mkdir(parents=True, exist_ok=True)
     clear(place.folder)
-    has_ensurepip = subprocess.run([base.path, "-I", "-c", "import ensurepip"], capture_output=True).returncode == 0
-    without_pip = [] if has_ensurepip else ["--without-pip"]
+    own_pip = _has_ensurepip(base)
+    without_pip = [] if own_pip else ["--without-pip"]
     made = subprocess.run(
         [base.path, "-I", "-m", "venv", *without_pip, place.folder], capture_output=True, text=True, errors="replace"
     )
-    if made.returncode or not (has_ensurepip or importlib.util.find_spec("pip")):
+    if made.returncode or not (own_pip or importlib.util.find_spec("pip")):
         clear(place.folder)
         version = f"python{base.version[0]}.{base.version[1]}"
         raise EnvironmentFault(
             f"{base} cannot make virtual environments: {(made.stdout + made.stderr).strip()[:400] or 'no ensurepip'}",
             hint=f"on Debian and Ubuntu: apt install {version}-venv; or name another interpreter with --python",
         )
+
+
+def _has_ensurepip(base: Python) -> bool:
+    return subprocess.run([base.path, "-I", "-c", "import ensurepip"], capture_output=True).returncode == 0
 
 
 def _arguments(step: Step, index: str | None) -> list[str]:

@@ -138,8 +138,6 @@ def _possible(variant: Variant, checkpoint: Checkpoint, args: dict[str, Any]) ->
         if type(value) not in FLAGS[name]:
             wanted = " or ".join(kind.__name__ for kind in FLAGS[name])
             raise LaunchError("bad_argument", f"args.{name} must be of type {wanted}, not {value!r}")
-    if checkpoint.format == "gguf" and args.get("compile"):
-        raise LaunchError("unsupported", "packed GGUF weights are not compiled: their kernels are custom operators")
 
 
 def _command_line(options: Mapping[str, Any]) -> list[str]:

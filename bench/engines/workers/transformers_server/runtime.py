@@ -86,10 +86,28 @@ class Runtime:
         """Run tokens behind those in the cache; the logits of the last one, or of every one, one row each."""
         with torch.no_grad():
             inputs = torch.tensor([ids], device=self.device)
-            run = self._forward if len(ids) == 1 or self.args.compile_scope == "all" else self.model.forward
-            output = run(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=0 if every else 1)
+            whole = self.args.compile_scope == "all"
+            run = self._forward if len(ids) == 1 or whole else self.model.forward
+            output = run(
+                input_ids=inputs,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=0 if every else 1,
+                attention_mask=self._mask(len(ids)) if self.static and self.args.compile and whole else None,
+            )
             logits: torch.Tensor = output.logits[0]
             return logits
+
+    def _mask(self, count: int) -> torch.Tensor | None:
+        """The causal mask of a prompt over a static cache, which the model would otherwise derive from the cache's
+        fill: a branch on data, at which a compiled graph breaks.
+        """
+        if count == 1:
+            return None
+        places = torch.arange(self.max_tokens, device=self.device)
+        hidden = places[None] > places[:count, None]
+        blank = torch.zeros(1, 1, count, self.max_tokens, dtype=self.model.dtype, device=self.device)
+        return blank.masked_fill(hidden, torch.finfo(self.model.dtype).min)
 
     @property
     def weight_bytes(self) -> int:
@@ -104,6 +122,7 @@ class Runtime:
         method = getattr(quantization, "quant_method", None) or (quantization or {}).get("quant_method")
         dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in self.model.parameters()}
         cuda = self.device.type == "cuda"
+        packed = any(not tensor.is_floating_point() for tensor in self.model.parameters())
         return {
             "engine": "transformers",
             "version": transformers.__version__,
@@ -115,6 +134,8 @@ class Runtime:
             "parameters": sum(tensor.numel() for tensor in self.model.parameters()),
             "weight_bytes": self.weight_bytes,
             "quantization": str(getattr(method, "value", method)) if method else None,
+            # Without a kernel for the format, Transformers unpacks the weights while it loads them.
+            "packed": packed if method else None,
             "device": torch.cuda.get_device_name(self.device) if cuda else "cpu",
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "threads": torch.get_num_threads(),

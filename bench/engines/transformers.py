@@ -33,6 +33,13 @@ FLAGS: dict[str, tuple[type, ...]] = {
     "compile_dynamic": (str,),
     "compile_artifacts": (str,),
 }
+# Flags with a few allowed values.
+_CHOICES = {
+    "cache_implementation": ("dynamic", "static"),
+    "compile_scope": ("all", "decode"),
+    "compile_dynamic": ("auto", "true", "false"),
+    "dtype": ("fp32", "fp16", "bf16"),
+}
 # Quantizations whose computation runs in a dtype of its own; the others are that dtype.
 _COMPUTE = {"gguf-q4": "bf16", "awq": "bf16", "gptq": "bf16", "int8": "bf16"}
 
@@ -138,6 +145,9 @@ def _possible(variant: Variant, checkpoint: Checkpoint, args: dict[str, Any]) ->
         if type(value) not in FLAGS[name]:
             wanted = " or ".join(kind.__name__ for kind in FLAGS[name])
             raise LaunchError("bad_argument", f"args.{name} must be of type {wanted}, not {value!r}")
+        if name in _CHOICES and value not in _CHOICES[name]:
+            allowed = choices(value, _CHOICES[name])
+            raise LaunchError("bad_argument", f"args.{name} is {value!r}, and must be {allowed}")
 
 
 def _command_line(options: Mapping[str, Any]) -> list[str]:

@@ -15,6 +15,7 @@ from bench.models import dummy, fetch, make
 from bench.models.cache import Cache, Entry
 from bench.models.reference import Reference, parse
 from bench.scenario.model import Model
+from bench.scenario.sources import REMOTE
 
 # Quantizations that are the engine's flag over one and the same checkpoint.
 DENSE = ("fp32", "fp16", "bf16")
@@ -33,6 +34,8 @@ def resolve(
     `offline` forbids the network, not the conversion of what is here. ModelError says what is missing and which
     command makes it.
     """
+    if model.source == REMOTE:
+        return Checkpoint(None, REMOTE, None, quantization, "remote")
     cache = cache or Cache()
     ready_made = model.checkpoints.get(quantization)  # type: ignore[call-overload]  # a plain str outside the literal
     if ready_made:

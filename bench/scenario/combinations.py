@@ -8,8 +8,10 @@ from bench.scenario import matrix
 from bench.scenario.document import Document, Path
 from bench.scenario.model import Engine, ScenarioModel
 from bench.scenario.variant import Variant, agrees, counterparts
-from bench.scenario.words import joined
+from bench.scenario.words import among, joined
 
+# What is filled in in a command line, and in its environment.
+PLACES = ("port", "host", "model", "python", "folder", "served_name")
 # Engines that may serve a model of their own, which the scenario then need not name.
 SELF_SUPPLIED = ("openai", "command", "simulated")
 
@@ -34,9 +36,13 @@ def _models(document: Document, scenario: ScenarioModel) -> None:
     if scenario.model is not None and scenario.models:
         document.problem(("models",), "`model` and `models` exclude each other; keep one", at_key=True)
     elif scenario.model is None and not scenario.models and document.get(("model",)) is None:
-        needing = [name for name, engine in scenario.engines.items() if engine.engine not in SELF_SUPPLIED]
+        needing = [name for name, engine in scenario.engines.items() if _needs_model(engine)]
         if needing:
             document.problem(("model",), f"is missing; {joined(needing, 'and')} cannot start without one")
+
+
+def _needs_model(engine: Engine) -> bool:
+    return engine.engine not in SELF_SUPPLIED or any("{model}" in word for word in engine.command or ())
 
 
 def _engine(document: Document, path: Path, engine: Engine) -> None:
@@ -59,8 +65,8 @@ def _engine(document: Document, path: Path, engine: Engine) -> None:
             document.problem(
                 (*path, "command"), "is missing; `engine: command` needs the server's command line as a list"
             )
-        elif not any("{port}" in word for word in [*engine.command, *engine.env.values()]):
-            document.problem((*path, "command"), "does not say {port}; the harness chooses a free one for each launch")
+        else:
+            _command(document, path, engine)
     elif engine.command is not None:
         document.problem(
             (*path, "command"), f"is for `engine: command` only; {engine.engine} knows its own", at_key=True
@@ -68,6 +74,19 @@ def _engine(document: Document, path: Path, engine: Engine) -> None:
     where = [key for key in ("python", "environment", "image") if getattr(engine, key) is not None]
     if len(where) > 1:
         document.problem((*path, where[1]), f"{joined(where, 'and')} exclude each other; keep one", at_key=True)
+
+
+def _command(document: Document, path: Path, engine: Engine) -> None:
+    """A command line for any port, with no place in it that nothing fills."""
+    words = [((*path, "command", index), word) for index, word in enumerate(engine.command or ())]
+    words += [((*path, "env", name), value) for name, value in engine.env.items()]
+    if not any("{port}" in word for _, word in words):
+        document.problem((*path, "command"), "does not say {port}; the harness chooses a free one for each launch")
+    for at, word in words:
+        for place in re.findall(r"\{([a-z_]+)\}", word):
+            if place not in PLACES:
+                known = among([f"{{{name}}}" for name in PLACES], f"{{{place}}}")
+                document.problem(at, f"{{{place}}} is not {known}")
 
 
 def _workload(document: Document, scenario: ScenarioModel) -> None:
@@ -97,8 +116,6 @@ def _workload(document: Document, scenario: ScenarioModel) -> None:
 
 def _design(document: Document, scenario: ScenarioModel) -> None:
     design = scenario.design
-    if scenario.matrix.page_cache is not None and document.get(("design", "page_cache")) is not None:
-        document.problem(("design", "page_cache"), "is also a factor of the matrix; keep one of them", at_key=True)
     if design.sequential and design.precision is not None:
         message = "two rules to stop by: `sequential` is for a verdict, `precision` for an estimate; keep one"
         document.problem(("design", "precision"), message, at_key=True)

@@ -11,12 +11,12 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from bench.scenario.model import Model, ScenarioModel
+from bench.scenario.sources import REMOTE
 from bench.scenario.variant import Variant, WarmupStep, agrees, level_text
 
 MAX_CELLS = 2000
 MAX_ID = 80
-# The model of a server that somebody else runs, where a scenario names none.
-ATTACHED_MODEL = Model(source="remote:")
+ATTACHED_MODEL = Model(source=REMOTE)
 
 Cell = dict[str, Any]
 

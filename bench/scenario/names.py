@@ -5,7 +5,6 @@ Read from the document and not from the model, so that a broken part elsewhere h
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any
@@ -16,16 +15,11 @@ from bench import plugins
 from bench.scenario.document import Document, Path
 from bench.scenario.metrics import NEED_SLO, NEEDS, PER_REQUEST, margin
 from bench.scenario.model import FACTORS, PAGE_CACHE, QUANTIZATIONS
+from bench.scenario.sources import mistake
 from bench.scenario.validate import describe, errors_of
 from bench.scenario.variant import level_text
 from bench.scenario.words import among, shown
 
-SOURCES = {
-    "hf": (r"[\w.-]+/[\w.-]+(@[\w./-]+)?", "hf:owner/name"),
-    "path": (r".+", "path:directory"),
-    "pypi": (r"[\w.-]+==[\w.!+-]+#.+", "pypi:distribution==version#file"),
-    "dummy": (r"[\w.-]+", "dummy:name"),
-}
 # Prompt files that ship, under the load generator that sends them.
 FOUNDING = "founding:"
 FOUNDING_FOLDER = FilePath(__file__).parents[1] / "loadgen" / "founding"
@@ -71,20 +65,11 @@ def _sources(document: Document) -> None:
             continue
         sources = [((*path, "source"), model.get("source")), *document.entries(*path, "checkpoints")]
         for at, source in sources:
-            if isinstance(source, str):
-                _source(document, at, source)
+            if isinstance(source, str) and (wrong := mistake(source)):
+                document.problem(at, wrong)
         source = model.get("source")
         if model.get("revision") is not None and isinstance(source, str) and not source.startswith("hf:"):
             document.problem((*path, "revision"), "only hf: sources have revisions; leave it out")
-
-
-def _source(document: Document, path: Path, source: str) -> None:
-    scheme, _, rest = source.partition(":")
-    forms = [form for _, form in SOURCES.values()]
-    if scheme not in SOURCES or not rest:
-        document.problem(path, f"{shown(source)} is not a source: {', '.join(forms[:-1])} or {forms[-1]}")
-    elif not re.fullmatch(SOURCES[scheme][0], rest):
-        document.problem(path, f"{shown(source)} does not have the form {SOURCES[scheme][1]}")
 
 
 def _levels(document: Document, allowed: Mapping[str, Sequence[str] | None]) -> None:

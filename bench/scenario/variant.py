@@ -18,6 +18,14 @@ class WarmupStep:
 
 
 @dataclass(frozen=True, slots=True)
+class Slowdown:
+    """A stream made slower on purpose by a proxy, as shares: 0.1 is 10 %. With zeros the proxy only passes on."""
+
+    ttft: float = 0.0
+    itl: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Variant:
     """One cell of the matrix.
 
@@ -35,6 +43,7 @@ class Variant:
     warmup_name: str
     warmup: tuple[WarmupStep, ...]
     page_cache: PageCache
+    slowdown: Slowdown | None = None
 
     def matches(self, selector: Mapping[str, Any]) -> bool:
         """Whether every factor named in the selector has that level here."""

@@ -1,7 +1,13 @@
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
+from bench.engines.base import Checkpoint, LaunchContext
+from bench.engines.command import Command
+from bench.scenario.combinations import PLACES
 from tests.scenario.texts import GOOD, changed, loaded, problems, told
 
 MODEL = 'model: {source: "hf:someone/some-model", revision: main}\n'
@@ -13,7 +19,7 @@ MODEL = 'model: {source: "hf:someone/some-model", revision: main}\n'
         (MODEL, "", "model: is missing; vllm and hf cannot start without one"),
         (
             MODEL,
-            MODEL + "models: {a: {source: 'dummy:x'}}\n",
+            MODEL + "models: {a: {source: 'dummy:tiny-llama'}}\n",
             "models: `model` and `models` exclude each other; keep one",
         ),
         (
@@ -95,9 +101,23 @@ def test_what_cannot_go_together_is_found(old: str, new: str, expected: str) -> 
     assert any(message.startswith(expected) for message in messages) if expected else messages == [], messages
 
 
-def test_a_factor_and_a_setting_for_all_exclude_each_other() -> None:
-    messages = told(("[fp16, awq]", "[fp16, awq]\n  page_cache: [drop]"), ("blocks: 4", "page_cache: drop"))
-    assert messages == ["design.page_cache: is also a factor of the matrix; keep one of them"]
+def test_a_server_of_ones_own_is_told_what_nothing_fills() -> None:
+    command = "engine: command, command: [serve, --port, '{port}', --model, '{modle}', '{\"a\": 1}']"
+    assert told(("engine: transformers", command)) == [
+        "engines.hf.command[4]: {modle} is not one of {port}, {host}, {model}, {python}, {folder}, {served_name} "
+        "(did you mean {model}?)"
+    ]
+
+
+def test_every_place_in_a_command_line_is_filled_by_its_engine(tmp_path: Path) -> None:
+    words = ", ".join(f"'{{{place}}}'" for place in PLACES)
+    scenario = loaded(
+        ("engine: transformers", f"engine: command, served_model: m, python: {sys.executable}, command: [{words}]")
+    )
+    variant = next(one for one in scenario.variants if one.engine_name == "hf")
+    checkpoint = Checkpoint(tmp_path, "path:x", None, "fp16")
+    spec = Command().command(variant, LaunchContext(8000, tmp_path, checkpoint))
+    assert not any("{" in word for word in spec.argv)
 
 
 def test_a_verdict_needs_a_gate_to_look_for() -> None:

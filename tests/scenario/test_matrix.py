@@ -91,10 +91,10 @@ def test_a_model_is_named_after_its_file_or_repository() -> None:
 
 def test_models_are_a_factor() -> None:
     text = BASE.replace(
-        'model: {source: "dummy:ernie-4.5-0.3b"}', "models: {a: {source: 'dummy:x'}, b: {source: 'dummy:y'}}"
+        'model: {source: "dummy:ernie-4.5-0.3b"}', "models: {a: {source: 'dummy:tiny-llama'}, b: {source: default}}"
     )
     variants = Scenario.parse(text + "  quantization: [bf16]\n").variants
-    assert [(variant.id, variant.model.source) for variant in variants] == [("a", "dummy:x"), ("b", "dummy:y")]
+    assert [(variant.id, variant.model.source) for variant in variants] == [("a", "dummy:tiny-llama"), ("b", "default")]
 
 
 def test_a_warmup_is_its_steps_in_order() -> None:

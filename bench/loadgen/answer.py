@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import httptools
 
 from bench.loadgen.sse import Event, Events
 
 _EXCERPT = 300
+_DECODER = json.JSONDecoder()
+# Keys under which servers count and time.
+_COUNTS = frozenset({"usage", "metrics", "timings"})
 
 
-@dataclass(slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """One streamed event: what it carried, and the number of the read that completed it."""
 
     kind: str
@@ -140,7 +142,9 @@ def _interpret(result: Answer, event: Event, read: int) -> None:
         _blame(result, f"event {len(result.chunks)} is not valid UTF-8 ({error.reason})", event.data)
         text = event.data.decode("utf-8", "replace")
     try:
-        content = json.loads(text)
+        content, end = _DECODER.raw_decode(text := text.strip())
+        if end != len(text):
+            raise ValueError
     except (ValueError, RecursionError):
         if event.name == "error":
             result.server_error = result.server_error or _said(event.data)
@@ -208,6 +212,8 @@ def _kind(result: Answer, choice: dict[str, Any]) -> str:
 
 
 def _usage(result: Answer, content: dict[str, Any]) -> None:
+    if content.keys().isdisjoint(_COUNTS):
+        return
     usage = content.get("usage")
     if isinstance(usage, dict):
         result.prompt_tokens = _count(usage.get("prompt_tokens"), result.prompt_tokens)

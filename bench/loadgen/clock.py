@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 # Both clocks are slewed alike; only a step moves their difference. Reading it is good to well under this.
 STEP_NS = 50_000
@@ -36,17 +38,29 @@ class Clock:
 
     def steps(self) -> list[tuple[int, int, int]]:
         """Intervals in which the wall clock was stepped: (after, before, by), ns."""
-        pairs = zip(self.at_ns, self.at_ns[1:], self.offsets, self.offsets[1:], strict=False)
-        return [(start, end, new - old) for start, end, old, new in pairs if abs(new - old) > STEP_NS]
+        times, offsets = pairwise(self.at_ns), pairwise(self.offsets)
+        return [
+            (start, end, new - old)
+            for (start, end), (old, new) in zip(times, offsets, strict=True)
+            if abs(new - old) > STEP_NS
+        ]
 
-    def monotonic(self, real_ns: int, near_ns: int) -> int | None:
-        """The monotonic time of a kernel stamp seen near `near_ns`; None where a step makes it unknowable."""
+    def monotonic(self, stamps: Sequence[int | None], near: Sequence[int]) -> list[int | None]:
+        """Wall-clock stamps, each seen near a monotonic time, as monotonic times; None where a step hides which."""
         if not self.steps():
-            return real_ns - self.offsets[0]
-        i = bisect_right(self.at_ns, near_ns) - 1
-        if i < 0 or i + 1 >= len(self.offsets) or abs(self.offsets[i + 1] - self.offsets[i]) > STEP_NS:
+            always = self.offsets[0]
+            return [None if stamp is None else stamp - always for stamp in stamps]
+        return [
+            None if stamp is None or (offset := self._offset(when)) is None else stamp - offset
+            for stamp, when in zip(stamps, near, strict=True)
+        ]
+
+    def _offset(self, when: int) -> int | None:
+        """The offset at a time, if the samples on both sides of it agree."""
+        after = bisect_right(self.at_ns, when)
+        if not 0 < after < len(self.offsets) or abs(self.offsets[after] - self.offsets[after - 1]) > STEP_NS:
             return None
-        return real_ns - self.offsets[i]
+        return self.offsets[after - 1]
 
     def account(self) -> dict[str, int]:
         """What the record keeps: both ends, and how far the wall clock was stepped in between."""

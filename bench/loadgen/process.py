@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from bench.errors import InternalError
 from bench.loadgen import frames
@@ -29,7 +29,7 @@ class LoadGenerator:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
+        self._stderr: IO[bytes] | None = None
         self._accounts: list[dict[str, Any]] = []
 
     def __enter__(self) -> Self:
@@ -80,7 +80,6 @@ class LoadGenerator:
     def close(self) -> None:
         """End the process."""
         self._stop(kill=False)
-        self._stderr.close()
 
     def _drive(self, job: Job, progress: Callable[[int, int], None] | None) -> Driven:
         process = self._started()
@@ -107,6 +106,7 @@ class LoadGenerator:
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self._stop(kill=True)
+            self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process that writes to it)
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "bench.loadgen.worker", str(os.getpid())],
                 stdin=subprocess.PIPE,
@@ -133,9 +133,12 @@ class LoadGenerator:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if self._stderr is not None:
+            self._stderr.close()
 
     def _died(self) -> InternalError:
         assert self._process is not None
+        assert self._stderr is not None
         code = self._process.wait()
         self._stderr.seek(0)
         tail = self._stderr.read().decode(errors="replace").strip().splitlines()[-5:]

@@ -47,7 +47,8 @@ def row(turn: Turn, clock: Clock, columns: Columns, *, keep_text: bool) -> tuple
     """The request's row; its events are appended to `columns`."""
     exchange = turn.exchange or Exchange()
     said = answer(exchange.reads)
-    kernel = _kernel_stamps(exchange, clock)
+    stamped = [None if raw is None else _nanoseconds(raw) for raw in exchange.kernel]
+    kernel = clock.monotonic(stamped, exchange.user)
     trusted = bool(kernel) and None not in kernel
     stamps: list[int] = [stamp for stamp in kernel if stamp is not None] if trusted else exchange.user
     lags = [user - stamp for user, stamp in zip(exchange.user, stamps, strict=True)] if trusted else []
@@ -128,27 +129,20 @@ def logprobs(request: Request, said: Answer) -> dict[str, Any] | None:
     }
 
 
-def _kernel_stamps(exchange: Exchange, clock: Clock) -> list[int | None]:
-    stamps: list[int | None] = []
-    for raw, user in zip(exchange.kernel, exchange.user, strict=True):
-        if raw is None:
-            stamps.append(None)
-        else:
-            seconds, nanoseconds = _TIMESPEC.unpack(raw)
-            stamps.append(clock.monotonic(seconds * 1_000_000_000 + nanoseconds, user))
-    return stamps
+def _nanoseconds(timespec: bytes) -> int:
+    seconds, nanoseconds = _TIMESPEC.unpack(timespec)
+    return int(seconds * 1_000_000_000 + nanoseconds)
 
 
 def _append(columns: Columns, request_id: int, said: Answer, kernel: list[int | None], user: list[int]) -> None:
-    for seq, chunk in enumerate(said.chunks):
-        stamp = kernel[chunk.read]
-        columns.request_id.append(request_id)
-        columns.seq.append(seq)
-        columns.kernel_ns.append(NONE if stamp is None else stamp)
-        columns.user_ns.append(user[chunk.read])
-        columns.read.append(chunk.read)
-        columns.kind.append(_CODE[chunk.kind])
-        columns.tokens.append(NONE if chunk.tokens is None else chunk.tokens)
+    chunks = said.chunks
+    columns.request_id.extend([request_id] * len(chunks))
+    columns.seq.extend(range(len(chunks)))
+    columns.kernel_ns.extend([NONE if (stamp := kernel[chunk.read]) is None else stamp for chunk in chunks])
+    columns.user_ns.extend([user[chunk.read] for chunk in chunks])
+    columns.read.extend([chunk.read for chunk in chunks])
+    columns.kind.extend([_CODE[chunk.kind] for chunk in chunks])
+    columns.tokens.extend([NONE if chunk.tokens is None else chunk.tokens for chunk in chunks])
 
 
 def _verdict(turn: Turn, exchange: Exchange, said: Answer) -> tuple[str | None, str | None]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _FIELDS = (b"data", b"event", b"id", b"retry")
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One event. A comment has no data; `malformed` is the first line that is not the format's."""
 
     data: bytes | None
@@ -25,6 +24,9 @@ class Events:
 
     def feed(self, piece: bytes) -> list[Event]:
         """Events whose blank line came with this piece."""
+        if self._plain(piece):
+            self._began = True
+            return [Event(piece[6:-2])]
         self._held.append(piece)
         if b"\n" not in piece and b"\r" not in piece:
             return []
@@ -34,7 +36,7 @@ class Events:
         if b"\r" in text:
             text = text.removesuffix(wait).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *blocks, rest = text.split(b"\n\n")
-        self._held = [rest + wait]
+        self._held = [rest + wait] if rest or wait else []
         return self._events(blocks)
 
     def end(self) -> list[Event]:
@@ -42,6 +44,16 @@ class Events:
         text = b"".join(self._held).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         self._held = []
         return self._events(text.split(b"\n\n"))
+
+    def _plain(self, piece: bytes) -> bool:
+        """Whether a piece is one whole event in the form that nearly all have."""
+        return (
+            not self._held
+            and piece.startswith(b"data: ")
+            and piece.endswith(b"\n\n")
+            and piece.find(b"\n") == len(piece) - 2
+            and b"\r" not in piece
+        )
 
     def _events(self, blocks: list[bytes]) -> list[Event]:
         if blocks and not self._began:

@@ -32,6 +32,7 @@ class Exchange:
     __slots__ = (
         "_framed",
         "_headed",
+        "_keep_alive",
         "_parser",
         "complete",
         "connect_ns",
@@ -54,7 +55,7 @@ class Exchange:
         self.end_ns: int | None = None
         self.failure: tuple[str, str] | None = None
         self.complete = False
-        self._headed = self._framed = False
+        self._headed = self._framed = self._keep_alive = False
         self._parser: Any = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes, user_ns: int, kernel: bytes | None) -> bool:
@@ -81,9 +82,8 @@ class Exchange:
     def finish(self) -> bool:
         """Stamp the end and drop the parser; true where the connection may carry another exchange."""
         self.end_ns = monotonic_ns()
-        reusable = self.complete and self._framed and bool(self._parser.should_keep_alive())
         self._parser = None
-        return reusable
+        return self.complete and self._framed and self._keep_alive
 
     def on_header(self, name: bytes, _value: bytes) -> None:
         """Called by the parser."""
@@ -92,6 +92,8 @@ class Exchange:
     def on_headers_complete(self) -> None:
         """Called by the parser."""
         self._headed = self._parser.get_status_code() >= 200
+        # Once the message is complete the parser has forgotten this.
+        self._keep_alive = self._parser.should_keep_alive()
 
     def on_message_complete(self) -> None:
         """Called by the parser, also at the end of an interim 1xx answer."""

@@ -1,0 +1,38 @@
+from itertools import pairwise
+
+import pytest
+
+from bench.loadgen.arrivals import Schedule, schedule
+from bench.scenario.model import Arrivals
+
+
+def test_closed_streams_have_no_times() -> None:
+    assert schedule(Arrivals(closed=4), 10, seed=1) == Schedule(streams=4)
+    assert schedule(Arrivals(closed=4, max_in_flight=2), 10, seed=1) == Schedule(streams=2)
+
+
+def test_a_rate_is_evenly_spaced_without_drift() -> None:
+    offsets = schedule(Arrivals(rate=3.0), 3001, seed=1).offsets_ns
+    assert offsets[0] == 0
+    assert offsets[3000] == 1000 * 10**9
+    assert {later - earlier for earlier, later in pairwise(offsets)} <= {333333333, 333333334}
+
+
+def test_poisson_arrivals_have_the_rate_and_the_spread_of_a_poisson_process() -> None:
+    offsets = schedule(Arrivals(poisson=50.0), 20_000, seed=7).offsets_ns
+    gaps = [(later - earlier) / 1e9 for earlier, later in pairwise(offsets)]
+    mean = sum(gaps) / len(gaps)
+    deviation = (sum((gap - mean) ** 2 for gap in gaps) / len(gaps)) ** 0.5
+    # Standard errors of both are about 0.7 %.
+    assert mean == pytest.approx(0.02, rel=0.03)
+    assert deviation / mean == pytest.approx(1.0, rel=0.03)
+
+
+def test_the_seed_alone_decides_and_a_longer_schedule_begins_like_a_shorter_one() -> None:
+    short, long = (schedule(Arrivals(poisson=5.0), count, seed=3).offsets_ns for count in (10, 100))
+    assert long[:10] == short
+    assert schedule(Arrivals(poisson=5.0), 10, seed=4).offsets_ns != short
+
+
+def test_a_cap_on_open_requests_is_passed_on() -> None:
+    assert schedule(Arrivals(poisson=5.0, max_in_flight=3), 2, seed=1).max_in_flight == 3

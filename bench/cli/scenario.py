@@ -11,6 +11,7 @@ import typer
 from bench.errors import Exit, Problem, ScenarioError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from importlib.metadata import EntryPoint
 
     from bench.plan.budget import Budget
@@ -175,11 +176,15 @@ def _lines(scenario: Scenario, planned: Plan, budget: Budget) -> list[str]:
         "variants",
     ]
     width = max(len(variant.id) for variant in planned.variants)
+    shared = dict(set.intersection(*(set(variant.factors.items()) for variant in planned.variants)))
     for variant in planned.variants:
         cost = budget.costs[variant.id]
         origin = f"median of {_count(cost.measured, 'earlier launch', 'es')}" if cost.measured else "a guess"
-        factors = "  ".join(f"{name}={level}" for name, level in variant.factors.items())
-        lines.append(f"  {variant.id:{width}}  {_duration(cost.seconds):>8} a launch ({origin})  {factors}")
+        own = {name: level for name, level in variant.factors.items() if name not in shared}
+        line = f"  {variant.id:{width}}  {_duration(cost.seconds):>6} a launch ({origin})  {_factors(own)}"
+        lines.append(line.rstrip())
+    if shared:
+        lines.append(f"  all of them: {_factors({name: shared[name] for name in variant.factors if name in shared})}")
     lines += ["", "launches, in their order"]
     digits = len(str(blocks))
     for block in range(blocks):
@@ -192,6 +197,10 @@ def _lines(scenario: Scenario, planned: Plan, budget: Budget) -> list[str]:
     if sentence := _power(scenario, budget.blocks):
         lines.append(f"power     {sentence}")
     return lines
+
+
+def _factors(levels: Mapping[str, str]) -> str:
+    return "  ".join(f"{name}={level}" for name, level in levels.items())
 
 
 def _power(scenario: Scenario, blocks: int) -> str | None:

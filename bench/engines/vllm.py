@@ -30,8 +30,6 @@ QUIET = {
     "VLLM_LOGGING_COLOR": "0",
     "NO_COLOR": "1",
     "PYTHONUNBUFFERED": "1",
-    # vLLM takes this for the size of the KV cache on a CPU, above its own flag.
-    "VLLM_CPU_KVCACHE_SPACE": "",
 }
 # Spans are exported in batches; the last ones should arrive before the launch is over.
 TRACING = {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf", "OTEL_BSP_SCHEDULE_DELAY": "200"}

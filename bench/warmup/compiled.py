@@ -17,6 +17,7 @@ from pydantic import Field
 from bench.engines.base import LaunchTrace
 from bench.engines.caches import compile_cache_env, contents
 from bench.engines.logs import compilation
+from bench.engines.vllm_phases import EAGER
 from bench.errors import LaunchError
 from bench.record.schema import Check, CheckStatus
 from bench.warmup.base import HostState, Prepared
@@ -163,29 +164,36 @@ def compile_state_check(
     """
     seen = compilation(trace.log, trace.events)
     had, added = _compiled(before), _compiled(after) - _compiled(before)
-    hit = bool(seen.hits) or (not seen.misses and had > 0 and added == 0)
-    missed = bool(seen.misses) or (not seen.hits and added > 0)
+    empty = before is not None and before.get("files") == 0
+    hit = bool(seen.hits) or (not seen.misses and had > 0 and added == 0) or _eager(trace)
+    missed = bool(seen.misses) or (not seen.hits and added > 0) or empty
     status: CheckStatus
     if asked == "cold":
         status = "violated" if seen.hits or had else "ok"
     else:
         status = "violated" if missed else "ok" if hit else "unknown"
-    folder = f"; {had} compiled files in the cache before, {added} added" if before is not None else ""
+    folder = "" if before is None else f"; {had} compiled files in the cache before, {added} added"
     return Check(
         name=CHECK,
         status=status,
-        evidence=seen.words + folder,
+        evidence=("the cache was empty before start; " if asked == "warm" and empty else "") + seen.words + folder,
         limit={"warm": "everything from the cache", "cold": "nothing from the cache"}[asked],
-        remedy=_remedy(asked, status, had),
+        remedy=_remedy(asked, status, empty),
     )
 
 
-def _remedy(asked: str, status: CheckStatus, had: int) -> str | None:
+def _eager(trace: LaunchTrace) -> bool:
+    """Whether the engine says that it compiles nothing: vLLM in its log, our Transformers server in its facts."""
+    told = any(event.get("name") == "facts" and event.get("compiled") is False for event in trace.events)
+    return told or any(EAGER.search(line.text) for line in trace.log)
+
+
+def _remedy(asked: str, status: CheckStatus, empty: bool) -> str | None:
     if status != "violated":
         return None
     if asked == "cold":
         return "point the engine's caches at the launch's own folder: does the scenario's env move them elsewhere?"
-    if had == 0:
+    if empty:
         return "the first launch of a build fills the cache: this one was its priming, the next can be warm"
     return "the engine does not take what it saved: see its reason above; docs/engines.md knows some"
 

@@ -1,4 +1,4 @@
-"""Phases of eight versions by their log lines, of a real one by its spans, and null with a reason where there is none."""
+"""Phases of eight versions by log lines, of a real one by spans, and null with a reason where there is nothing."""
 
 from __future__ import annotations
 

@@ -1,0 +1,222 @@
+"""What each warm-up costs and saves, and after how many requests it has paid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from bench.analyse.coldstart import NOT_AS_ASKED, SEEN, STATE, verified
+from bench.analyse.run import Launch, Run
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its interval; null ends where there are too few blocks or no end exists."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+
+
+def launches(run: Run) -> pd.DataFrame:
+    """One row per launch that reached its first token: variant, block, state and what was read and paid.
+
+    Columns: launch, variant, block, status, state, why (the evidence where the state is not as asked), cold_ttft_s,
+    startup_s, prepare_s, warmup_s, warmup_requests, first_ttft_ms, first_e2el_ms, ttft_ms, tpot_ms, e2el_ms,
+    memory_mib, cache_mib. Medians over the steady requests.
+    """
+    metrics: dict[str, Any] = {str(row["launch"]): row for row in run.per_launch.to_dict("records")}
+    rows = [_row(launch, metrics[launch.id]) for launch in run.all if launch.record.status in SEEN]
+    table = pd.DataFrame(rows)
+    return table if table.empty else table[table["cold_ttft_s"].notna()].reset_index(drop=True)
+
+
+def summary(run: Run) -> pd.DataFrame:
+    """One row per variant and state: launches and medians. States are never averaged together."""
+    table = launches(run)
+    if table.empty:
+        return table
+    figures = [c for c in table.columns if c not in ("launch", "variant", "block", "status", "state", "why")]
+    grouped = table.groupby(["variant", "state"], sort=False, observed=True)
+    medians = grouped[figures].median()
+    medians.insert(0, "launches", grouped.size())
+    medians["cold_ttft_min_s"], medians["cold_ttft_max_s"] = grouped["cold_ttft_s"].min(), grouped["cold_ttft_s"].max()
+    medians["why"] = grouped["why"].first()
+    return medians.reset_index()
+
+
+def against(run: Run, baseline: str) -> pd.DataFrame:
+    """Each variant beside the baseline, paired by block, launches as asked alone.
+
+    Columns: variant, n (blocks), first_saving_ms (baseline's first TTFT − its own), cold_saving_s, cold_ratio,
+    steady_tpot_ratio, steady_ttft_ratio and break_even (requests after which the slower start has been made up; 0 if it
+    starts no slower, infinite if it never does) each with `_low` and `_high` at 95 %, and verdict in words.
+    """
+    table = launches(run)
+    table = table[(table["state"] != NOT_AS_ASKED) & (table["status"] == "ok")] if not table.empty else table
+    rows = []
+    for variant in run.variants:
+        if variant == baseline or table.empty:
+            continue
+        pairs = _pairs(table, baseline, variant)
+        if pairs.empty:
+            continue
+        figures = {
+            "first_saving_ms": mean(pairs["first_ttft_ms_a"] - pairs["first_ttft_ms_b"]),
+            "cold_saving_s": mean(pairs["cold_ttft_s_a"] - pairs["cold_ttft_s_b"]),
+            "cold_ratio": _ratio(pairs, "cold_ttft_s"),
+            "steady_tpot_ratio": _ratio(pairs, "tpot_ms"),
+            "steady_ttft_ratio": _ratio(pairs, "ttft_ms"),
+            "break_even": break_even(pairs),
+        }
+        row: dict[str, Any] = {"variant": variant, "n": len(pairs)}
+        for name, estimate in figures.items():
+            row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+        rows.append(row | {"verdict": _words(figures["break_even"], figures["cold_saving_s"])})
+    return pd.DataFrame(rows)
+
+
+def break_even(pairs: pd.DataFrame) -> Estimate:
+    """Requests after which b, which starts slower than a, has served as many as a in the same time.
+
+    N = mean(cold_b − cold_a) / mean(e2el_a − e2el_b); the interval is Fieller's for a ratio of paired means, 95 %.
+    """
+    cost = (pairs["cold_ttft_s_b"] - pairs["cold_ttft_s_a"]).to_numpy(float)
+    gain = ((pairs["e2el_ms_a"] - pairs["e2el_ms_b"]) / 1e3).to_numpy(float)
+    known = np.isfinite(cost) & np.isfinite(gain)
+    cost, gain = cost[known], gain[known]
+    if not len(cost):
+        return Estimate(None)
+    if cost.mean() <= 0:
+        return Estimate(0.0, n=len(cost))
+    value = float(cost.mean() / gain.mean()) if gain.mean() > 0 else math.inf
+    low, high = fieller(cost, gain)
+    return Estimate(value, None if low is None else max(low, 0.0), high, len(cost))
+
+
+def fieller(top: np.ndarray[Any, Any], bottom: np.ndarray[Any, Any]) -> tuple[float | None, float | None]:
+    """The 95 % interval of mean(top)/mean(bottom) for paired samples; an infinite end where the bottom may be zero.
+
+    Fieller 1954. Both ends are null below two pairs.
+    """
+    n = len(top)
+    if n < 2:
+        return None, None
+    t = float(stats.t.ppf(0.975, n - 1))
+    covariance = np.cov(top, bottom) / n
+    x, y = float(top.mean()), float(bottom.mean())
+    a = y * y - t * t * covariance[1, 1]
+    b = x * y - t * t * covariance[0, 1]
+    c = x * x - t * t * covariance[0, 0]
+    root = b * b - a * c
+    if a <= 0:
+        # The gain is not told from none: no number of requests is sure to be enough.
+        return (None if root < 0 else c / (b + math.sqrt(root)) if b + math.sqrt(root) > 0 else None), math.inf
+    return (b - math.sqrt(root)) / a, (b + math.sqrt(root)) / a
+
+
+def cost_curve(run: Run, requests: Sequence[int]) -> pd.DataFrame:
+    """Seconds from spawn until the n-th request is answered, per variant: variant, requests, seconds.
+
+    Medians of launches as asked: cold TTFT, the rest of the first answer, then n − 1 steady ones.
+    """
+    table = launches(run)
+    rows = []
+    if not table.empty:
+        good = table[(table["state"] != NOT_AS_ASKED) & (table["status"] == "ok")]
+        for variant, group in good.groupby("variant", sort=False):
+            first = (group["cold_ttft_s"] + (group["first_e2el_ms"] - group["first_ttft_ms"]) / 1e3).median()
+            each = (group["e2el_ms"] / 1e3).median()
+            rows += [{"variant": variant, "requests": n, "seconds": first + (n - 1) * each} for n in requests]
+    return pd.DataFrame(rows, columns=["variant", "requests", "seconds"])
+
+
+def mean(values: pd.Series[Any]) -> Estimate:
+    """Mean with its 95 % t interval over blocks."""
+    known = values.dropna().to_numpy(float)
+    if not len(known):
+        return Estimate(None)
+    if len(known) < 2:
+        return Estimate(float(known[0]), n=1)
+    half = float(stats.t.ppf(0.975, len(known) - 1)) * float(known.std(ddof=1)) / math.sqrt(len(known))
+    return Estimate(float(known.mean()), float(known.mean()) - half, float(known.mean()) + half, len(known))
+
+
+def _row(launch: Launch, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    record = launch.record
+    requests = launch.requests()
+    first = requests.filter(np.asarray(requests["stage"]) == "first").to_pandas()
+    e2el = float(first["e2el_ms"].iloc[0]) if len(first) and pd.notna(first["e2el_ms"].iloc[0]) else None
+    state = verified(launch)
+    doubt = [c.evidence for c in record.checks if c.name.endswith(STATE) and c.status in ("violated", "unknown")]
+    return {
+        "launch": launch.id,
+        "variant": record.variant,
+        "block": record.block,
+        "status": record.status,
+        "state": state,
+        "why": "; ".join(doubt) or None,
+        "cold_ttft_s": metrics.get("cold_ttft"),
+        "startup_s": metrics.get("startup"),
+        "prepare_s": _seconds_before(record.state_before),
+        "warmup_s": metrics.get("warmup"),
+        "warmup_requests": sum(int(stage.get("requests", 0)) for stage in record.warmup),
+        "first_ttft_ms": metrics.get("first_ttft"),
+        "first_e2el_ms": e2el,
+        "ttft_ms": metrics.get("ttft.p50"),
+        "tpot_ms": metrics.get("tpot.p50"),
+        "e2el_ms": metrics.get("e2el.p50"),
+        "memory_mib": metrics.get("memory.peak"),
+        "cache_mib": _cache_mib(record.state_before),
+    }
+
+
+def _seconds_before(state: Mapping[str, Any]) -> float | None:
+    """Seconds that the warm-up's own steps took before spawn; null where none told."""
+    told = [
+        step["seconds"] for step in (state.get("warmup") or {}).values() if isinstance(step, dict) and "seconds" in step
+    ]
+    return float(sum(told)) if told else None
+
+
+def _cache_mib(state: Mapping[str, Any]) -> float | None:
+    """Disk that the kept compile caches took before spawn, MiB."""
+    for step in (state.get("warmup") or {}).values():
+        before = step.get("before") if isinstance(step, dict) else None
+        if before and before.get("bytes") is not None:
+            return float(before["bytes"]) / 2**20
+    return None
+
+
+def _pairs(table: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
+    """The last good launch of each in every block that has both, columns suffixed _a and _b."""
+    last = table.drop_duplicates(["variant", "block"], keep="last")
+    left, right = last[last["variant"] == a], last[last["variant"] == b]
+    return left.merge(right, on="block", suffixes=("_a", "_b"))
+
+
+def _ratio(pairs: pd.DataFrame, column: str) -> Estimate:
+    logs = mean(pd.Series(np.log((pairs[f"{column}_b"] / pairs[f"{column}_a"]).to_numpy(float))))
+    ends = (None if end is None else math.exp(end) for end in (logs.value, logs.low, logs.high))
+    value, low, high = ends
+    return Estimate(value, low, high, logs.n)
+
+
+def _words(even: Estimate, saving: Estimate) -> str:
+    if even.value is None:
+        return "not measured"
+    if even.value == 0:
+        sure = saving.low is not None and saving.low > 0
+        return "starts faster" + ("" if sure else ", not surely")
+    if math.isinf(even.value):
+        return "starts slower and serves no faster: never pays"
+    if even.high is None or math.isinf(even.high):
+        return f"pays after about {even.value:.0f} requests; this run cannot say surely that it does"
+    return f"pays after {even.value:.0f} requests ({even.low:.0f} to {even.high:.0f})"

@@ -24,8 +24,9 @@ class Watched:
 class Context:
     """Roots to read, processes to watch, and the probe's options from the sampler's configuration.
 
-    A probe's factory takes one Context. Beside the contract of probes.base.Probe a probe may have
-    `hint(field, reason) -> str | None`, the command that would turn a null into a value: `bench doctor` prints it.
+    A probe's factory takes one Context. Beside the contract of probes.base.Probe a probe may have `alone = True` (it
+    waits for others: give it a thread of its own), `close()`, and `hint(field, reason) -> str | None`, the command that
+    would turn a null into a value: `bench doctor` prints it.
     """
 
     roots: Roots = field(default_factory=Roots)

@@ -88,6 +88,7 @@ class EngineMetrics:
     """One page of metrics every other second: rendering it costs the engine time too."""
 
     name = "engine"
+    alone = True
     period_s = 2.0
     timeout_s = 1.0
 

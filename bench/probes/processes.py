@@ -93,6 +93,7 @@ class TreeMemory:
     """
 
     name = "tree_memory"
+    alone = True  # it may take long, and what is read ten times a second must not wait for it
     least_period_s = 1.0
     share = 1 / 200
 

@@ -1,11 +1,11 @@
-"""The sampler's own process: one thread per probe, one file, little else.
+"""The sampler's own process: probes, clocks, one file, little else.
 
 Started by probes.sampler as `python -m bench.probes.sampler_process`. The first line of standard input is the
 configuration, later lines are commands (`{"watch": {...}}`, `{"stop": true}`); its end stops the sampler too. Standard
 output carries two JSON lines: what is recorded, once the probes are there, and the account at the end.
 
 Records go to `samples.jsonl`, one line per reading: `{"t": ns, "p": probe, "v": {field: value or [null, reason]}}`.
-A probe that hangs keeps only its own thread waiting; its fields turn null, `stale`, meanwhile.
+A probe that hangs keeps its thread and no other; its fields turn null, `stale`, meanwhile.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import resource
 import select
 import signal
 import sys
@@ -34,7 +33,10 @@ from bench.record.schema import FieldInfo
 FILE = "samples.jsonl"
 BEAT_S = 1.0
 START_S = 3.0
+HANG_S = 0.5
 NICE = 10
+GOLDEN = (5**0.5 - 1) / 2
+SPREAD_BELOW_S = 0.5
 
 _OWN = (
     ("cpu_s", "s", "cumulative: CPU time of the sampler"),
@@ -73,62 +75,73 @@ class Sink:
             self.lost += self._broken
 
 
-class Lane(threading.Thread):
-    """One probe, read by its own clock."""
+class Lane:
+    """One probe and its clock.
+
+    The reading times are spread over each period (golden-ratio steps), the same for all probes of one period: a load
+    that swings in time with the sampling would otherwise be caught at one phase for ever, and nobody could tell.
+    """
 
     def __init__(self, name: str, spec: Mapping[str, Any], context: Context, sink: Sink, least_period_s: float) -> None:
-        super().__init__(name=name, daemon=True)
+        self.name = name
         self.probe: Probe | None = None
+        self.alone = False
         self.busy_since: float | None = None
+        self.due = 0.0
         self.samples = self.missed = self.failed = self.stale = 0
         self.max_gap_s = 0.0
         self.error: str | None = None
         self.built = threading.Event()
-        self.halt = threading.Event()
         self._spec, self._context, self._sink, self._least = spec, context, sink, least_period_s
+        self._last = 0.0
+        self._turn: int | None = None
+        self._period = 0.0
 
     @property
     def period_s(self) -> float:
-        """Time between two readings; a probe may stretch it while running."""
+        """Time between two readings on average; a probe may stretch it while running."""
         asked = self._spec.get("period_s")
         own = self.probe.period_s if self.probe else BEAT_S
         return max(self._least, float(asked) if asked else own)
 
-    def run(self) -> None:
-        """Build the probe and read it until told to stop."""
-        self.busy_since = time.monotonic()
+    def build(self) -> None:
+        """Make the probe; an error is kept for the account."""
         module, _, attribute = self._spec["factory"].partition(":")
         try:
             self.probe = getattr(import_module(module), attribute)(self._context)
+            self.alone = bool(getattr(self.probe, "alone", False))
         except Exception as error:
             self.error = f"{type(error).__name__}: {error}"
-        self.busy_since = None
         self.built.set()
-        if self.probe is not None:
-            self._loop(self.probe)
 
-    def _loop(self, probe: Probe) -> None:
-        due = last = time.monotonic()
-        while not self.halt.wait(max(0.0, due - time.monotonic())):
-            start = self.busy_since = time.monotonic()
-            try:
-                readings = probe.read()
-            except Exception as error:
-                self.error, self.failed = f"{type(error).__name__}: {error}", self.failed + 1
-                readings = nulls(probe.fields, "parse_failed")
-            now, self.busy_since = time.monotonic(), None
-            if not readings:
-                due += self.period_s  # a source that has nothing new yet
-                continue
-            # The middle of a quick reading; a slow one says nothing about the time when it began.
-            self._sink.write(int((now - min(now - start, self.period_s) / 2) * 1e9), probe.name, readings)
-            self.max_gap_s = max(self.max_gap_s, now - last) if self.samples else 0.0
-            self.samples, last = self.samples + 1, now
-            due += self.period_s
-            if now > due:
-                late = int((now - due) / self.period_s) + 1
-                self.missed += late
-                due += late * self.period_s
+    def read(self) -> None:
+        """One reading into the file, and when the next is due."""
+        probe = self.probe
+        if probe is None:
+            return
+        start = self.busy_since = time.monotonic()
+        try:
+            readings = probe.read()
+        except Exception as error:
+            self.error, self.failed = f"{type(error).__name__}: {error}", self.failed + 1
+            readings = nulls(probe.fields, "parse_failed")
+        now, self.busy_since = time.monotonic(), None
+        self.due = self._next(now)
+        if not readings:
+            return  # a source that has nothing new yet
+        # The middle of a quick reading; a slow one says nothing about the time when it began.
+        self._sink.write(int((now - min(now - start, self.period_s) / 2) * 1e9), probe.name, readings)
+        if self.samples:
+            self.max_gap_s = max(self.max_gap_s, now - self._last)
+        self.samples, self._last = self.samples + 1, now
+
+    def _next(self, now: float) -> float:
+        period = self.period_s
+        turn = int(now / period) + 1
+        if self._turn is not None and self._period == period:
+            self.missed += max(0, turn - self._turn - 1)
+        self._turn, self._period = turn, period
+        return (turn + (turn * GOLDEN) % 1.0) * period if period <= SPREAD_BELOW_S else turn * period
 
     def report(self, now: float) -> None:
         """Write nulls for a probe that has been busy for too long."""
@@ -148,6 +161,51 @@ class Lane(threading.Thread):
             "max_gap_s": round(self.max_gap_s, 6),
             "error": self.error if self.built.is_set() else "did not come up in time",
         }
+
+
+class Rounds:
+    """Threads that read lanes as they fall due.
+
+    Quick probes share one thread: waking is most of their cost. When one of them hangs it keeps that thread to itself,
+    and the others go on in a new one.
+    """
+
+    def __init__(self, lanes: list[Lane]) -> None:
+        self.halt = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._shared = [lane for lane in lanes if not lane.alone]
+        for group in (self._shared, *([lane] for lane in lanes if lane.alone)):
+            self._start(group)
+
+    def _start(self, group: list[Lane]) -> None:
+        if group:
+            thread = threading.Thread(target=self._run, args=(group,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _run(self, group: list[Lane]) -> None:
+        while group and not self.halt.wait(max(0.0, min(lane.due for lane in group) - time.monotonic())):
+            now = time.monotonic()
+            for lane in [lane for lane in group if lane.due <= now]:
+                lane.read()
+                if lane.alone and len(group) > 1:
+                    group = [lane]  # it hung, and the others have gone on without this thread
+                    break
+
+    def part(self, now: float) -> None:
+        """Leave a hanging probe alone with its thread."""
+        stuck = next((x for x in self._shared if x.busy_since is not None and now - x.busy_since > HANG_S), None)
+        if stuck is not None:
+            stuck.alone = True
+            self._shared = [lane for lane in self._shared if lane is not stuck]
+            self._start(self._shared)
+
+    def stop(self, timeout_s: float) -> None:
+        """Let every thread finish its reading, if it does so in time."""
+        self.halt.set()
+        end = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
 
 
 class Clocks:
@@ -180,9 +238,10 @@ def sample(config: Mapping[str, Any]) -> None:
         for name, spec in config["probes"].items()
     ]
     for lane in lanes:
-        lane.start()
+        threading.Thread(target=lane.build, name=lane.name, daemon=True).start()
     for lane in lanes:
         lane.built.wait(max(0.0, started + START_S - time.monotonic()))
+    rounds = Rounds([lane for lane in lanes if lane.probe is not None])
     _say({"fields": _fields(lanes), "pid": os.getpid()})
     gc.collect()
     gc.freeze()
@@ -190,6 +249,7 @@ def sample(config: Mapping[str, Any]) -> None:
     running = True
     while running:
         now = time.monotonic()
+        rounds.part(now)
         if now >= beat:
             beat = max(beat + BEAT_S, now)
             for lane in lanes:
@@ -197,19 +257,16 @@ def sample(config: Mapping[str, Any]) -> None:
             sink.write(time.monotonic_ns(), "sampler", _own(lanes, sink, clocks))
             # The pipe's end says that the parent is gone, unless someone else holds it; its id says so always.
             running = os.getppid() == parent
-        if select.select([0], [], [], max(0.0, beat - time.monotonic()))[0]:
+        if select.select([0], [], [], min(HANG_S, max(0.0, beat - time.monotonic())))[0]:
             data = os.read(0, 65536)
             running = running and bool(data)
             *lines, pending = (pending + data).split(b"\n")
             for line in lines:
                 running = _obey(json.loads(line), watched) and running
+    rounds.stop(BEAT_S / 2)
     for lane in lanes:
-        lane.halt.set()
-    end = time.monotonic() + BEAT_S / 2
-    for lane in lanes:
-        lane.join(max(0.0, end - time.monotonic()))
         close = getattr(lane.probe, "close", None)
-        if close is not None and not lane.is_alive():
+        if close is not None and lane.busy_since is None:
             close()
     sink.write(time.monotonic_ns(), "sampler", _own(lanes, sink, clocks))
     _say(
@@ -218,7 +275,7 @@ def sample(config: Mapping[str, Any]) -> None:
             "probes": {lane.name: lane.account() for lane in lanes},
             "cpu_s": time.process_time(),
             "wall_s": time.monotonic() - started,
-            "rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "rss_mib": _rss_mib(),
             "lost_lines": sink.lost,
         }
     )
@@ -234,13 +291,17 @@ def _own(lanes: list[Lane], sink: Sink, clocks: Clocks) -> dict[str, Reading]:
     step, asleep = clocks.drift_ms()
     values = {
         "cpu_s": time.process_time(),
-        "rss_mib": int(peek("/proc/self/statm").split()[1]) * PAGE / 2**20,
+        "rss_mib": _rss_mib(),
         "missed": sum(lane.missed for lane in lanes),
         "lost_lines": sink.lost,
         "clock_step_ms": step,
         "suspended_ms": asleep,
     }
     return {name: Reading(float(value)) for name, value in values.items()}
+
+
+def _rss_mib() -> float:
+    return int(peek("/proc/self/statm").split()[1]) * PAGE / 2**20
 
 
 def _fields(lanes: list[Lane]) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ def run(
     resume: Annotated[bool, typer.Option(help="go on with the newest unfinished run of this scenario")] = False,
     install: Annotated[bool, typer.Option(help="install missing engine environments first")] = False,
     emulate: Annotated[str | None, typer.Option(help="pretend to be this board; every page says so")] = None,
+    apply: Annotated[bool, typer.Option(help="set the declared power mode and clocks; put back afterwards")] = False,
     report: Annotated[bool, typer.Option(help="write the HTML page when done")] = True,
     json: Annotated[bool, typer.Option("--json", help="print the run's folder and summary as JSON")] = False,
 ) -> None:
@@ -50,6 +51,7 @@ def run(
             stop_rule=_stop_rule(loaded),
             resume=going_on,
             emulate=emulate,
+            apply=apply,
         )
     _conclude(folder, report=report, as_json=json)
 

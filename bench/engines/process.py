@@ -191,6 +191,11 @@ class Server:
         """Every living process of the engine, also those that went to the background."""
         return supervisor.descendants(self._supervisor.pid) if self._supervisor else []
 
+    def kill(self) -> None:
+        """End the engine at once, from any thread: nothing is waited for, and `stop` is still to be called."""
+        for pid in self.tree():
+            supervisor.send(pid, signal.SIGKILL)
+
     def stop(self) -> dict[str, Any]:
         """End the engine with all its children; how it went. Does nothing to an attached server, or a second time.
 

@@ -8,6 +8,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,12 +17,15 @@ from typing import Any, Literal
 from bench import plugins
 from bench.engines.base import Checkpoint
 from bench.engines.environment import needed, provisioned
-from bench.errors import RecordError
+from bench.errors import RecordError, UsageError
 from bench.home import home
 from bench.loadgen.selfcheck import selfcheck
 from bench.models import sources
 from bench.plan.launches import Plan, PlannedLaunch
+from bench.probes.cooldown import idle_reference
+from bench.probes.fingerprint import fingerprint
 from bench.probes.machine import Machine, machine
+from bench.probes.power_mode import applied, verify
 from bench.record.schema import Check, LaunchRecord, Manifest
 from bench.record.store import RunFolder
 from bench.run.launch import Stand, launch
@@ -45,11 +49,21 @@ def execute(
     stop_rule: StopRule | None = None,
     resume: Path | None = None,
     emulate: str | None = None,
+    apply: bool = False,
 ) -> Path:
-    """Run a scenario, or go on with one; the run's folder. BenchError if nothing could be started."""
+    """Run a scenario, or go on with one; the run's folder. BenchError if nothing could be started.
+
+    `apply` sets the power mode and clocks that the scenario declares, and puts them back at the end.
+    """
     progress = progress or Silent()
-    with machine(emulate) as host:
-        plan = plan or scenario.plan()
+    plan = plan or scenario.plan()
+    with ExitStack() as around:
+        host = around.enter_context(machine(emulate))
+        if apply:
+            for change in around.enter_context(applied(scenario.model.host, host.roots)):
+                progress.note(change)
+            host = dataclasses.replace(host, fingerprint=fingerprint(host.roots))
+        _require(scenario, host)
         checkpoints = _checkpoints(plan, progress)
         if resume:
             folder = RunFolder.open(resume)
@@ -62,7 +76,16 @@ def execute(
                 folder.manifest.fingerprint["client"] = dataclasses.asdict(selfcheck(quick=True))
             folder.manifest.state = "running"
             folder.save(folder.manifest)
-            stand = Stand(scenario, host, home() / "caches" / scenario.model.scenario, progress)
+            cool = scenario.model.design.cool_down is not None
+            if cool:
+                progress.preparing("taking the idle temperature")
+            stand = Stand(
+                scenario,
+                host,
+                home() / "caches" / scenario.model.scenario,
+                progress,
+                idle_reference(host.roots) if cool else {},
+            )
             try:
                 _launches(stand, plan, checkpoints, folder, judge, stop_rule)
             except BaseException:
@@ -138,6 +161,7 @@ def _one(
         raise
     record = seen.record
     record.launch_id, record.attempt = launch_id, attempt
+    record.facts["checkpoint_digest"] = checkpoints[planned.variant].digest
     path = folder.finish(
         launch_id,
         record,
@@ -155,6 +179,18 @@ def _one(
             record.reason = "; ".join(f"{check.name}: {check.evidence}" for check in violated)
         folder.amend(record)
     return record
+
+
+def _require(scenario: Scenario, host: Machine) -> None:
+    """UsageError unless the machine is what the scenario declares; what cannot be known is refused as well."""
+    checks = verify(scenario.model.host, host.fingerprint)
+    failed = [check for check in checks if check.status != "ok"]
+    if failed:
+        raise UsageError(
+            "this is not the machine that the scenario asks for:\n"
+            + "\n".join(f"  {check.name}: asked for {check.limit}, found {check.evidence}" for check in failed),
+            hint="; ".join(check.remedy for check in failed if check.remedy),
+        )
 
 
 def _checkpoints(plan: Plan, progress: Progress) -> dict[str, Checkpoint]:
@@ -197,6 +233,8 @@ def _described(variant: Variant) -> dict[str, Any]:
         "warmup": [dataclasses.asdict(step) for step in variant.warmup],
         "page_cache": variant.page_cache,
     }
+    if variant.slowdown is not None:
+        full["slowdown"] = dataclasses.asdict(variant.slowdown)
     digest = hashlib.sha256(json.dumps(full, sort_keys=True).encode()).hexdigest()
     return {"id": variant.id, "factors": variant.factors, "digest": digest, **full}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +14,14 @@ from typing import Any
 from bench import plugins
 from bench.engines import process, startup
 from bench.engines.base import Checkpoint, Endpoint, Engine, LaunchContext, LaunchTrace
+from bench.engines.slowed import slowed
 from bench.engines.spans import SpanSink
 from bench.errors import LaunchError
 from bench.loadgen.process import LoadGenerator
 from bench.plan.launches import PlannedLaunch
+from bench.probes.cooldown import cool_down
 from bench.probes.machine import Machine
+from bench.probes.memory import guarded_memory, idle, returned, will_it_fit
 from bench.probes.sampler import Sampler
 from bench.record.schema import LaunchRecord, Phase
 from bench.run.asking import Asking
@@ -37,6 +41,8 @@ class Stand:
     machine: Machine
     caches: Path
     progress: Progress
+    # Idle temperature of each zone, °C, taken before the first launch; empty where nothing waits for it.
+    idle_c: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -84,11 +90,15 @@ def _launch(
     caches.mkdir(parents=True, exist_ok=True)
 
     progress.phase("preparing")
+    _settle(stand, record)
     prepared = strategy.prepare(HostState(variant, checkpoint, caches, folder))
-    record.state_before = {
+    record.state_before |= {
         "page_cache": establish_page_cache(checkpoint, variant.page_cache),
         "warmup": dict(prepared.state),
     }
+    before = idle(stand.machine.roots)
+    record.memory["before"] = before.to_json()
+    record.checks.append(will_it_fit(checkpoint.size_bytes, before))
 
     with ExitStack() as crew:
         # Whatever takes part in the measurement is up before the engine is spawned: it costs the launch nothing.
@@ -109,8 +119,11 @@ def _launch(
         )
         crew.callback(_sampled, sampler, record)
         spec = engine.command(variant, context)
+        if variant.slowdown is not None:
+            spec = slowed(spec, variant.slowdown, process.free_port())
         progress.phase("starting")
         server = process.start(spec, folder)
+        watchdog = crew.enter_context(guarded_memory(stand.machine.roots, lambda reason: server.kill()))
         try:
             sampler.set_pid(server.pid)
             sampler.set_metrics_url(metrics_url(server.endpoint))
@@ -120,6 +133,8 @@ def _launch(
             asking.measure()
             asking.question()
         except LaunchError as error:
+            if watchdog is not None and watchdog.tripped:
+                raise LaunchError("out_of_memory", watchdog.tripped, tail=server.tail()) from None
             raise _better(error, server) from None
         finally:
             progress.phase("stopping")
@@ -127,6 +142,7 @@ def _launch(
             record.stamps |= server.stamps
             record.client |= load.account()
             record.clock = load.clock()
+            record.memory["after"] = {} if spec.attached else returned(before, stand.machine.roots)
             trace = LaunchTrace(
                 stamps=record.stamps,
                 log=server.log(),
@@ -136,6 +152,17 @@ def _launch(
                 warmup=record.warmup,
             )
             _interpret(engine, strategy, prepared, trace, seen)
+
+
+def _settle(stand: Stand, record: LaunchRecord) -> None:
+    """Wait until the machine is as cool as the scenario asks; what it waited for is a check."""
+    wanted = stand.scenario.model.design.cool_down
+    if wanted is None:
+        return
+    stand.progress.phase("cooling down")
+    ended = cool_down(stand.machine.roots, stand.idle_c, above_idle_c=wanted.above_idle_c, timeout_s=wanted.timeout_s)
+    record.state_before["cool_down"] = ended.to_json()
+    record.checks.append(ended.check())
 
 
 def metrics_url(endpoint: Endpoint) -> str | None:

@@ -132,7 +132,7 @@ class Driver:
                 turn.body, said = _continued(turn.body, said)
                 turn.intended_ns = monotonic_ns()
             elif len(turns) > 1:
-                said = json.loads(turn.body)["messages"]
+                said = json.loads(turn.body).get("messages", [])
             await self._ask(line, turn)
             self._count()
 
@@ -199,5 +199,7 @@ class Driver:
 def _continued(body: bytes, said: list[dict[str, Any]]) -> tuple[bytes, list[dict[str, Any]]]:
     """This turn's body with the whole conversation so far in front of its own question, and that conversation."""
     content = json.loads(body)
+    if not content.get("messages"):
+        return body, said
     content["messages"] = [*said, content["messages"][-1]]
     return json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"), content["messages"]

@@ -10,7 +10,7 @@ import socket
 import ssl
 from dataclasses import dataclass, field
 from time import monotonic_ns
-from typing import Any
+from typing import Any, cast
 
 import httptools
 
@@ -244,9 +244,10 @@ class StreamConnection(Connection, asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop once the handshake is done."""
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(0)
-        self._transport = transport
+        # uvloop's transports have this interface and not this base class.
+        self._transport = cast(asyncio.Transport, transport)
+        # Writing pauses while there is anything left to write, and resumes when there is nothing.
+        self._transport.set_write_buffer_limits(high=1, low=0)
         self._connect_ns = monotonic_ns() - self._began
 
     def data_received(self, data: bytes) -> None:

@@ -72,18 +72,21 @@ def _serve(head: dict[str, Any], payload: bytes) -> frames.Frame:
 
 def _conversations(requests: list[dict[str, Any]], payload: bytes) -> list[list[rows.Turn]]:
     """Turns in conversations, in order of their first turn; each with its slice of the payload as body."""
-    conversations: dict[int, list[rows.Turn]] = {}
-    root: dict[int, int] = {}
+    conversations: list[list[rows.Turn]] = []
+    holding: dict[int, list[rows.Turn]] = {}
     at = 0
     for fields in requests:
         size = fields.pop("size")
         request = Request(body={}, **fields)
         turn = rows.Turn(request, stream=0, intended_ns=0, body=payload[at : at + size])
         at += size
-        first = root.get(request.after, request.request_id) if request.after is not None else request.request_id
-        root[request.request_id] = first
-        conversations.setdefault(first, []).append(turn)
-    return list(conversations.values())
+        conversation = holding.get(request.after) if request.after is not None else None
+        if conversation is None:
+            conversation = []
+            conversations.append(conversation)
+        conversation.append(turn)
+        holding[request.request_id] = conversation
+    return conversations
 
 
 class _Watch:

@@ -14,7 +14,7 @@ from bench.engines.environment import explain, pip
 from bench.errors import ModelError
 from bench.home import Progress, room, size
 from bench.models.cache import Cache, Entry, digest, sha256
-from bench.models.make import link
+from bench.models.contents import is_weights, link, vocab_size
 from bench.models.reference import Reference
 
 # What a server needs; training leftovers, other frameworks' weights and pictures stay where they are.
@@ -23,14 +23,12 @@ _WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken
 
 def path(reference: Reference, cache: Cache, progress: Progress | None) -> Checkpoint:
     """A checkpoint used where it lies. Its digest covers every byte and is remembered by size and time."""
-    from bench.models import sources
-
     place = reference.local
     if not place.exists():
         raise ModelError(f"{place} does not exist")
     files = [place] if place.is_file() else sorted(file for file in place.iterdir() if file.is_file())
     gguf = [file for file in files if file.suffix == ".gguf"]
-    weights = [file for file in files if sources.is_weights(file.name)]
+    weights = [file for file in files if is_weights(file.name)]
     if not weights or not (gguf or (place / "config.json").is_file()):
         lacks = "config.json" if weights else "weights (*.safetensors or *.gguf)"
         raise ModelError(f"{place} is no checkpoint: it has no {lacks}")
@@ -44,7 +42,7 @@ def path(reference: Reference, cache: Cache, progress: Progress | None) -> Check
         quantization="gguf-q4" if gguf else "bf16",
         format="gguf" if gguf else "safetensors",
         size_bytes=sum(file.stat().st_size for file in weights),
-        vocab_size=sources.vocab_size(place) if place.is_dir() else None,
+        vocab_size=vocab_size(place) if place.is_dir() else None,
     )
 
 

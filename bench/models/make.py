@@ -15,12 +15,11 @@ from bench.errors import ModelError
 from bench.home import Progress
 from bench.models import dummy as dummies
 from bench.models.cache import Cache, Entry
+from bench.models.contents import SIDE, gguf_file, link
 
 _WORKER = Path(__file__).parents[1] / "engines" / "workers" / "make_checkpoint.py"
 # Raised when the worker would unpack the same file differently.
 _RECIPE = 1
-# Files beside the weights that tell what they mean.
-_SIDE = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 def dummy(name: str, cache: Cache, progress: Progress | None) -> Entry:
@@ -39,7 +38,7 @@ def dummy(name: str, cache: Cache, progress: Progress | None) -> Entry:
 
 def dense(base: Checkpoint, cache: Cache, progress: Progress | None) -> Entry:
     """A GGUF file unpacked once to bf16 safetensors."""
-    file = gguf_file(base)
+    file = _packed_file(base)
     key: dict[str, Any] = {"kind": "dense", "from": base.digest, "dtype": "bf16", "recipe": _RECIPE}
     if (found := cache.entry(key)) is not None:
         return found
@@ -57,11 +56,11 @@ def dense(base: Checkpoint, cache: Cache, progress: Progress | None) -> Entry:
 
 def packed(base: Checkpoint, dense_copy: Entry, cache: Cache, progress: Progress | None) -> Entry:
     """A GGUF file with its dense copy's tokenizer and configuration; it shares disk blocks where it can."""
-    file = gguf_file(base)
+    file = _packed_file(base)
 
     def write(folder: Path, partial: Path) -> None:
         link(file, folder / file.name)
-        for name in _SIDE:
+        for name in SIDE:
             if (dense_copy.folder / name).is_file():
                 shutil.copyfile(dense_copy.folder / name, folder / name)
 
@@ -70,21 +69,9 @@ def packed(base: Checkpoint, dense_copy: Entry, cache: Cache, progress: Progress
     return cache.entry(key) or cache.put(key, write, about=about, progress=progress)
 
 
-def gguf_file(base: Checkpoint) -> Path:
-    """The one GGUF file of a checkpoint."""
+def _packed_file(base: Checkpoint) -> Path:
     assert base.path is not None
-    found = [base.path] if base.path.is_file() else sorted(base.path.glob("*.gguf"))
-    if len(found) != 1:
-        raise ModelError(f"{base.path} holds {len(found)} GGUF files instead of one", hint="name the file itself")
-    return found[0]
-
-
-def link(file: Path, to: Path) -> None:
-    """The same bytes under another name: a hard link where the file system allows it, else a copy."""
-    try:
-        os.link(file.resolve(), to)
-    except OSError:
-        shutil.copyfile(file, to)
+    return gguf_file(base.path)
 
 
 def _work(kind: str, source: Path, folder: Path) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from bench.engines.base import Checkpoint
@@ -13,6 +10,7 @@ from bench.errors import ModelError
 from bench.home import Progress
 from bench.models import dummy, fetch, make
 from bench.models.cache import Cache, Entry
+from bench.models.contents import is_weights, vocab_size
 from bench.models.reference import Reference, parse
 from bench.scenario.model import Model
 from bench.scenario.sources import REMOTE
@@ -80,24 +78,6 @@ def checkpoint(entry: Entry, source: str) -> Checkpoint:
         random_weights=bool(entry.about.get("random_weights")),
         vocab_size=vocab_size(entry.folder),
     )
-
-
-def is_weights(name: str) -> bool:
-    """Whether a file of that name holds weights."""
-    return name.endswith((".safetensors", ".gguf", ".bin", ".pt"))
-
-
-def vocab_size(folder: Path) -> int | None:
-    """The vocabulary size that a checkpoint's configuration names, if it does."""
-    config = folder / "config.json"
-    if not config.is_file():
-        return None
-    try:
-        described: Mapping[str, Any] = json.loads(config.read_text())
-    except ValueError as error:
-        raise ModelError(f"{config} is not JSON: {error}") from error
-    size = described.get("vocab_size", described.get("text_config", {}).get("vocab_size"))
-    return int(size) if size is not None else None
 
 
 def _base(model: Model, cache: Cache, progress: Progress | None, offline: bool) -> Checkpoint:

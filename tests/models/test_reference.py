@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 
 from bench.errors import ModelError
-from bench.models.reference import PINS, SMOLLM2, parse
+from bench.models.dummy import SHAPES
+from bench.models.reference import ALIASES, PINS, SMOLLM2, parse
+from bench.scenario import sources
 
 
 def test_sources_are_taken_apart() -> None:
@@ -55,3 +57,8 @@ def test_a_revision_belongs_to_hub_sources() -> None:
 def test_a_wrong_source_is_answered_with_how_it_is_written(source: str, says: str) -> None:
     with pytest.raises(ModelError, match=says):
         parse(source)
+
+
+def test_scenarios_are_checked_against_the_names_that_exist() -> None:
+    assert set(sources.ALIASES) == set(ALIASES)
+    assert set(sources.DUMMIES) == set(SHAPES)

@@ -44,6 +44,10 @@ class Lines:
             self._came.wait(timeout_s)
         return self._latest.text if self._latest else None
 
+    def wait(self, seconds: float) -> None:
+        """Let some time pass, unless it is closed meanwhile."""
+        self._closed.wait(seconds)
+
     def close(self) -> None:
         """End the child."""
         self._closed.set()

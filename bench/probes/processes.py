@@ -126,6 +126,14 @@ class TreeMemory:
         self.period_s = max(self.least_period_s, (time.thread_time() - start) / self.share)
         return readings | self._cgroup(next(iter(engine)))
 
+    def hint(self, field: str, reason: str) -> str | None:
+        """The command that would make a null a value."""
+        if field.startswith("cgroup") and reason == "unsupported":
+            return "systemd-run --user --scope -p MemoryAccounting=yes bench run …"
+        if reason == "no_permission":
+            return "run as the user that runs the engine"
+        return None
+
     def _rollups(self, members: Iterable[int]) -> dict[str, Reading]:
         pss = private = swap = 0
         seen = False

@@ -128,7 +128,7 @@ class Tegrastats:
     def hint(self, field: str, reason: str) -> str | None:
         """The command that would make a null a value."""
         if reason == "not_found":
-            return "in a container: -v /usr/bin/tegrastats:/usr/bin/tegrastats:ro"
+            return "it comes with every Jetson; in a container: -v /usr/bin/tegrastats:/usr/bin/tegrastats:ro"
         return None
 
     def _parse(self, line: str) -> dict[str, float]:

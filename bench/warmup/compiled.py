@@ -207,12 +207,10 @@ def _classified(path: Path) -> Iterator[None]:
     """A cache that cannot be put in place is a failed launch with a reason."""
     try:
         yield
+    except (shutil.ReadError, ValueError, EOFError) as error:
+        raise LaunchError("missing_file", f"{path} is no archive of a compile cache: {error}") from error
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        absent = isinstance(error, FileNotFoundError)
-        kind = "disk_full" if full else "missing_file" if absent else "internal"
-        raise LaunchError(
-            kind, f"the compile cache {path} cannot be put in place: {error.strerror or error}"
-        ) from error
-    except (ValueError, EOFError, shutil.ReadError) as error:
-        raise LaunchError("missing_file", f"{path} is no archive of a compile cache: {error}") from error
+        kind = "disk_full" if full else "missing_file" if isinstance(error, FileNotFoundError) else "internal"
+        why = error.strerror or error
+        raise LaunchError(kind, f"the compile cache {path} cannot be put in place: {why}") from error

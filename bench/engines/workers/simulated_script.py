@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+TRANSFERS = ("chunked", "length", "close")
 FAULTS = (
     "http_429",
     "http_500",
@@ -51,7 +52,8 @@ class Script:
     jitter_ms: float = 0.0
     tokens_per_chunk: int = 1
     role_first: bool = False
-    role_ms: float | None = None
+    # how long before the first token the role comes
+    role_lead_ms: float = 0.0
     reasoning_tokens: int = 0
     reasoning_field: str = "reasoning_content"
     sse_comments: int = 0
@@ -84,27 +86,50 @@ class BadScript(ValueError):
 
 def script(given: dict[str, Any], base: Script | None = None) -> Script:
     """A script from plain data; BadScript names the first thing wrong with it."""
-    base = base or Script()
-    known = {f.name for f in fields(Script)}
-    if unknown := sorted(set(given) - known):
-        raise BadScript(f"unknown: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
-    given = dict(given)
-    if isinstance(noise := given.get("noise"), dict):
-        if unknown := sorted(set(noise) - {f.name for f in fields(Noise)}):
-            raise BadScript(f"unknown in noise: {', '.join(unknown)}; there are {', '.join(asdict(Noise()))}")
-        given["noise"] = replace(base.noise, **noise)
-    made = replace(base, **given)
-    for name, value in asdict(made).items():
-        default = getattr(base, name)
-        number = isinstance(default, int | float) and not isinstance(default, bool)
-        if number and not (isinstance(value, int | float) and not isinstance(value, bool) and value >= 0):
-            raise BadScript(f"{name} must be a number, not negative: {value!r}")
-        if isinstance(default, bool) and not isinstance(value, bool):
-            raise BadScript(f"{name} must be true or false: {value!r}")
+    made: Script = _filled(base or Script(), given, "")
     if made.fault is not None and made.fault not in FAULTS:
         raise BadScript(f"fault must be one of {', '.join(FAULTS)}: {made.fault!r}")
-    if made.transfer not in ("chunked", "length", "close"):
-        raise BadScript(f"transfer must be chunked, length or close: {made.transfer!r}")
+    if made.transfer not in TRANSFERS:
+        raise BadScript(f"transfer must be one of {', '.join(TRANSFERS)}: {made.transfer!r}")
     if made.tokens_per_chunk < 1:
         raise BadScript("tokens_per_chunk must be at least 1")
     return made
+
+
+def _filled(base: Any, given: dict[str, Any], where: str) -> Any:
+    """The dataclass with the given fields replaced, each checked against the kind of its default."""
+    known = {one.name for one in fields(base)}
+    if unknown := sorted(set(given) - known):
+        raise BadScript(f"{where}unknown: {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    # The defaults say what kind a field is; the base may hold a whole number where any will do.
+    defaults, values = type(base)(), dict(given)
+    for name, value in given.items():
+        default = getattr(defaults, name)
+        if isinstance(default, Noise) and isinstance(value, dict):
+            values[name] = _filled(getattr(base, name), value, f"{name}.")
+        else:
+            _check(where + name, default, value)
+    return replace(base, **values)
+
+
+def _check(name: str, default: Any, value: Any) -> None:
+    if isinstance(default, Noise):
+        raise BadScript(f"{name} must be a mapping: {value!r}")
+    if isinstance(default, dict):
+        if not isinstance(value, dict) or not all(_number(one) for one in value.values()):
+            raise BadScript(f"{name} must map names to numbers: {value!r}")
+    elif isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise BadScript(f"{name} must be true or false: {value!r}")
+    elif isinstance(default, int):
+        if not _number(value) or not isinstance(value, int):
+            raise BadScript(f"{name} must be a whole number, not negative: {value!r}")
+    elif isinstance(default, float):
+        if not _number(value):
+            raise BadScript(f"{name} must be a number, not negative: {value!r}")
+    elif value is not None and not isinstance(value, str):
+        raise BadScript(f"{name} must be text: {value!r}")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0

@@ -127,7 +127,7 @@ class Stream:
         if self.chat and plan.role_first:
             role = {"role": "assistant", "content": ""}
             content = {"choices": [{"index": 0, "delta": role, "finish_reason": None}]}
-            yield event(at if plan.role_ms is None else plan.role_ms, "role", content)
+            yield event(max(0.0, at - plan.role_lead_ms), "role", content)
         sent = number = 0
         last = at
         while sent < self.tokens:

@@ -68,12 +68,13 @@ def plan(
 
     Example: bench plan scenarios/quick.yaml
     """
+    from bench.plan.blocks import draw
     from bench.plan.budget import expect
     from bench.plan.earlier import measured
     from bench.scenario.load import Scenario
 
     scenario = Scenario.load(file)
-    planned = scenario.plan(blocks=blocks, seed=seed)
+    planned = draw(scenario, blocks=blocks, seed=seed)
     known = measured(results, scenario.name, scenario.digest)
     budget = expect(planned, scenario.model, known)
     if as_json:

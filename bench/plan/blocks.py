@@ -14,10 +14,17 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from bench.plan.launches import Plan, PlannedLaunch
+from bench.scenario.load import Scenario
 from bench.scenario.variant import Variant
 
 
-def plan(variants: Sequence[Variant], blocks: int, seed: int) -> Plan:
+def draw(scenario: Scenario, *, blocks: int | None = None, seed: int | None = None) -> Plan:
+    """The plan of a scenario; blocks and seed are its own unless given."""
+    design = scenario.model.design
+    return in_blocks(scenario.variants, blocks or design.blocks, design.seed if seed is None else seed)
+
+
+def in_blocks(variants: Sequence[Variant], blocks: int, seed: int) -> Plan:
     """The launches of so many blocks, in order."""
     orders = islice(block_orders(len(variants), seed), blocks)
     launches = tuple(

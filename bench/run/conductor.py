@@ -21,6 +21,7 @@ from bench.errors import RecordError, UsageError
 from bench.home import home
 from bench.loadgen.selfcheck import selfcheck
 from bench.models import sources
+from bench.plan.blocks import draw
 from bench.plan.launches import Plan, PlannedLaunch
 from bench.probes.cooldown import idle_reference
 from bench.probes.fingerprint import fingerprint
@@ -50,13 +51,15 @@ def execute(
     resume: Path | None = None,
     emulate: str | None = None,
     apply: bool = False,
+    check_client: bool = True,
 ) -> Path:
     """Run a scenario, or go on with one; the run's folder. BenchError if nothing could be started.
 
     `apply` sets the power mode and clocks that the scenario declares, and puts them back at the end.
+    `check_client` measures the load generator's own error once, before the first launch.
     """
     progress = progress or Silent()
-    plan = plan or scenario.plan()
+    plan = plan or draw(scenario)
     with ExitStack() as around:
         host = around.enter_context(machine(emulate))
         if apply:
@@ -71,7 +74,7 @@ def execute(
         else:
             folder = RunFolder.create(results, _manifest(scenario, plan, host))
         with folder:
-            if "client" not in folder.manifest.fingerprint:
+            if check_client and "client" not in folder.manifest.fingerprint:
                 progress.preparing("checking the client against a scripted server")
                 folder.manifest.fingerprint["client"] = dataclasses.asdict(selfcheck(quick=True))
             folder.manifest.state = "running"

@@ -10,9 +10,8 @@ import json
 import stat
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.errors import Problem, ScenarioError
 from bench.scenario import document, matrix
@@ -21,9 +20,6 @@ from bench.scenario.model import ScenarioModel
 from bench.scenario.names import FOUNDING, check_names
 from bench.scenario.validate import validate
 from bench.scenario.variant import Variant
-
-if TYPE_CHECKING:
-    from bench.plan.launches import Plan
 
 
 @dataclass(frozen=True)
@@ -76,14 +72,6 @@ class Scenario:
     def variants(self) -> tuple[Variant, ...]:
         """Every variant, in the order of the matrix."""
         return matrix.variants(self.model)
-
-    def plan(self, *, blocks: int | None = None, seed: int | None = None) -> Plan:
-        """Every launch in its order; blocks and seed are the scenario's own unless given."""
-        # The plan stands above the scenario and is looked up by name, as the public names of `bench` are.
-        planned: Plan = import_module("bench.plan.blocks").plan(
-            self.variants, blocks or self.model.design.blocks, self.model.design.seed if seed is None else seed
-        )
-        return planned
 
 
 def _text(path: Path) -> str:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.plan.blocks import block_orders, block_seed, plan, williams
+from bench.plan.blocks import block_orders, block_seed, draw, in_blocks, williams
 from tests.scenario.texts import loaded
 
 sizes = st.integers(min_value=1, max_value=9)
@@ -74,7 +74,7 @@ def test_the_squares_are_latin(size: int) -> None:
 
 def test_a_plan_numbers_its_launches_and_seeds_its_blocks() -> None:
     variants = loaded().variants
-    planned = plan(variants, 3, 7)
+    planned = in_blocks(variants, 3, 7)
     assert [(one.block, one.position) for one in planned.launches] == [
         (block, position) for block in range(3) for position in range(len(variants))
     ]
@@ -82,3 +82,11 @@ def test_a_plan_numbers_its_launches_and_seeds_its_blocks() -> None:
     assert len({one.seed for one in planned.launches}) == 3
     assert [one.id for one in planned.launches] == sorted(one.id for one in planned.launches)
     assert planned.variant(planned.launches[0].variant) in variants
+
+
+def test_a_scenario_s_plan_follows_its_design() -> None:
+    scenario = loaded()
+    plan = draw(scenario)
+    assert len(plan.launches) == 4 * len(scenario.variants)
+    assert len(draw(scenario, blocks=2).launches) == 2 * len(scenario.variants)
+    assert (plan.seed, draw(scenario, seed=9).seed) == (1, 9)

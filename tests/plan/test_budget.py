@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bench.plan.blocks import draw
 from bench.plan.budget import Measured, affordable, another_fits, expect
 from bench.plan.earlier import measured
 from bench.scenario.load import Scenario
@@ -14,7 +15,7 @@ from tests.scenario.texts import loaded
 
 def cost_s(*changes: tuple[str, str]) -> float:
     scenario = loaded(*changes)
-    return expect(scenario.plan(), scenario.model).seconds
+    return expect(draw(scenario), scenario.model).seconds
 
 
 def test_more_work_is_expected_to_take_longer() -> None:
@@ -28,19 +29,19 @@ def test_more_work_is_expected_to_take_longer() -> None:
 
 def test_an_open_process_takes_as_long_as_its_rate_says() -> None:
     slow, fast = (cost_s(("requests: 10", f"requests: 100\n  arrivals: {{rate: {rate}}}")) for rate in (1, 10))
-    launches = len(loaded().plan().launches)
+    launches = len(draw(loaded()).launches)
     assert slow - fast == pytest.approx(launches * 90)
 
 
 def test_more_chunks_take_more_disk() -> None:
     one, two = loaded(), loaded(("output_tokens: 32", "output_tokens: 1900"))
-    assert expect(two.plan(), two.model).size_bytes > 2 * expect(one.plan(), one.model).size_bytes
+    assert expect(draw(two), two.model).size_bytes > 2 * expect(draw(one), one.model).size_bytes
 
 
 def test_what_was_measured_replaces_the_guess() -> None:
     scenario = loaded()
     first, *others = (variant.id for variant in scenario.variants)
-    budget = expect(scenario.plan(), scenario.model, {first: Measured(3.0, 1000, 5)})
+    budget = expect(draw(scenario), scenario.model, {first: Measured(3.0, 1000, 5)})
     assert budget.costs[first].seconds == 3.0
     assert budget.costs[first].measured == 5
     assert budget.guessed == tuple(others)
@@ -49,7 +50,7 @@ def test_what_was_measured_replaces_the_guess() -> None:
 def test_a_budget_in_minutes_is_honoured() -> None:
     scenario = loaded(("blocks: 4", "blocks: 100, budget_minutes: 10"))
     known = {variant.id: Measured(20.0, 1000, 5) for variant in scenario.variants}
-    budget = expect(scenario.plan(), scenario.model, known)
+    budget = expect(draw(scenario), scenario.model, known)
     assert budget.blocks == 5
     assert budget.seconds == 5 * 6 * 20.0 <= 600
 

@@ -77,14 +77,6 @@ def test_relative_paths_start_beside_the_scenario(tmp_path: Path) -> None:
     assert Scenario.load(file).base == tmp_path
 
 
-def test_the_plan_has_every_variant_once_a_block() -> None:
-    scenario = loaded()
-    plan = scenario.plan()
-    assert len(plan.launches) == 4 * len(scenario.variants)
-    assert len(scenario.plan(blocks=2).launches) == 2 * len(scenario.variants)
-    assert scenario.plan(seed=9).seed == 9
-
-
 def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     file.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())

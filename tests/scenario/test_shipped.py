@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.plan.blocks import draw
 from bench.plan.budget import expect
 from bench.scenario.load import Scenario
 
@@ -16,7 +17,7 @@ FILES = sorted(FOLDER.rglob("*.yaml"))
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(FOLDER)))
 def test_a_shipped_scenario_is_right_and_can_be_planned(file: Path) -> None:
     scenario = Scenario.load(file)
-    plan = scenario.plan()
+    plan = draw(scenario)
     assert len(plan.launches) == len(scenario.variants) * scenario.model.design.blocks
     assert expect(plan, scenario.model).seconds > 0
 

@@ -1,0 +1,31 @@
+"""Any engine behind a proxy that slows its stream by a known share."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from bench.engines.base import LaunchSpec
+from bench.errors import LaunchError
+from bench.scenario.variant import Slowdown
+
+PROXY = Path(__file__).parent / "workers" / "slowing_proxy.py"
+HOST = "127.0.0.1"
+
+
+def slowed(spec: LaunchSpec, slowdown: Slowdown, port: int) -> LaunchSpec:
+    """The same launch behind the proxy, which listens on `port`; the engine is the proxy's child."""
+    if spec.endpoint.tls:
+        raise LaunchError("unsupported", "a server behind TLS cannot be slowed: the proxy reads its stream")
+    argv = (
+        sys.executable,
+        str(PROXY),
+        f"--listen={port}",
+        f"--upstream={spec.endpoint.host}:{spec.endpoint.port}",
+        f"--ttft={slowdown.ttft}",
+        f"--itl={slowdown.itl}",
+        "--",
+        *spec.argv,
+    )
+    return replace(spec, argv=argv, endpoint=replace(spec.endpoint, host=HOST, port=port))

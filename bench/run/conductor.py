@@ -22,6 +22,7 @@ from bench.home import home
 from bench.loadgen.selfcheck import selfcheck
 from bench.models import sources
 from bench.plan.blocks import draw
+from bench.plan.budget import another_fits
 from bench.plan.launches import Plan, PlannedLaunch
 from bench.probes.cooldown import idle_reference
 from bench.probes.fingerprint import fingerprint
@@ -121,12 +122,14 @@ def _launches(
 ) -> None:
     design = stand.scenario.model.design
     begun = time.monotonic()
+    block_seconds: list[float] = []
     done = folder.finished()
     for number, planned in enumerate(plan.launches, 1):
         if planned.position == 0 and planned.block > 0:
+            block_seconds.append(time.monotonic() - begun - sum(block_seconds))
             reason = stop_rule(folder.path) if stop_rule else None
-            if reason is None and design.budget_minutes and time.monotonic() - begun > design.budget_minutes * 60:
-                reason = f"the budget of {design.budget_minutes:g} minutes is spent"
+            if reason is None and not another_fits(block_seconds, design.budget_minutes):
+                reason = f"another block would not end within the budget of {design.budget_minutes:g} minutes"
             if reason:
                 left = f"stopped before block {planned.block + 1}: {reason}"
                 folder.manifest.notes.append(left)

@@ -1,0 +1,165 @@
+"""A run on the scripted engine, whole: launches, record, resume, and every way of breaking off."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bench
+from bench.errors import RecordError, UsageError
+from bench.plan.launches import PlannedLaunch
+from bench.record.schema import Check, LaunchRecord
+from bench.record.store import RunFolder
+from bench.run import execute, unfinished
+from bench.run.progress import Silent
+from bench.scenario.load import Scenario
+
+
+def write(folder: Path, **changes: str) -> Scenario:
+    parts = {
+        "engines": "{s: {engine: simulated, args: {ttft_ms: 5, itl_ms: 1}}}",
+        "matrix": "{warmup: [none, requests]}",
+        "workload": "{prompts: {kind: random, tokens: [8, 16]}, output_tokens: 4, requests: 4}",
+        "design": "{blocks: 1}",
+        "host": "{class: any}",
+    } | changes
+    path = folder / "small.yaml"
+    weights = folder / "weights"
+    weights.mkdir(exist_ok=True)
+    (weights / "config.json").write_text('{"model_type": "llama", "vocab_size": 1000}')
+    (weights / "model.safetensors").write_bytes(bytes(64))
+    head = f'scenario: small\nmodel: {{source: "path:{weights}"}}\n'
+    path.write_text(head + "".join(f"{key}: {text}\n" for key, text in parts.items()))
+    return Scenario.load(path)
+
+
+def run(scenario: Scenario, **how: Any) -> Path:
+    return execute(scenario, results=scenario.base / "results", check_client=False, **how)
+
+
+@dataclasses.dataclass(frozen=True)
+class BreakingOff(Silent):
+    """Ctrl-C when the nth launch begins to measure."""
+
+    at: int
+    seen: list[str] = dataclasses.field(default_factory=list)
+
+    def launch(self, planned: PlannedLaunch, number: int, of: int, attempt: int) -> None:
+        self.seen.append(planned.id)
+
+    def phase(self, name: str) -> None:
+        if name == "measuring" and len(self.seen) == self.at:
+            raise KeyboardInterrupt
+
+
+def rows(table: Any) -> list[dict[str, Any]]:
+    return list(table.to_dict("records"))
+
+
+def test_a_run_records_every_launch_and_opens_as_tables(tmp_path: Path) -> None:
+    opened = bench.Run.open(run(write(tmp_path)))
+
+    assert opened.manifest.state == "complete"
+    assert [row["status"] for row in rows(opened.launches)] == ["ok", "ok"]
+    for variant, warmups in (("none", 0), ("requests", 1)):
+        asked = [row for row in rows(opened.requests) if row["variant"] == variant]
+        assert [row["stage"] for row in asked if row["stage"] != "warmup"] == ["first", *["measured"] * 3]
+        assert [row["measured"] for row in asked] == [row["stage"] == "measured" for row in asked]
+        assert any(row["stage"] == "warmup" for row in asked) == bool(warmups)
+        assert all(4 <= row["ttft_ms"] <= 500 for row in asked)
+
+
+def test_the_workload_is_the_same_for_every_variant_of_a_block_and_apart_from_the_warmup(tmp_path: Path) -> None:
+    requests = rows(bench.Run.open(run(write(tmp_path))).requests)
+    asked = {
+        variant: [row["prompt_id"] for row in requests if row["variant"] == variant and row["stage"] != "warmup"]
+        for variant in ("none", "requests")
+    }
+    assert asked["none"] == asked["requests"]
+    assert not {row["prompt_id"] for row in requests if row["stage"] == "warmup"} & set(asked["none"])
+
+
+def test_ready_is_the_first_completion_and_cold_ends_with_the_workloads_first(tmp_path: Path) -> None:
+    for row in rows(bench.Run.open(run(write(tmp_path))).launches):
+        assert 0 < row["health_s"] < row["ready_s"] <= row["first_token_s"] < row["second_token_s"] < row["stop_s"]
+        assert (row["ready_s"] == row["first_token_s"]) == (row["variant"] == "none")
+
+
+def test_an_engine_that_dies_is_a_failed_launch_and_the_run_goes_on(tmp_path: Path) -> None:
+    dying = "{engine: command, command: [sh, -c, 'echo Bad luck; exit 3', '{port}']}"
+    scenario = write(tmp_path, engines=f"{{good: {{engine: simulated}}, bad: {dying}}}", matrix="{engine: [good, bad]}")
+    launches = {row["factor.engine"]: row for row in rows(bench.Run.open(run(scenario)).launches)}
+    assert launches["good"]["status"] == "ok"
+    assert launches["bad"]["status"] == "failed"
+    assert launches["bad"]["reason_kind"] == "crash_at_start"
+    assert "Bad luck" in launches["bad"]["reason"]
+
+
+def test_breaking_off_keeps_what_is_finished_and_resume_completes_the_plan(tmp_path: Path) -> None:
+    scenario = write(tmp_path, design="{blocks: 2}")
+    with pytest.raises(KeyboardInterrupt):
+        run(scenario, progress=BreakingOff(at=3))
+
+    path = unfinished(tmp_path / "results", scenario)
+    kept = set(RunFolder.open(path).finished())
+    assert len(kept) == 2
+    assert RunFolder.open(path).manifest.state == "interrupted"
+    assert not list((path / "launches").glob(".*"))
+
+    again = BreakingOff(at=0)
+    assert run(scenario, resume=path, progress=again) == path
+    assert len(again.seen) == 2
+    assert not kept & set(again.seen)
+    assert len(RunFolder.open(path).finished()) == 4
+    with pytest.raises(RecordError, match="no unfinished run"):
+        unfinished(tmp_path / "results", scenario)
+
+
+def test_a_changed_scenario_is_not_resumed(tmp_path: Path) -> None:
+    scenario = write(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run(scenario, progress=BreakingOff(at=1))
+    path = unfinished(tmp_path / "results", scenario)
+    with pytest.raises(RecordError, match="another version"):
+        run(write(tmp_path, design="{blocks: 2}"), resume=path)
+
+
+def test_an_invalid_launch_is_repeated_within_its_budget_and_then_reported(tmp_path: Path) -> None:
+    doubtful = Check("steal", "violated", "steal 9 %", "≤ 1 %", "use a quiet machine")
+
+    def judge(folder: Path) -> list[Check]:
+        return [doubtful] if folder.name.startswith("000-00") else []
+
+    path = run(write(tmp_path, design="{blocks: 1, retries: 1}"), judge=judge)
+    records: dict[str, LaunchRecord] = RunFolder.open(path).finished()
+    assert [(record.attempt, record.status) for record in records.values()] == [
+        (1, "invalid"),
+        (2, "invalid"),
+        (1, "ok"),
+    ]
+    assert "steal 9 %" in str(next(iter(records.values())).reason)
+
+
+def test_a_stop_rule_ends_the_run_after_a_block_and_says_why(tmp_path: Path) -> None:
+    path = run(write(tmp_path, design="{blocks: 3}"), stop_rule=lambda folder: "precise enough")
+    folder = RunFolder.open(path)
+    assert len(folder.finished()) == 2
+    assert any("precise enough" in note for note in folder.manifest.notes)
+
+
+def test_a_run_refuses_the_wrong_machine_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="asked for jetson-orin-nx"):
+        run(write(tmp_path, host="{class: jetson-orin-nx}"))
+    assert not (tmp_path / "results").exists()
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
+    scenario = write(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run(scenario, progress=BreakingOff(at=1))
+    path = unfinished(tmp_path / "results", scenario)
+    with RunFolder.open(path), pytest.raises(RecordError, match="in use by another run"):
+        run(scenario, resume=path)

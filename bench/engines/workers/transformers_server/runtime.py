@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 from collections.abc import Sequence
@@ -150,7 +151,10 @@ class Runtime:
         }
 
     def _load(self) -> Any:
-        """The weights. A packed GGUF file stays packed; a compressed checkpoint names its own format."""
+        """The weights. A packed GGUF file stays packed; compressed tensors are unpacked here, as part of loading.
+
+        Left to itself, Transformers unpacks them layer by layer in its first call, ten times slower.
+        """
         folder = Path(self.args.model)
         dtype = DTYPES[self.args.dtype]
         options: dict[str, Any] = {"dtype": dtype}
@@ -159,6 +163,8 @@ class Runtime:
         packed = sorted(folder.glob("*.gguf"))
         if packed:
             options |= {"gguf_file": packed[0].name, "quantization_config": transformers.GgufConfig()}
+        elif _compressed(folder):
+            options["quantization_config"] = transformers.CompressedTensorsConfig(dequantize=True)
         if self.device.type == "cuda":
             options["device_map"] = {"": self.device}
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, **options)
@@ -177,6 +183,12 @@ class Runtime:
                 self._caches.append(cache)
             tensors = [part for cache in self._caches for layer in cache.layers for part in (layer.keys, layer.values)]
             detail["bytes"] = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _compressed(folder: Path) -> bool:
+    """Whether a checkpoint's tensors are in llm-compressor's format."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return (config.get("quantization_config") or {}).get("quant_method") == "compressed-tensors"
 
 
 def quiet() -> None:

@@ -76,7 +76,7 @@ def of_memory(record: LaunchRecord, requests: pa.Table, samples: Samples) -> Mem
     swap = samples.of("host", "swap_free_mib").within(record.stamps.get("spawn"), None)
     freed = swap.grown()
     swap_grown = -freed if freed is not None else None
-    returned = (record.memory.get("returned") or {}).get("returned")
+    returned = (record.memory.get("after") or {}).get("returned")
     if not len(series):
         return MemoryUse(kind, scope, None, None, None, swap_grown, returned, series.why or "not_found")
     first = (

@@ -117,6 +117,11 @@ class Cache:
                 self._seal(scratch, key, about or {})
                 clear(folder)
                 scratch.rename(folder)
+            except BaseException:
+                # What was fetched so far stays for the next attempt; an empty folder is of no use to it.
+                with suppress(OSError):
+                    partial.rmdir()
+                raise
             finally:
                 clear(scratch)
             clear(partial)

@@ -137,6 +137,7 @@ def test_a_full_disk_while_writing_is_said_in_words(cache: Cache) -> None:
     with pytest.raises(ProvisionError, match="no space left"):
         cache.put(KEY, full)
     assert cache.entries() == []
+    assert [path.suffix for path in cache.root.iterdir()] == [".lock"]
 
 
 def test_a_folder_that_may_not_be_written_is_said_in_words(tmp_path: Path) -> None:

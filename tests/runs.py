@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class Behaviour:
     jitter: float = 0.0
     launch_sd: float = 0.0
     memory_mib: float = 900.0
+    watts: float = 0.0
     factors: Mapping[str, str] = field(default_factory=dict)
     status: Mapping[int, tuple[str, str, str]] = field(default_factory=dict)
     failing: Sequence[int] = ()
@@ -136,7 +137,12 @@ def _launch(
             Check("swap", "unknown", "no /proc/vmstat", "0 pages"),
             *([Check(kind or "throttle", "violated", reason or "", "none", "cool it")] if status == "invalid" else []),
         ],
-        fields=[FieldInfo("host", "tree_pss_mib", "MiB", "memory of the engine's processes")],
+        fields=[
+            FieldInfo("tree_memory", "pss_mib", "MiB", "proportional set size of the tree", "engine"),
+            FieldInfo("processes", "cpu_s", "s", "cumulative: processor time of the tree", "engine"),
+            FieldInfo("nvml", "gpu0.power_w", "W", "board power", "gpu board"),
+            FieldInfo("nvml", "gpu0.temperature_c", "°C", "core"),
+        ],
         memory={"kind": "discrete"},
         client={"cpu_us_per_event": 9.0, "rss_mib": 60.0, "loop_lag_p99_ms": 0.1},
         exit={"code": 0},
@@ -147,19 +153,7 @@ def _launch(
         Phase("weights", imported, loaded, "worker"),
         Phase("cuda_graphs", None, None, "log", reason="not_found"),
     ]
-    readings = (
-        [
-            {
-                "t_ns": t,
-                "probe": "host",
-                "field": "tree_pss_mib",
-                "value": min(1.0, (t - spawn) / (10 * SECOND)) * how.memory_mib,
-            }
-            for t in range(spawn, now, SECOND // 5)
-        ]
-        if samples
-        else []
-    )
+    readings = list(_readings(how, spawn, now)) if samples else []
     folder.finish(
         launch_id,
         record,
@@ -170,6 +164,20 @@ def _launch(
         samples=readings,
     )
     return now + 2 * SECOND
+
+
+def _readings(how: Behaviour, spawn: int, end: int) -> Iterator[dict[str, Any]]:
+    for t in range(spawn - SECOND, end, SECOND // 5):
+        age = max(0.0, (t - spawn) / SECOND)
+        power = how.watts if age else how.watts / 2
+        for probe, name, value in (
+            ("tree_memory", "pss_mib", min(1.0, age / 10) * how.memory_mib if age else None),
+            ("processes", "cpu_s", 1.5 * age),
+            ("nvml", "gpu0.power_w", power or None),
+            ("nvml", "gpu0.temperature_c", None),
+        ):
+            reason = None if value is not None else "not_found" if probe == "tree_memory" else "unsupported"
+            yield {"t_ns": t, "probe": probe, "field": name, "value": value, "reason": reason}
 
 
 def _request(

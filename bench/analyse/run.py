@@ -14,8 +14,9 @@ import pyarrow as pa
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from bench.analyse import metrics
+from bench.analyse import energy, memory, metrics
 from bench.analyse.requests import gaps_ms, with_durations
+from bench.analyse.series import Samples
 from bench.analyse.summary import summarise
 from bench.errors import RecordError
 from bench.record.schema import REQUESTS, STAMPS, LaunchRecord, Manifest
@@ -146,7 +147,8 @@ class Run:
             requests = launch.requests()
             samples = metrics.samples_of(requests, launch.gaps(requests))
             counted = {"requests": len(samples["ttft"])}
-            rows.append(identity(launch) | counted | metrics.of_launch(launch.record, requests, samples, self.slo))
+            found = metrics.of_launch(launch.record, requests, samples, self.slo) | _resources(launch, requests)
+            rows.append(identity(launch) | counted | found)
             if launch.record.status == "ok":
                 for family, values in samples.items():
                     pools.setdefault(launch.record.variant, {}).setdefault(family, []).append(values)
@@ -229,6 +231,12 @@ def _numeric(rows: list[dict[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=list(names))
     measured = [name for name in names if name in metrics.METRICS or name.startswith("ttft[")]
     return table.astype(dict.fromkeys(measured, "float64"))
+
+
+def _resources(launch: Launch, requests: pa.Table) -> dict[str, float | None]:
+    """Memory and energy metrics, from what the probes read."""
+    read = Samples(launch.table("samples"))
+    return {**memory.of_launch(launch.record, requests, read), **energy.of_launch(launch.record, requests, read)}
 
 
 def _stamps(record: LaunchRecord) -> dict[str, float | None]:

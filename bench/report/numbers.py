@@ -41,7 +41,20 @@ def interval(low: float | None, high: float | None, places: int | None = None) -
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return ""
     places = decimals([low, high]) if places is None else places
-    return f"{number(low, places)}–{number(high, places)}"
+    # A dash beside a minus would be read as another minus.
+    return f"{number(low, places)}{' to ' if low < 0 else '–'}{number(high, places)}"
+
+
+def change(ratio: float | None) -> str:
+    """A ratio as a change: +38.7 %; as a multiple from threefold on."""
+    if ratio is None or not math.isfinite(ratio):
+        return NULL
+    return f"×{number(ratio)}" if ratio >= 3 else f"{100 * (ratio - 1):+.1f} %".replace("-", "−")
+
+
+def changes(bounds: tuple[float, float] | None) -> str:
+    """The interval of a ratio as changes."""
+    return "" if bounds is None else f"{change(bounds[0])} to {change(bounds[1])}"
 
 
 def duration(seconds: float | None) -> str:

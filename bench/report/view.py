@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
+from bench.analyse.pairs import variant_id
 from bench.analyse.run import Launch, Run
+from bench.errors import UsageError
 
 # Colours of the palette; a ninth variant takes the first colour again, with another line style.
 COLOURS = 8
@@ -75,6 +78,23 @@ class View:
         """The variants of which at least one launch counts."""
         counted = {launch.record.variant for launch in self.run.all if launch.record.status == "ok"}
         return tuple(variant for variant in self.variants if variant in counted)
+
+    @cached_property
+    def baseline(self) -> str | None:
+        """The variant that the others are set against: the gate's, else the quality reference, else the first."""
+        return self._named("gate", "baseline") or self.reference or next(iter(self.measured), None)
+
+    @cached_property
+    def reference(self) -> str | None:
+        """The variant that the answers are compared with, where the scenario asks for that."""
+        return self._named("quality", "against")
+
+    def _named(self, part: str, key: str) -> str | None:
+        asked = self.run.scenario.get(part)
+        selector = asked.get(key) if isinstance(asked, dict) else None
+        with suppress(UsageError):
+            return variant_id(self.run, selector) if isinstance(selector, dict) else None
+        return None
 
     def colour(self, variant: str) -> int:
         """The number of the variant's colour, the same throughout the report."""

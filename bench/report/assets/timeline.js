@@ -71,7 +71,7 @@
     const options = { width, height: last ? 150 : 126, cursor: { sync: { key: share.key }, y: false },
       scales: { x: { time: false, range: share.range }, y: { range: (_, low, high) => low === null ? [0, 1] : uPlot.rangeNum(Math.min(low, content.unit === "°C" || content.unit === "MHz" ? low : 0), high, 0.1, true) } },
       axes: axes(content.unit, last), hooks: { setScale: [share.follow] },
-      series: [{ label: "s", value: (_, value) => value === null ? "–" : value.toFixed(2) },
+      series: [{ label: "at", value: (_, value) => value === null ? "–" : `${value.toFixed(2)} s` },
         ...content.series.map((series, index) => ({ label: series.label, stroke: colour(`--p${index % 5}`), width: 1.6, dash: index > 4 ? [4, 3] : undefined, spanGaps: true, points: { show: false }, value: (_, value) => digits(value) }))] };
     return [options, [launch.t, ...content.series.map((series) => series.v)]];
   }

@@ -8,16 +8,22 @@ from collections.abc import Callable
 from bench.report.blocks import Section
 from bench.report.sections import (
     client,
+    coldstart,
+    comparison,
     distributions,
     first,
     headline,
     launches,
     machine,
     nulls,
+    quality,
     requests,
+    resources,
     summary,
     timeline,
     trouble,
+    validity,
+    warmups,
 )
 from bench.report.view import View
 
@@ -27,8 +33,14 @@ SECTIONS: tuple[Callable[[View], Section | None], ...] = (
     first.section,
     requests.section,
     distributions.section,
+    comparison.section,
+    quality.section,
     launches.section,
+    coldstart.section,
+    warmups.section,
+    resources.section,
     timeline.section,
+    validity.section,
     trouble.section,
     client.section,
     nulls.section,

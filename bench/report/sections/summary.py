@@ -70,7 +70,7 @@ def table(view: View, names: tuple[str, ...]) -> Table:
     rows = [
         (
             Cell(variant, _behind(view, variant), colour=view.colour(variant)),
-            *(_cell(view.row(variant, name), name, places[name]) for name in names),
+            *(measured(view.row(variant, name), name, places[name]) for name in names),
         )
         for variant in view.variants
     ]
@@ -85,12 +85,13 @@ def everything(view: View) -> Table:
     rows = []
     for name in names:
         places = decimals(view.value(variant, name) for variant in view.variants)
-        cells = (_cell(view.row(variant, name), name, places) for variant in view.variants)
+        cells = (measured(view.row(variant, name), name, places) for variant in view.variants)
         rows.append((Cell(metric(name).title, metric(name).doc), Cell(metric(name).unit or "%"), *cells))
     return Table(head, tuple(rows))
 
 
-def _cell(row: Row | None, name: str, places: int) -> Cell:
+def measured(row: Row | None, name: str, places: int) -> Cell:
+    """A summary's value over its interval; a dash and the reason where there is none."""
     if row is None or row.value is None:
         return Cell(number(None), (row.reason or "") if row and row.launches else "", "muted")
     scale, places = (100, 1) if not metric(name).unit and metric(name).kind == "launch" else (1, places)

@@ -1,0 +1,106 @@
+"""What each warm-up costs and saves, and after how many requests it has paid."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+from matplotlib.figure import Figure as Drawing
+
+from bench.analyse import worth
+from bench.analyse.coldstart import NOT_AS_ASKED
+from bench.report.blocks import Block, Cell, Column, Figure, Section, Table
+from bench.report.drawing import INK, NARROW, colour, figure, milliseconds
+from bench.report.numbers import count, duration, interval, listed, number
+from bench.report.view import View
+
+
+def section(view: View) -> Section | None:
+    """Variants against the baseline, the curve of time against requests, and launches in another state than asked."""
+    blocks: list[Block] = []
+    if view.baseline and not (compared := worth.against(view.run, view.baseline)).empty:
+        blocks += [warmups(view, compared), curve(view)]
+    if doubtful := _doubtful(view):
+        blocks.append(doubtful)
+    return Section("warm-ups", "What a start costs, and when it has paid", tuple(blocks)) if blocks else None
+
+
+def warmups(view: View, compared: pd.DataFrame) -> Table:
+    """What each variant saves at the first request, costs at the start, and when it has paid."""
+    head = (
+        Column("variant"),
+        Column("saved on the first request", "ms", numeric=True),
+        Column("saved on the cold start", "s", numeric=True),
+        Column("steady TPOT", "ratio", numeric=True),
+        Column("break-even", "requests", numeric=True),
+        Column("in words"),
+    )
+
+    def cell(row: dict[str, float], name: str, places: int) -> Cell:
+        value = row[name]
+        if math.isinf(value):
+            return Cell("never")
+        return Cell(number(value, places), interval(row[f"{name}_low"], row[f"{name}_high"], places))
+
+    rows = []
+    for row in compared.to_dict("records"):
+        variant = str(row["variant"])
+        values = {
+            str(name): math.nan if value is None or isinstance(value, str) else float(value)
+            for name, value in row.items()
+        }
+        rows.append(
+            (
+                Cell(variant, f"{count(int(values['n']), 'block')}", colour=view.colour(variant)),
+                cell(values, "first_saving_ms", 0),
+                cell(values, "cold_saving_s", 2),
+                cell(values, "steady_tpot_ratio", 3),
+                cell(values, "break_even", 0),
+                Cell(str(row["verdict"])),
+            )
+        )
+    return Table(head, tuple(rows), f"Against {view.baseline}, paired by block, 95 % intervals")
+
+
+def curve(view: View) -> Figure:
+    """Time from the spawn until the n-th request is answered: who is ahead, and from when on."""
+    amounts = sorted({round(10 ** (step / 8)) for step in range(33)})
+    table = worth.cost_curve(view.run, amounts)
+    variants = [variant for variant in view.measured if (table["variant"] == variant).any()]
+
+    def paint(drawing: Drawing, width: int) -> None:
+        axes = drawing.subplots()
+        for variant in variants:
+            part = table[table["variant"] == variant]
+            axes.plot(part["requests"], part["seconds"], color=colour(view.colour(variant)), label=variant)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        milliseconds(axes)
+        milliseconds(axes, "y")
+        axes.set_xlabel("requests answered one after another")
+        axes.set_ylabel("seconds since spawn")
+        drawing.legend(loc="outside upper left", ncols=1 if width == NARROW else 3, labelcolor=INK)
+
+    legend = 22 * (1 + len(variants) // 3), 22 * len(variants)
+    return figure(
+        paint,
+        (270 + legend[0], 240 + legend[1]),
+        "Time until the n-th request is answered, the start included: a variant that starts slowly and serves "
+        "quickly overtakes where its line crosses the other's.",
+        "Break-even: " + listed(variants),
+    )
+
+
+def _doubtful(view: View) -> Table | None:
+    """Launches that did not start from the state that was asked for."""
+    table = worth.launches(view.run)
+    if table.empty or not (wrong := table[table["state"] == NOT_AS_ASKED]).size:
+        return None
+    rows = [
+        (Cell(str(row["launch"])), Cell(str(row["why"] or "–")), Cell(duration(row["cold_ttft_s"])))
+        for row in wrong.to_dict("records")
+    ]
+    head = (Column("launch"), Column("evidence"), Column("cold TTFT", numeric=True))
+    return Table(
+        head, tuple(rows), "Launches that did not start from the state asked for: never averaged with those that did"
+    )

@@ -15,6 +15,7 @@ from bench.analyse.power import level_at
 from bench.errors import IncomparableError, RecordError, UsageError
 from bench.scenario.metrics import margin
 from bench.scenario.model import Design, Gate
+from bench.scenario.variant import level_text
 
 if TYPE_CHECKING:
     from bench.analyse.run import Run
@@ -46,7 +47,10 @@ def policy(run: Run) -> Policy:
     done = run.launches["block"].nunique() if len(run.launches) else 0
     level = level_at(done, design.blocks, gate.alpha) if design.sequential and done else gate.alpha
     return Policy(
-        {name: str(value) for name, value in (gate.baseline.model_extra or {}).items()}, margins, gate.alpha, level
+        {name: level_text(value) for name, value in (gate.baseline.model_extra or {}).items()},
+        margins,
+        gate.alpha,
+        level,
     )
 
 

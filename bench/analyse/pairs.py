@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from bench.errors import UnknownName, UsageError
+from bench.scenario.variant import level_text
 
 if TYPE_CHECKING:
     from bench.analyse.run import Run
@@ -90,7 +91,7 @@ def variant_id(run: Run, wanted: str | Mapping[str, Any]) -> str:
     fitting = [
         name
         for name, levels in factors.items()
-        if selector and all(levels.get(factor) == str(level) for factor, level in selector.items())
+        if selector and all(levels.get(factor) == level_text(level) for factor, level in selector.items())
     ]
     if not fitting:
         raise UnknownName("variant", str(wanted), run.variants)

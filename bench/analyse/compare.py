@@ -177,11 +177,11 @@ def compare(
     limits = {metric(name).id: margin for name, margin in (margins or {}).items()}
     shown = [metric(name).id for name in metrics] if metrics is not None else [m for m in HEADLINE if m in METRICS]
     sides = side_of(a, labels[0]), side_of(b, labels[1])
-    results = [_compare_one(METRICS[name], a, b, sides, limit, alpha, obstacles) for name, limit in limits.items()]
+    results = [_compare_one(metric(name), a, b, sides, limit, alpha, obstacles) for name, limit in limits.items()]
     beside = [
         result
         for name in shown
-        if name not in limits and (result := _estimate_one(METRICS[name], a, b, alpha)) is not None
+        if name not in limits and (result := _estimate_one(metric(name), a, b, alpha)) is not None
     ]
     timeline = pd.concat([a.assign(side="a"), b.assign(side="b")], ignore_index=True)
     if "wall_time" in timeline:

@@ -31,6 +31,7 @@ COMMANDS = {
     "aa": ("verdict", "Measure the false-alarm rate: two labels, one variant."),
     "inject": ("verdict", "Slow the stream by a known amount and see whether the gate finds it."),
     "history": ("verdict", "Look for change points over stored sessions."),
+    "quality": ("quality", "Compare answers: perplexity, divergence, and what quantization buys."),
     "serve": ("serve", "Start one variant with its warm-up and keep it serving."),
     "tune": ("tune", "Search engine flags for a faster first token."),
     "engines": ("engines", "List engines and install their environments."),

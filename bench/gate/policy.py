@@ -19,6 +19,7 @@ from bench.analyse import baseline, gated, host, predict, selftest
 from bench.analyse.compare import Comparison, overall
 from bench.analyse.decide import Verdict
 from bench.errors import Exit, RecordError, UsageError
+from bench.quality.limit import Limit, limits
 
 if TYPE_CHECKING:
     from bench.analyse.run import Run
@@ -49,11 +50,13 @@ class Gate:
     calibration: selftest.AaRecord | None = None
     advisory: str | None = None
     notes: tuple[str, ...] = ()
+    quality: tuple[Limit, ...] = ()
 
     @property
     def verdict(self) -> Verdict | None:
-        """The worst verdict among the comparisons; None if all of them are reports only."""
-        return overall([comparison.verdict for comparison in self.comparisons if comparison.verdict is not None])
+        """The worst verdict among the comparisons and quality limits; None if all of them are reports only."""
+        compared = [comparison.verdict for comparison in self.comparisons if comparison.verdict is not None]
+        return overall([*compared, *(limit.verdict for limit in self.quality)])
 
     @property
     def exit_code(self) -> Exit:
@@ -91,7 +94,8 @@ def judge(run: Run, *, baselines: Path = BASELINES, enforce: bool = False) -> Ga
             hint="add a variant, or judge against stored sessions with `bench gate RUN --stored`",
         )
     record = selftest.find(baselines, run.manifest.fingerprint)
-    notes = list(run.manifest.notes)
+    quality = limits(run)
+    notes = [*run.manifest.notes, *(f"quality of {one.variant}: {one.verdict}: {one.reason}" for one in quality)]
     if run.manifest.state != "complete":
         notes.append(f"the run is not complete ({run.manifest.state}); `bench run --resume` goes on with it")
     return Gate(
@@ -102,6 +106,7 @@ def judge(run: Run, *, baselines: Path = BASELINES, enforce: bool = False) -> Ga
         record,
         None if enforce else doubt(record),
         tuple(notes),
+        quality,
     )
 
 

@@ -167,7 +167,8 @@ def _one(
         raise
     record = seen.record
     record.launch_id, record.attempt = launch_id, attempt
-    record.facts["checkpoint_digest"] = checkpoints[planned.variant].digest
+    weights = checkpoints[planned.variant]
+    record.facts |= {"checkpoint_digest": weights.digest, "checkpoint_bytes": weights.size_bytes}
     path = folder.finish(
         launch_id,
         record,

@@ -24,6 +24,7 @@ COMMANDS = {
     "check": ("scenario", "Say everything that is wrong with scenario files; start nothing."),
     "plan": ("scenario", "Show every launch of a scenario in its order, minutes and disk; start nothing."),
     "run": ("run", "Launch every variant of a scenario, in random blocks, and say what was seen."),
+    "suite": ("suite", "Run the shipped scenarios for a board or a desktop GPU, with one report."),
     "report": ("report", "Write a run's page, tables and figures."),
     "compare": ("verdict", "Compare two variants, or two runs, launch by launch."),
     "gate": ("verdict", "Judge a run against its margins; the exit code is the verdict."),

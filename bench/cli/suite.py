@@ -1,0 +1,197 @@
+"""`bench suite`: the shipped scenarios for a board or a desktop GPU, in order, into one report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.run.progress import Progress
+    from bench.scenario.load import Scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """Which scenarios, in which order, on which machine; and what stands in for them on an emulated board."""
+
+    host_class: str
+    what: str
+    scenarios: tuple[str, ...]
+    emulated: tuple[str, ...] = ()
+
+
+SUITES = {
+    "orin": Suite(
+        "jetson",
+        "a Jetson",
+        ("orin/first-token", "orin/batch-4", "orin/cold-start", "orin/awq-vs-fp16"),
+        (
+            "orin/emulated/first-token",
+            "orin/emulated/batch-4",
+            "orin/emulated/cold-start",
+            "orin/emulated/four-bit",
+        ),
+    ),
+    "desktop": Suite(
+        "gpu", "a machine with an NVIDIA GPU", ("desktop/first-token", "desktop/cold-start", "desktop/awq-vs-fp16")
+    ),
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(name="suite")(suite)
+
+
+def suite(
+    name: Annotated[str, typer.Argument(help="orin or desktop")],
+    emulate: Annotated[str | None, typer.Option(metavar="BOARD", help="on an emulated board: orin-nx, thor, …")] = None,
+    resume: Annotated[bool, typer.Option(help="keep finished runs, go on with the unfinished one")] = False,
+    apply: Annotated[bool, typer.Option(help="set the declared power mode and clocks, and put them back")] = False,
+    install: Annotated[bool, typer.Option(help="install missing engine environments first")] = True,
+    plan: Annotated[bool, typer.Option("--plan", help="only print what would be run, and how long it takes")] = False,
+    results: Annotated[Path, typer.Option(help="folder that runs are kept in")] = Path("results"),
+    scenarios: Annotated[Path, typer.Option(help="folder of the shipped scenarios")] = Path("scenarios"),
+) -> None:
+    """Run the shipped scenarios for a board or a desktop GPU, in order, with one report at the end.
+
+    Example: bench suite orin --apply
+    Example: bench suite orin --emulate orin-nx
+    """
+    from bench.cli.progress import watch
+    from bench.cli.signals import ends_on_term
+    from bench.errors import BenchError, Exit, UnknownName, UsageError
+    from bench.scenario.load import Scenario
+
+    if name not in SUITES:
+        raise UnknownName("suite", name, SUITES)
+    chosen = SUITES[name]
+    if emulate and not chosen.emulated:
+        raise UsageError(f"the suite {name!r} has no emulated form", hint="bench suite orin --emulate orin-nx")
+    _require(name, chosen, emulate)
+    files = [scenarios / f"{one}.yaml" for one in (chosen.emulated if emulate else chosen.scenarios)]
+    loaded = [Scenario.load(file) for file in files]
+    _announce(loaded, results)
+    if plan:
+        return
+    runs: list[Path] = []
+    failed: list[str] = []
+    with ends_on_term(), watch() as progress:
+        for scenario in loaded:
+            progress.note(f"scenario {scenario.name}")
+            try:
+                # An emulated board has no owner to ask: its clocks are set and put back.
+                runs.append(_one(scenario, progress, results, emulate, resume, apply or bool(emulate), install))
+            except BenchError as error:
+                # One scenario that cannot run here must not cost the others.
+                failed.append(f"{scenario.name}: {error}")
+                progress.note(f"{scenario.name} was left out: {error.message}")
+    if runs:
+        _report(name, runs)
+    for words in failed:
+        typer.echo(f"left out  {words}", err=True)
+    if failed:
+        raise typer.Exit(Exit.INVALID if runs else Exit.USAGE)
+
+
+def _require(name: str, chosen: Suite, emulate: str | None) -> None:
+    """UsageError with what was found, what was expected and how to go on, unless this is the right machine."""
+    from bench.errors import UsageError
+    from bench.probes.fingerprint import fingerprint
+    from bench.probes.power_mode import matches
+
+    if emulate:
+        return
+    found = fingerprint()["host_class"]
+    if not matches(found, chosen.host_class):
+        way = (
+            f"bench suite {name} --emulate orin-nx shows the whole road on an emulated board; "
+            if chosen.emulated
+            else ""
+        )
+        raise UsageError(
+            f"this machine is {found}; the suite {name!r} is for {chosen.what} (host class {chosen.host_class})",
+            hint=f"{way}`bench doctor` says what this machine can measure; scenarios/quick.yaml runs anywhere",
+        )
+
+
+def _announce(loaded: Sequence[Scenario], results: Path) -> None:
+    """The order, and how long each is expected to take."""
+    from bench.plan.blocks import draw
+    from bench.plan.budget import expect
+    from bench.plan.earlier import measured
+
+    total = 0.0
+    for scenario in loaded:
+        drawn = draw(scenario)
+        budget = expect(drawn, scenario.model, measured(results, scenario.name, scenario.digest))
+        total += budget.seconds
+        guess = " (a guess)" if budget.guessed else ""
+        typer.echo(f"{scenario.name:24} {len(drawn.launches):3} launches  {budget.seconds / 60:6.1f} min{guess}")
+    typer.echo(f"{'together':24} {'':12}  {total / 60:6.1f} min, without installing or fetching anything")
+
+
+def _one(
+    scenario: Scenario,
+    progress: Progress,
+    results: Path,
+    emulate: str | None,
+    resume: bool,
+    apply: bool,
+    install: bool,
+) -> Path:
+    """One scenario: a finished run kept, an unfinished one gone on with, or a new one."""
+    from bench.analyse.stopping import stop_rule
+    from bench.analyse.validity import rule
+    from bench.engines import environment
+    from bench.run import execute
+
+    earlier = _newest(scenario, results, emulate) if resume else None
+    if earlier is not None and earlier[1] == "complete":
+        progress.note(f"{scenario.name} is finished: {earlier[0]}")
+        return earlier[0]
+    if install:
+        needed = {environment.needed(variant.engine) for variant in scenario.variants}
+        for name in sorted(name for name in needed if name):
+            environment.install(name, progress=progress.preparing)
+    return execute(
+        scenario,
+        results=results,
+        progress=progress,
+        judge=rule(),
+        stop_rule=stop_rule(scenario),
+        resume=earlier[0] if earlier else None,
+        emulate=emulate,
+        apply=apply,
+    )
+
+
+def _newest(scenario: Scenario, results: Path, emulate: str | None) -> tuple[Path, str] | None:
+    """The newest run of this very scenario on the same (emulated) machine, and its state."""
+    from bench.record.documents import read_manifest
+
+    for folder in sorted((results / scenario.name).glob("[!.]*/manifest.json"), reverse=True):
+        manifest: Any = read_manifest(folder.parent)
+        if manifest.scenario_digest == scenario.digest and manifest.emulated == emulate:
+            return folder.parent, manifest.state
+    return None
+
+
+def _report(name: str, folders: Sequence[Path]) -> None:
+    from rich.console import Console
+
+    from bench.analyse.run import Run
+    from bench.report import html, text
+
+    runs = [Run.open(folder) for folder in folders]
+    for run in runs:
+        Console().print(text.summary(run))
+    page = html.write(runs, Path("reports") / f"suite-{name}-{runs[-1].manifest.run_id}.html")
+    for folder in folders:
+        typer.echo(f"run     {folder}")
+    typer.echo(f"report  {page}")

@@ -115,7 +115,8 @@ def waterfall(launch: Launch) -> pd.DataFrame:
     phases = launch.read("phases").dropna(subset=["start_ns", "end_ns"])
     if begin is None or phases.empty:
         return pd.DataFrame(columns=["name", "parent", "source", "process", "start_s", "end_s", "depth"])
-    parents = dict(zip(phases["name"], phases["parent"], strict=True))
+    nested = phases.dropna(subset=["parent"])
+    parents = dict(zip(nested["name"], nested["parent"], strict=True))
     drawn = phases.assign(
         start_s=(phases["start_ns"] - begin) / 1e9,
         end_s=(phases["end_ns"] - begin) / 1e9,

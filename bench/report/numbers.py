@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 NULL = "–"
-_THIN = "\u202f"
+_THIN, _TO = "\u202f", "\u00a0to\u00a0"
 
 
 def decimals(values: Iterable[float | None], significant: int = 3) -> int:
@@ -42,19 +42,19 @@ def interval(low: float | None, high: float | None, places: int | None = None) -
         return ""
     places = decimals([low, high]) if places is None else places
     # A dash beside a minus would be read as another minus.
-    return f"{number(low, places)}{' to ' if low < 0 else '–'}{number(high, places)}"
+    return f"{number(low, places)}{_TO if low < 0 else '–'}{number(high, places)}"
 
 
 def change(ratio: float | None) -> str:
     """A ratio as a change: +38.7 %; as a multiple from threefold on."""
     if ratio is None or not math.isfinite(ratio):
         return NULL
-    return f"×{number(ratio)}" if ratio >= 3 else f"{100 * (ratio - 1):+.1f} %".replace("-", "−")
+    return f"×{number(ratio)}" if ratio >= 3 else f"{100 * (ratio - 1):+.1f}\u00a0%".replace("-", "−")
 
 
 def changes(bounds: tuple[float, float] | None) -> str:
     """The interval of a ratio as changes."""
-    return "" if bounds is None else f"{change(bounds[0])} to {change(bounds[1])}"
+    return "" if bounds is None else f"{change(bounds[0])}{_TO}{change(bounds[1])}"
 
 
 def duration(seconds: float | None) -> str:

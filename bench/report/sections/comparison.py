@@ -36,6 +36,7 @@ SAYS = {
 # Rows and panels that a figure can hold.
 CANDIDATES, METRICS, PANELS = 8, 7, 8
 # What the words name, where it differs.
+FOREST = ("ttft.p50", "tpot.p50", "output_throughput", "first_ttft", "cold_ttft", "memory.peak", "energy.per_token")
 TOLD = ("ttft.p50", "output_throughput", "cold_ttft", "memory.peak", "energy.per_token")
 TICKS = (0.1, 0.2, 0.5, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0)
 
@@ -158,7 +159,7 @@ def _margin(result: Result) -> str:
 
 def forest(view: View, compared: Sequence[Comparison]) -> Figure:
     """Ratios to the baseline with their intervals; the shaded side is worse, ticks are the margins."""
-    shown = {comparison.b.label: [r for r in comparison.results if r.bounds][:METRICS] for comparison in compared}
+    shown = {comparison.b.label: _shown(comparison) for comparison in compared}
     lines = sum(len(results) + 1.3 for results in shown.values())
 
     def paint(drawing: Drawing, width: int) -> None:
@@ -197,6 +198,13 @@ def forest(view: View, compared: Sequence[Comparison]) -> Figure:
         "and memory, better for throughput.",
         "Ratios to the baseline: " + listed(_spoken(label, results) for label, results in shown.items()),
     )
+
+
+def _shown(comparison: Comparison) -> list[Result]:
+    """The gated metrics, and of the others those that most is asked about."""
+    known = {result.metric.id: result for result in comparison.results if result.bounds}
+    wanted = [*(result.metric.id for result in comparison.gated), *FOREST, *known]
+    return [known[name] for name in dict.fromkeys(wanted) if name in known][:METRICS]
 
 
 def _row(axes: Axes, place: float, result: Result, tint: str) -> None:

@@ -40,7 +40,6 @@ def columns(view: View) -> tuple[str, ...]:
         tail(view, "ttft"),
         "first_ttft",
         "cold_ttft",
-        "startup",
         "tpot.p50",
         "output_throughput",
         "goodput",

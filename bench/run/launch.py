@@ -30,6 +30,7 @@ from bench.scenario.load import Scenario
 from bench.scenario.variant import Variant
 from bench.warmup.base import HostState, Prepared, WarmupStrategy
 from bench.warmup.caches import establish_page_cache
+from bench.warmup.pages import page_cache_check
 from bench.warmup.strategies import build
 
 
@@ -91,11 +92,12 @@ def _launch(
 
     progress.phase("preparing")
     _settle(stand, record)
+    # The warm-up comes second: a step that reads the weights in would have them dropped again.
+    page_cache = establish_page_cache(checkpoint, variant.page_cache)
     prepared = strategy.prepare(HostState(variant, checkpoint, caches, folder))
-    record.state_before |= {
-        "page_cache": establish_page_cache(checkpoint, variant.page_cache),
-        "warmup": dict(prepared.state),
-    }
+    record.state_before |= {"page_cache": page_cache, "warmup": dict(prepared.state)}
+    if variant.page_cache != "leave":
+        record.checks.append(page_cache_check(page_cache))
     before = idle(stand.machine.roots)
     record.memory["before"] = before.to_json()
     record.checks.append(will_it_fit(checkpoint.size_bytes, before))

@@ -1,0 +1,116 @@
+"""One variant kept serving: started and warmed as a measured launch is, then left to whoever asks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from bench import plugins
+from bench.engines import process
+from bench.engines.base import Endpoint, Engine, LaunchContext
+from bench.engines.process import Server
+from bench.errors import LaunchError, UnknownName
+from bench.home import home
+from bench.loadgen.process import LoadGenerator
+from bench.models import sources
+from bench.plan.launches import PlannedLaunch
+from bench.probes.machine import machine
+from bench.record.schema import LaunchRecord
+from bench.run.asking import Asking
+from bench.run.launch import Seen, Stand
+from bench.run.progress import Progress
+from bench.scenario.load import Scenario
+from bench.scenario.model import Workload
+from bench.scenario.variant import Variant
+from bench.warmup.base import HostState, Stage
+from bench.warmup.caches import establish_page_cache
+from bench.warmup.step import Step, buckets
+from bench.warmup.strategies import build
+
+# How often a serving engine is looked at.
+LOOK_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A server that has given a warm first token: where, after how long, and how quick that token was."""
+
+    endpoint: Endpoint
+    seconds: float
+    first_ttft_ms: float
+    warm_ttft_ms: float
+
+
+def pick(scenario: Scenario, name: str | None) -> Variant:
+    """The variant of that id; the only one where none is named; UnknownName says which there are."""
+    by_id = {variant.id: variant for variant in scenario.variants}
+    if name is None and len(by_id) == 1:
+        return next(iter(by_id.values()))
+    if name not in by_id:
+        raise UnknownName("variant", name or "", by_id)
+    return by_id[name]
+
+
+@contextmanager
+def serving(
+    scenario: Scenario, variant: Variant, port: int, folder: Path, progress: Progress
+) -> Iterator[tuple[Server, Ready]]:
+    """The variant, warm; ended with all its children on leaving. LaunchError if it does not get there."""
+    progress.preparing(f"model {variant.model.source} as {variant.quantization}")
+    checkpoint = sources.resolve(variant.model, variant.quantization, progress=progress.preparing)
+    engine: Engine = plugins.load("engines", variant.engine.engine)()
+    strategy = build(variant.warmup)
+    caches = home() / "caches" / scenario.model.scenario / variant.id
+    caches.mkdir(parents=True, exist_ok=True)
+    begun = time.monotonic()
+    establish_page_cache(checkpoint, variant.page_cache)
+    prepared = strategy.prepare(HostState(variant, checkpoint, caches, folder))
+    context = LaunchContext(port, folder, checkpoint, caches, args=prepared.args, env=prepared.env)
+    progress.preparing(f"starting {variant.id} on port {port}")
+    spec = engine.command(variant, context)
+    with machine(None) as host, LoadGenerator() as load, process.start(spec, folder) as server:
+        server.wait_healthy()
+        planned = PlannedLaunch(0, 0, variant.id, scenario.model.design.seed)
+        seen = Seen(LaunchRecord(planned.id, variant.id, dict(variant.factors), 0, 0))
+        stand = Stand(scenario, host, caches, progress)
+        asking = Asking(stand, planned, variant, checkpoint, server, load, seen)
+        progress.preparing("warming up")
+        asking.warm_up(strategy)
+        # Whatever the strategy asked: the workload's own shape, twice, so that the second answer is a warm one.
+        asking.warm_up(Proof())
+        yield server, _ready(server, seen, time.monotonic() - begun)
+
+
+class Proof(Step):
+    """Two requests of the workload's shortest prompt: the second shows how quick a warm first token is."""
+
+    name = "proof"
+
+    def stages(self, workload: Workload) -> Iterator[Stage]:
+        """One stage."""
+        yield Stage(self.name, 2, buckets(workload)[:1], min(workload.output_tokens, 8), concurrency=1)
+
+
+def _ready(server: Server, seen: Seen, seconds: float) -> Ready:
+    ttfts = [
+        (row["first_token_ns"] - row["sent_ns"]) / 1e6
+        for row in seen.requests
+        if row["error_kind"] is None and row["first_token_ns"] is not None
+    ]
+    proof = [row for row in seen.requests if row["label"] == Proof.name]
+    failed = next((row for row in proof if row["error_kind"] is not None), None)
+    if failed is not None or not ttfts:
+        why = failed["error"] if failed else "nothing was answered"
+        raise LaunchError("request_failed", f"the engine is up and does not answer: {why}", tail=server.tail())
+    return Ready(server.endpoint, seconds, ttfts[0], ttfts[-1])
+
+
+def watch(server: Server) -> NoReturn:
+    """Stay as long as the engine does; LaunchError with its last words once it is gone. Ctrl-C passes through."""
+    while server.alive():
+        time.sleep(LOOK_S)
+    raise server.failure("serving")

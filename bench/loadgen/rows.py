@@ -123,7 +123,6 @@ def logprobs(request: Request, said: Answer) -> dict[str, Any] | None:
         "tokens": tokens,
         "token_logprobs": values,
         "top_logprobs": tops,
-        "prompt": request.body.get("prompt"),
         "prompt_logprobs": said.prompt_logprobs,
         "prompt_distributions": said.prompt_distributions,
     }

@@ -126,7 +126,10 @@ class Asking:
         if batch:
             self.stand.progress.phase("asking for quality")
             self.seen.event("conductor", "quality", questions=len(batch))
-            self._drive(batch, Arrivals(closed=1), keep_logprobs=True)
+            asked = {request.request_id: request.body.get("prompt") for request in batch}
+            for document in self._drive(batch, Arrivals(closed=1), keep_logprobs=True).logprobs:
+                # Which tokens were judged: the answers name them by their text, if at all.
+                document["prompt"] = asked[document["request_id"]]
 
     def _requests(self, stage: str, count: int, **how: Any) -> tuple[Request, ...]:
         made = prompts.requests(

@@ -37,14 +37,14 @@ def selfcheck(
     if as_json:
         typer.echo(json.dumps(asdict(result), indent=2))
     else:
-        typer.echo("\n".join(_table(result.readings)))
+        typer.echo("\n".join(table(result.readings)))
 
 
-def _table(readings: tuple[Reading, ...]) -> list[str]:
+def table(readings: tuple[Reading, ...]) -> list[str]:
     """The readings as columns, one row a figure."""
 
     def row(name: str, values: list[str]) -> str:
-        return f"{name:<34}" + "".join(f"{value:>16}" for value in values)
+        return f"{name:<38}" + "".join(f"{value:>16}" for value in values)
 
     def figure(name: str, unit: str, digits: int, pick: str) -> str:
         values = [getattr(reading, pick) for reading in readings]
@@ -58,10 +58,13 @@ def _table(readings: tuple[Reading, ...]) -> list[str]:
         ),
         row("requests x tokens", [f"{reading.load.requests} x {reading.load.tokens}" for reading in readings]),
         row("stamps", [reading.stamp_source for reading in readings]),
+        row("scheduling of the client", [reading.scheduling for reading in readings]),
         figure("TTFT error: mean (bias)", "ms", 3, "bias_ms"),
         figure("TTFT error: |p50|", "ms", 3, "error_p50_ms"),
         figure("TTFT error: |p99|", "ms", 3, "error_p99_ms"),
         figure("TTFT error: |max|", "ms", 3, "error_max_ms"),
+        figure("gap between tokens: |p50| error", "ms", 3, "gap_error_p50_ms"),
+        figure("gap between tokens: |p99| error", "ms", 3, "gap_error_p99_ms"),
         figure("user stamp late by, p99", "ms", 3, "client_lag_p99_ms"),
         figure("server behind its script, p99", "ms", 3, "server_late_p99_ms"),
         figure("CPU per event, driving", "us", 1, "cpu_us_per_event"),

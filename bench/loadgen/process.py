@@ -61,6 +61,7 @@ class LoadGenerator:
         total: dict[str, Any] = {key: sum(job[key] for job in jobs) for key in _SUMMED}
         for key in _WORST:
             total[key] = max((job[key] for job in jobs if job[key] is not None), default=None)
+        total["scheduling"] = jobs[-1]["scheduling"] if jobs else None
         total["cpu_us_per_event"] = total["cpu_s"] * 1e6 / total["events"] if total["events"] else None
         return total
 

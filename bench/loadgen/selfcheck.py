@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +42,22 @@ class Load:
 class Reading:
     """What one load showed. Errors of the time to first token in ms; `bias` is their mean, the others are absolute.
 
-    `server_late` is how far behind its own script the server was, which is not the client's error. `cpu_us_per_event`
-    is spent while driving, `parse_us_per_event` afterwards. `capacity_per_s` is the events that one core could take in
-    at this cost, and `headroom` how often this load fits into it.
+    `gap_error` is the same for the times between tokens, all of them pooled. `server_late` is how far behind its own
+    script the server was, which is not the client's error. `cpu_us_per_event` is spent while driving,
+    `parse_us_per_event` afterwards. `capacity_per_s` is the events that one core could take in at this cost, and
+    `headroom` how often this load fits into it.
     """
 
     load: Load
     stamp_source: str
+    scheduling: str
     failed: int
     bias_ms: float
     error_p50_ms: float
     error_p99_ms: float
     error_max_ms: float
+    gap_error_p50_ms: float
+    gap_error_p99_ms: float
     client_lag_p50_ms: float | None
     client_lag_p99_ms: float | None
     server_late_p99_ms: float
@@ -153,6 +158,7 @@ def _reading(load: Load, driven: Driven, truth: dict[int, dict[str, Any]]) -> Re
     errors = [
         (row["first_token_ns"] - row["sent_ns"] - true_ttft_ns(truth[row["request_id"]])) / 1e6 for row in answered
     ]
+    gaps = _gap_errors(driven.chunks, truth)
     late = [(before - due) / 1e6 for row in answered for due, before, *_ in truth[row["request_id"]]["sends"]]
     lags = [row["client_lag_us"] / 1e3 for row in answered if row["client_lag_us"] is not None]
     client, absolute = driven.client, [abs(error) for error in errors]
@@ -160,11 +166,14 @@ def _reading(load: Load, driven: Driven, truth: dict[int, dict[str, Any]]) -> Re
     return Reading(
         load=load,
         stamp_source="kernel" if all(row["stamp_source"] == "kernel" for row in answered) else "user",
+        scheduling=client["scheduling"],
         failed=len(driven.requests) - len(answered),
         bias_ms=sum(errors) / len(errors),
         error_p50_ms=_quantile(absolute, 0.5),
         error_p99_ms=_quantile(absolute, 0.99),
         error_max_ms=max(absolute),
+        gap_error_p50_ms=_quantile(gaps, 0.5),
+        gap_error_p99_ms=_quantile(gaps, 0.99),
         client_lag_p50_ms=_quantile(lags, 0.5) if lags else None,
         client_lag_p99_ms=_quantile(lags, 0.99) if lags else None,
         server_late_p99_ms=_quantile(late, 0.99),
@@ -176,6 +185,21 @@ def _reading(load: Load, driven: Driven, truth: dict[int, dict[str, Any]]) -> Re
         headroom=1e6 / cost / (client["events"] / client["wall_s"]),
         rss_mib=client["rss_mib"],
     )
+
+
+def _gap_errors(chunks: dict[str, list[Any]], truth: dict[int, dict[str, Any]]) -> list[float]:
+    """Absolute errors of the gaps between token events, ms."""
+    seen: dict[int, list[int]] = {}
+    rows = zip(chunks["request_id"], chunks["kind"], chunks["kernel_ns"], chunks["user_ns"], strict=True)
+    for request_id, kind, kernel, user in rows:
+        if kind in ("content", "reasoning"):
+            seen.setdefault(request_id, []).append(user if kernel is None else kernel)
+    errors: list[float] = []
+    for request_id, stamps in seen.items():
+        left = [before for _, before, _, kind, _ in truth[request_id]["sends"] if kind in ("content", "reasoning")]
+        pairs = zip(pairwise(stamps), pairwise(left), strict=True)
+        errors += [abs((b - a) - (y - x)) / 1e6 for (a, b), (x, y) in pairs]
+    return errors
 
 
 def _quantile(values: Sequence[float], share: float) -> float:

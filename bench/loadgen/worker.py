@@ -22,6 +22,7 @@ from bench.loadgen.arrivals import Schedule
 from bench.loadgen.clock import Clock
 from bench.loadgen.driver import Driver
 from bench.loadgen.job import Request
+from bench.loadgen.priority import first_in_line
 from bench.loadgen.timer import Timer
 from bench.loadgen.wire import SO_TIMESTAMPNS, Target
 
@@ -61,7 +62,8 @@ def _serve(head: dict[str, Any], payload: bytes) -> frames.Frame:
     gc.freeze()
     gc.disable()
     try:
-        uvloop.run(watch.over(driver, conversations, schedule))
+        with first_in_line() as watch.client["scheduling"]:
+            uvloop.run(watch.over(driver, conversations, schedule))
     finally:
         # Watching stdin left it non-blocking, and the next job may be some time in coming.
         os.set_blocking(sys.stdin.fileno(), True)

@@ -40,7 +40,7 @@ class Scenario:
         """Read a scenario's text as if it stood in a file at `path`; ScenarioError carries every problem found."""
         read = document.read(text, str(path))
         if read.data is not None or not read.problems:
-            model, _ = validate(read)
+            model = validate(read)
             if isinstance(read.data, dict):
                 check_names(read, Path(path).parent)
                 check_combinations(read, model)

@@ -45,25 +45,24 @@ _PATTERNS = {
 }
 
 
-def validate(document: Document) -> tuple[ScenarioModel, bool]:
-    """The model, and whether it is whole. Problems are noted in the document."""
+def validate(document: Document) -> ScenarioModel:
+    """The model; mistakes are noted in the document, and if there are any, the model is what was left without them."""
     if not isinstance(document.data, dict):
         if not document.problems:
             document.problem((), f"a scenario is a mapping (`scenario: name` …), not {shown(document.data)}")
-        return ScenarioModel.model_validate(_STAND_INS), False
+        return ScenarioModel.model_validate(_STAND_INS)
     _take_as_written(document, _named_levels(document))
     errors = errors_of(ScenarioModel, document.data)
     _take_as_written(document, [_path(one, document.data) for one in errors if one["type"] == "string_type"])
     data = copy.deepcopy(document.data)
     errors = errors_of(ScenarioModel, data)
-    whole = not errors
     describe(document, ScenarioModel, data, errors)
     for _ in range(20):
         if not errors:
-            return ScenarioModel.model_validate(data), whole
+            return ScenarioModel.model_validate(data)
         _take_out(errors, data)
         errors = errors_of(ScenarioModel, data)
-    return ScenarioModel.model_validate(_STAND_INS), False
+    return ScenarioModel.model_validate(_STAND_INS)
 
 
 def errors_of(model: type[BaseModel], data: Any) -> Sequence[Mapping[str, Any]]:
@@ -165,7 +164,7 @@ def _words(group: Sequence[Mapping[str, Any]], path: Path, root: type[BaseModel]
         case "literal_error":
             return f"{value} is not {among(_listed(context['expected']), error['input'])}", error["loc"][-1] == "[key]"
         case "union_tag_not_found":
-            choices = [str(typing.get_args(_annotation(model, "kind"))[0]) for model in resolve(root, path)[0]]
+            choices = [str(one) for model in resolve(root, path)[0] for one in _kinds(model)]
             return f"needs `kind`: {joined(choices)}", False
         case "union_tag_invalid":
             return f"{context['tag']!r} is not {among(_listed(context['expected_tags']), context['tag'])}", False
@@ -178,7 +177,8 @@ def _words(group: Sequence[Mapping[str, Any]], path: Path, root: type[BaseModel]
         case "too_short":
             return f"is empty; at least {context['min_length']} is needed{about}", False
         case "string_pattern_mismatch":
-            return f"{value} is not {_PATTERNS[context['pattern']]}{about}", False
+            form = _PATTERNS.get(context["pattern"], f"of the form {context['pattern']}")
+            return f"{value} is not {form}{about}", False
         case "value_error":
             return str(context["error"]), False
     return f"{value} is not allowed here{about}", False
@@ -193,13 +193,14 @@ def _keys(root: type[BaseModel], path: Path, data: Any) -> list[str]:
     models = [model for model in resolve(root, path)[0] if isinstance(model, type) and issubclass(model, BaseModel)]
     for step in path:
         data = data[step]
-    chosen = [model for model in models if data.get("kind") in typing.get_args(_annotation(model, "kind"))] or models
+    chosen = [model for model in models if data.get("kind") in _kinds(model)] or models
     return list(dict.fromkeys(info.alias or name for model in chosen for name, info in model.model_fields.items()))
 
 
-def _annotation(model: type[BaseModel], name: str) -> Any:
-    info = model.model_fields.get(name)
-    return info.annotation if info else None
+def _kinds(model: type[BaseModel]) -> tuple[Any, ...]:
+    """What a model's `kind` may be, if it has one."""
+    info = model.model_fields.get("kind")
+    return typing.get_args(info.annotation) if info else ()
 
 
 def resolve(root: type[BaseModel], path: Path) -> tuple[list[Any], FieldInfo | None]:

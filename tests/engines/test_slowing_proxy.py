@@ -37,11 +37,10 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
                 chunk(writer, TOKEN)
             chunk(writer, b"data: [DONE]\n\n")
             writer.write(b"0\r\n\r\n")
-    except asyncio.IncompleteReadError:
+    except (asyncio.IncompleteReadError, ConnectionError):
         pass
     finally:
         writer.close()
-        await writer.wait_closed()
 
 
 def chunk(writer: asyncio.StreamWriter, data: bytes) -> None:

@@ -209,8 +209,12 @@ def _power(scenario: Scenario, blocks: int) -> str | None:
     if len(scenario.variants) < 2:
         return None
     from bench.analyse.power import describe
+    from bench.scenario.metrics import margin
 
-    return describe(blocks)
+    gate = scenario.model.gate
+    if gate is None:
+        return describe(blocks)
+    return describe(blocks, margin=min(margin(text) for text in gate.metrics.values()), alpha=gate.alpha)
 
 
 def _doubt(budget: Budget) -> str:

@@ -65,7 +65,7 @@ def test_plan_shows_every_launch_in_its_order(good: Path, tmp_path: Path, capsys
     assert len(blocks) == 4
     assert all(len(line.split(" → ")) == 6 for line in blocks)
     assert any(line.startswith("expected  ") and "a guess until a first run" in line for line in lines)
-    assert any(line.startswith("power     4 blocks: ") for line in lines)
+    assert any(line.startswith("power     4 blocks: ") and "(margin 3%," in line for line in lines)
 
 
 def test_plan_speaks_json_and_says_the_same_twice(good: Path, capsys: Capture) -> None:

@@ -91,12 +91,13 @@ def suite(
                 # One scenario that cannot run here must not cost the others.
                 failed.append(f"{scenario.name}: {error}")
                 progress.note(f"{scenario.name} was left out: {error.message}")
-    if runs:
-        _report(name, runs)
+    measured = _report(name, runs) if runs else False
     for words in failed:
         typer.echo(f"left out  {words}", err=True)
-    if failed:
-        raise typer.Exit(Exit.INVALID if runs else Exit.USAGE)
+    if not runs:
+        raise typer.Exit(Exit.USAGE)
+    if failed or not measured:
+        raise typer.Exit(Exit.INVALID)
 
 
 def _require(name: str, chosen: Suite, emulate: str | None) -> None:
@@ -182,7 +183,8 @@ def _newest(scenario: Scenario, results: Path, emulate: str | None) -> tuple[Pat
     return None
 
 
-def _report(name: str, folders: Sequence[Path]) -> None:
+def _report(name: str, folders: Sequence[Path]) -> bool:
+    """Print the tables and write one page; whether every run has at least one launch that counts."""
     from rich.console import Console
 
     from bench.analyse.run import Run
@@ -195,3 +197,4 @@ def _report(name: str, folders: Sequence[Path]) -> None:
     for folder in folders:
         typer.echo(f"run     {folder}")
     typer.echo(f"report  {page}")
+    return all(any(launch.record.status == "ok" for launch in run.all) for run in runs)

@@ -28,8 +28,10 @@ _LOAD = re.compile(r"^(\d+)%")
 _CLOCK = re.compile(r"@(?:\[([^\]]*)\]|(\d+)$)")
 _TEMP = re.compile(r"(?<!\S)([A-Za-z][A-Za-z0-9_]*)@(-?\d+(?:\.\d+)?)C(?:/-?\d+(?:\.\d+)?C)?(?!\S)")
 _RAIL = re.compile(r"(?<![\w@])([A-Z][A-Z0-9_]*)\s+(-?\d+)mW(?:/-?\d+mW){0,2}(?!\S)")
-# JetPack 4: no unit. RAM, SWAP and IRAM have one and so do not match.
+# JetPack 4: no unit.
 _BARE_RAIL = re.compile(r"(?<![\w@])([A-Z][A-Z0-9_]*)\s+(\d+)/(\d+)(?!\S)")
+# An unconnected channel; and memory, which looks like a rail in a line that was cut off before its unit.
+_NO_RAILS = ("NC", "RAM", "SWAP", "IRAM")
 
 _UNITS = (("_mib", "MiB"), ("_mhz", "MHz"), ("_load", "%"), ("_c", "°C"), ("_w", "W"))
 
@@ -61,7 +63,7 @@ def parse(line: str) -> dict[str, float]:
         if float(degrees) > -100.0:  # −256 is a sensor that is off
             found[f"temp.{name.lower()}_c"] = float(degrees)
     for name, milliwatts in [*_RAIL.findall(line), *((name, now) for name, now, _ in _BARE_RAIL.findall(line))]:
-        if name != "NC":
+        if name not in _NO_RAILS:
             found[f"power.{name}_w"] = int(milliwatts) / 1000
     return found
 

@@ -159,7 +159,8 @@ def _one(
     judge: Judge | None,
 ) -> LaunchRecord:
     """Carry out a launch and put it on disk; judged last, from what is on the disk."""
-    partial = folder.begin(launch_id)
+    # Whole, because engines work in folders of their own.
+    partial = folder.begin(launch_id).resolve()
     try:
         seen = launch(stand, planned, plan.variant(planned.variant), checkpoints[planned.variant], partial)
     except BaseException:

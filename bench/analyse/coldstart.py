@@ -33,6 +33,7 @@ SHARES: Mapping[str, tuple[str, ...]] = {
 # Its four first-request latencies, ms, in the order in which it adds its tricks, and the reduction it states.
 ARTICLE_FIRST_MS = (2800.0, 1800.0, 950.0, 450.0)
 ARTICLE_REDUCTION = 0.839
+PHASE_COLUMNS = ["launch", "variant", "block", "state", "phase", "seconds", "share", "source", "reason"]
 STATE = ".state"
 AS_ASKED, NOT_AS_ASKED, UNVERIFIED = "as asked", "not as asked", "unverified"
 # Launches whose state was not the one asked for are judged invalid; here they are shown apart, not lost.
@@ -92,7 +93,7 @@ def phase_table(run: Run) -> pd.DataFrame:
             for name, source, reason in zip(absent["name"], absent["source"], absent["reason"], strict=True)
             if name not in own
         ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=PHASE_COLUMNS)
 
 
 def phases_by_variant(run: Run) -> pd.DataFrame:

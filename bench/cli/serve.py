@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bench.errors import LaunchError, ProvisionError
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -61,3 +63,9 @@ def serve(
                 stay(server)
         except KeyboardInterrupt:
             progress.note("stopped")
+        except LaunchError as error:
+            raise ProvisionError(f"{chosen.id}: {error.message}", hint=_last_words(error)) from error
+
+
+def _last_words(error: LaunchError) -> str | None:
+    return "its log ended with\n" + "\n".join(f"    {line}" for line in error.tail[-8:]) if error.tail else None

@@ -1,0 +1,117 @@
+"""Saving, cost and break-even come out of runs with known truth, and no interval claims more than its blocks."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.analyse.run import Run
+from bench.analyse.worth import against, break_even, cost_curve, fieller, launches, summary
+from bench.record.schema import Check
+from bench.record.store import RunFolder
+from tests.runs import Behaviour, synthetic_run
+
+# 16 tokens: eager 100 + 15·20 = 400 ms a request, compiled 100 + 15·10 = 250 ms, for 60 s more at the start.
+EAGER = Behaviour(load_s=10.0, tpot=20.0, first=100.0)
+COMPILED = Behaviour(load_s=70.0, tpot=10.0, first=100.0)
+TRUE = 60.0 / 0.150
+
+
+def opened(tmp_path: Path, blocks: int = 4, jitter: float = 0.02) -> Run:
+    variants = {
+        "eager": dataclasses.replace(EAGER, jitter=jitter, launch_sd=jitter),
+        "compiled": dataclasses.replace(COMPILED, jitter=jitter, launch_sd=jitter),
+    }
+    return Run.open(synthetic_run(tmp_path, variants, blocks=blocks))
+
+
+def test_break_even_is_cost_over_gain_with_an_interval_around_it(tmp_path: Path) -> None:
+    row: Any = against(opened(tmp_path), "eager").set_index("variant").loc["compiled"]
+    assert row["break_even"] == pytest.approx(TRUE, rel=0.05)
+    assert row["break_even_low"] < TRUE < row["break_even_high"]
+    assert row["verdict"].startswith("pays after")
+    assert row["cold_saving_s"] == pytest.approx(-60.0, abs=0.5)
+    assert row["steady_tpot_ratio"] == pytest.approx(0.5, rel=0.01)
+
+
+def test_the_faster_start_has_nothing_to_pay_back(tmp_path: Path) -> None:
+    row: Any = against(opened(tmp_path), "compiled").set_index("variant").loc["eager"]
+    assert row["break_even"] == 0
+    assert row["verdict"] == "starts faster"
+
+
+def test_a_slower_start_that_serves_no_faster_never_pays(tmp_path: Path) -> None:
+    variants = {"a": EAGER, "b": dataclasses.replace(EAGER, load_s=70.0, tpot=25.0)}
+    row: Any = against(Run.open(synthetic_run(tmp_path, variants, blocks=3)), "a").iloc[0]
+    assert math.isinf(row["break_even"])
+    assert "never pays" in row["verdict"]
+
+
+def test_one_block_has_a_value_and_no_interval(tmp_path: Path) -> None:
+    row: Any = against(opened(tmp_path, blocks=1), "eager").iloc[0]
+    assert row["break_even"] == pytest.approx(TRUE, rel=0.1)
+    assert row["break_even_low"] is None
+    assert row["break_even_high"] is None
+    assert "cannot say surely" in row["verdict"]
+
+
+def test_launches_that_were_not_as_asked_are_shown_apart_and_never_averaged(tmp_path: Path) -> None:
+    folder = synthetic_run(tmp_path, {"eager": EAGER, "warm": EAGER}, blocks=3)
+    with RunFolder.open(folder) as store:
+        record = next(r for r in store.finished().values() if r.variant == "warm" and r.block == 0)
+        missed = Check("compile_cache.state", "violated", "compiled again: other torch")
+        stamps = {name: at and at + 500_000_000_000 for name, at in record.stamps.items()}
+        late = stamps | {"spawn": record.stamps["spawn"]}
+        store.amend(dataclasses.replace(record, checks=[missed], stamps=late, status="invalid"))
+    run = Run.open(folder)
+    table: Any = summary(run).set_index(["variant", "state"])
+    assert table.loc[("warm", "as asked"), "launches"] == 2
+    assert table.loc[("warm", "as asked"), "cold_ttft_s"] < 20
+    assert table.loc[("warm", "not as asked"), "cold_ttft_s"] > 500
+    assert table.loc[("warm", "not as asked"), "why"] == "compiled again: other torch"
+    assert against(run, "eager").iloc[0]["n"] == 2
+
+
+def test_the_cost_curve_starts_at_the_cold_start_and_the_lines_cross_at_break_even(tmp_path: Path) -> None:
+    curve: Any = cost_curve(opened(tmp_path, jitter=0.0), [1, int(TRUE) - 20, int(TRUE) + 20]).set_index(
+        ["variant", "requests"]
+    )["seconds"]
+    assert curve["eager", 1] < curve["compiled", 1]
+    assert curve["eager", int(TRUE) - 20] < curve["compiled", int(TRUE) - 20]
+    assert curve["eager", int(TRUE) + 20] > curve["compiled", int(TRUE) + 20]
+
+
+def test_fiellers_interval_covers_the_truth_as_often_as_it_says() -> None:
+    draw = np.random.default_rng(5)
+    covered = 0
+    for _ in range(2000):
+        low, high = fieller(draw.normal(60, 3, 6), draw.normal(0.15, 0.01, 6))
+        assert low is not None
+        assert high is not None
+        covered += low <= TRUE <= high
+    assert covered / 2000 == pytest.approx(0.95, abs=0.015)
+
+
+def test_a_gain_that_may_be_none_has_no_upper_end() -> None:
+    _, high = fieller(np.array([60.0, 61.0, 59.0]), np.array([0.1, -0.05, 0.02]))
+    assert high == math.inf
+
+
+def test_nulls_are_not_zeros() -> None:
+    pairs = pd.DataFrame({"cold_ttft_s_a": [1.0], "cold_ttft_s_b": [2.0], "e2el_ms_a": [np.nan], "e2el_ms_b": [np.nan]})
+    assert break_even(pairs).value is None
+
+
+def test_a_run_of_failures_has_no_rows(tmp_path: Path) -> None:
+    broken = Behaviour(status={0: ("failed", "crash_at_start", "it died")})
+    run = Run.open(synthetic_run(tmp_path, {"broken": broken}, blocks=1))
+    assert launches(run).empty
+    assert summary(run).empty
+    assert against(run, "broken").empty
+    assert cost_curve(run, [1, 2]).empty

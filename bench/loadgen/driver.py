@@ -129,10 +129,10 @@ class Driver:
                     self._count()
                     continue
                 said = [*said, {"role": "assistant", "content": earlier.text}]
-                turn.body, said = _continued(turn.body, said)
+                turn.body, said = _continued(bytes(turn.body), said)
                 turn.intended_ns = monotonic_ns()
             elif len(turns) > 1:
-                said = json.loads(turn.body).get("messages", [])
+                said = json.loads(bytes(turn.body)).get("messages", [])
             await self._ask(line, turn)
             self._count()
 
@@ -153,7 +153,7 @@ class Driver:
                 turn.failure = (
                     ("closed", f"the server closed the connection without an answer and takes no new one: {reason}")
                     if stale
-                    else ("connect", f"cannot connect to {self.target.host}:{self.target.port}: {reason}")
+                    else ("connect", f"cannot connect to {self.target.authority}: {reason}")
                 )
                 return
             reused = connection.used
@@ -182,9 +182,8 @@ class Driver:
         connection.give_up("timeout", f"no end within {self.timeout_s:g} s of sending: {what}")
 
     def _encoded(self, turn: Turn) -> bytes:
-        host = "localhost" if self.target.host.startswith("unix:") else f"{self.target.host}:{self.target.port}"
         fields = {
-            "Host": host,
+            "Host": self.target.authority,
             "Accept": "text/event-stream",
             "Accept-Encoding": "identity",
             "Content-Type": "application/json",
@@ -193,7 +192,7 @@ class Driver:
             **self.headers,
         }
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        return f"POST {turn.request.path} HTTP/1.1\r\n{lines}\r\n".encode() + turn.body
+        return b"".join((f"POST {turn.request.path} HTTP/1.1\r\n{lines}\r\n".encode(), turn.body))
 
 
 def _continued(body: bytes, said: list[dict[str, Any]]) -> tuple[bytes, list[dict[str, Any]]]:

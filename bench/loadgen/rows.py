@@ -27,7 +27,7 @@ class Turn:
     intended_ns: int
     exchange: Exchange | None = None
     failure: tuple[str, str] | None = None
-    body: bytes = b""
+    body: bytes | memoryview = b""
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic_ns
 from typing import Any, cast
@@ -313,22 +314,46 @@ class Target:
                 lambda: StreamConnection(loop), self.host, self.port, ssl=self._context
             )
             return connection
-        began = monotonic_ns()
-        family, address = await self._resolve(loop)
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            sock.setblocking(False)
-            if family != socket.AF_UNIX:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-            await loop.sock_connect(sock, address)
-        except BaseException:
-            sock.close()
-            raise
-        return SocketConnection(loop, sock, monotonic_ns() - began)
+        began, refusal = monotonic_ns(), OSError(f"{self.host} has no address")
+        for family, address in await self._addresses(loop):
+            try:
+                sock = await _connected(loop, family, address)
+            except OSError as error:
+                # A name may stand for IPv6 and IPv4, and the server listen on one of them.
+                refusal = error
+            else:
+                return SocketConnection(loop, sock, monotonic_ns() - began)
+        raise refusal
 
-    async def _resolve(self, loop: asyncio.AbstractEventLoop) -> tuple[socket.AddressFamily, Any]:
+    async def _addresses(self, loop: asyncio.AbstractEventLoop) -> list[tuple[socket.AddressFamily, Any]]:
         if self.host.startswith("unix:"):
-            return socket.AF_UNIX, self.host.removeprefix("unix:")
-        family, _, _, _, address = (await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM))[0]
-        return family, address
+            return [(socket.AF_UNIX, self.host.removeprefix("unix:"))]
+        found = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        return [(family, address) for family, _, _, _, address in found]
+
+    @property
+    def authority(self) -> str:
+        """The value of the Host header."""
+        if self.host.startswith("unix:"):
+            return "localhost"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+async def _connected(loop: asyncio.AbstractEventLoop, family: socket.AddressFamily, address: Any) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        if family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            ask_for_stamps(sock)
+        await loop.sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def ask_for_stamps(sock: socket.socket) -> None:
+    """Have the kernel stamp what it receives; where it can't, the reads come without and the user's stamps serve."""
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)

@@ -24,7 +24,7 @@ from bench.loadgen.driver import Driver
 from bench.loadgen.job import Request
 from bench.loadgen.priority import first_in_line
 from bench.loadgen.timer import Timer
-from bench.loadgen.wire import SO_TIMESTAMPNS, Target
+from bench.loadgen.wire import Target, ask_for_stamps
 
 _PR_SET_PDEATHSIG = 1
 _TICK_NS = 20_000_000
@@ -42,7 +42,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # While any socket asks for receive stamps the kernel stamps every packet: none is missed at the start of a job.
     keeper = socket.socket()
-    keeper.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    ask_for_stamps(keeper)
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
     while (frame := frames.read(stdin)) is not None:
         try:
@@ -75,12 +75,12 @@ def _serve(head: dict[str, Any], payload: bytes) -> frames.Frame:
 def _conversations(requests: list[dict[str, Any]], payload: bytes) -> list[list[rows.Turn]]:
     """Turns in conversations, in order of their first turn; each with its slice of the payload as body."""
     conversations: list[list[rows.Turn]] = []
+    bodies, at = memoryview(payload), 0
     holding: dict[int, list[rows.Turn]] = {}
-    at = 0
     for fields in requests:
         size = fields.pop("size")
         request = Request(body={}, **fields)
-        turn = rows.Turn(request, stream=0, intended_ns=0, body=payload[at : at + size])
+        turn = rows.Turn(request, stream=0, intended_ns=0, body=bodies[at : at + size])
         at += size
         conversation = holding.get(request.after) if request.after is not None else None
         if conversation is None:

@@ -6,14 +6,14 @@ import pytest
 
 from bench.loadgen.process import LoadGenerator
 from bench.loadgen.selfcheck import server
-from bench.loadgen.wire import SO_TIMESTAMPNS
+from bench.loadgen.wire import ask_for_stamps
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _kernel_stamps() -> Iterator[None]:
     """Keeps receive stamps switched on, as the load generator's own process does for itself."""
     with socket.socket() as keeper:
-        keeper.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        ask_for_stamps(keeper)
         # The kernel switches them on a moment later.
         time.sleep(0.05)
         yield

@@ -8,7 +8,7 @@ import pytest
 
 from bench.loadgen.arrivals import Schedule
 from bench.loadgen.wire import Exchange, Target
-from tests.loadgen.driving import Asked, Write, ask, drive, drive_at
+from tests.loadgen.driving import Asked, Scripted, Write, ask, drive, drive_at
 from tests.loadgen.responses import TEXT, WHOLE, chunked, closing, sized
 
 
@@ -172,6 +172,25 @@ async def test_nobody_listening_is_a_connect_failure() -> None:
     assert row["error_kind"] == "connect"
     assert "cannot connect to 127.0.0.1:" in row["error"]
     assert row["sent_ns"] is None
+
+
+async def test_a_name_with_several_addresses_is_tried_at_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    server = await asyncio.start_server(Scripted(whole).serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+
+    async def both(*_: object, **__: object) -> list[object]:
+        return [(socket.AF_INET, 0, 0, "", ("127.0.0.2", port)), (socket.AF_INET, 0, 0, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(loop, "getaddrinfo", both)
+    seen = await drive_at(Target("either", port), ask(1))
+    server.close()
+    await asyncio.sleep(0.05)
+    assert seen.rows[0]["text"] == TEXT
+
+
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    assert Target("::1", 8000).authority == "[::1]:8000"
 
 
 async def test_a_name_that_does_not_resolve_is_a_connect_failure() -> None:

@@ -30,9 +30,6 @@ SHARES: Mapping[str, tuple[str, ...]] = {
     "kv_cache": ("kv_cache", "static_cache", "profile"),
     "preprocessing": ("tokenizer", "chat_template"),
 }
-# Its four first-request latencies, ms, in the order in which it adds its tricks, and the reduction it states.
-ARTICLE_FIRST_MS = (2800.0, 1800.0, 950.0, 450.0)
-ARTICLE_REDUCTION = 0.839
 PHASE_COLUMNS = ["launch", "variant", "block", "state", "phase", "seconds", "share", "source", "reason"]
 STATE = ".state"
 AS_ASKED, NOT_AS_ASKED, UNVERIFIED = "as asked", "not as asked", "unverified"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bench.analyse.run import Launch, Run
 
 Floats = NDArray[np.float64]
+_NAN = 65535
 # Words, numbers, single Chinese characters, and whatever else stands between.
 _WORDS = re.compile(r"[一-鿿]|[^\W一-鿿]+|[^\w\s]")
 
@@ -34,7 +35,7 @@ class Text:
     ids: tuple[int, ...] | None = None
     tops: tuple[Mapping[str, float], ...] = ()
     positions: tuple[int, ...] = ()
-    full: NDArray[np.float16] | None = None
+    full: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +128,16 @@ def _by_ids(name: str, ids: tuple[int, ...], entries: Sequence[Any], distributio
     return Text(name, values, ids, tops, positions, full)
 
 
-def _distributions(given: Any) -> tuple[tuple[int, ...], NDArray[np.float16] | None]:
+def _distributions(given: Any) -> tuple[tuple[int, ...], NDArray[np.float32] | None]:
+    """Rows of −ln p in steps, as the server packs them; 65535 is a NaN."""
     if not isinstance(given, dict):
         return (), None
     try:
-        data = np.frombuffer(base64.b64decode(given["data"], validate=True), dtype="<f2")
+        data = np.frombuffer(base64.b64decode(given["data"], validate=True), dtype="<u2")
         positions = tuple(int(at) for at in given["positions"])
-        return positions, data.reshape(len(positions), int(given["vocabulary"]))
+        steps = data.reshape(len(positions), int(given["vocabulary"]))
+        values = np.where(steps == _NAN, np.nan, -steps.astype(np.float32) / int(given["steps"]))
+        return positions, values.astype(np.float32)
     except (KeyError, ValueError, TypeError, binascii.Error):
         return (), None
 

@@ -128,11 +128,11 @@ def divergence(pairs: list[tuple[Text, Text]]) -> tuple[Estimate, Kind | None, i
     return mean([float(row.sum()) for row in rows], [len(row) for row in rows]), kind, count
 
 
-def exact(reference: NDArray[np.float16], other: NDArray[np.float16]) -> NDArray[np.float64]:
+def exact(reference: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
     """Divergence at each position from rows of log-probabilities over the whole vocabulary.
 
-    Σ p·(ln p − ln q) − p + q: the last two sum to zero for true distributions, and keep what float16 rounded off from
-    making the result negative.
+    Σ p·(ln p − ln q) − p + q: the last two sum to zero for true distributions; for rounded ones they keep the result
+    from being negative, and its error of second order in the rounding.
     """
     log_p, log_q = reference.astype(float), other.astype(float)
     p, q = np.exp(log_p), np.exp(log_q)

@@ -33,8 +33,8 @@ def documents(noise: float, *, whole: bool = True) -> list[dict[str, Any]]:
         ids = [int(token) for token in np.random.default_rng(number).integers(0, VOCABULARY, LENGTH)]
         rows = distributions(number, noise)
         entries = [None, *({str(at): {"logprob": float(value)} for at, value in enumerate(row)} for row in rows)]
-        data = base64.b64encode(rows.astype("<f2").tobytes()).decode()
-        full = {"positions": list(range(LENGTH - 1)), "vocabulary": VOCABULARY, "data": data}
+        data = base64.b64encode((-rows * 2048).round().astype("<u2").tobytes()).decode()
+        full = {"positions": list(range(LENGTH - 1)), "vocabulary": VOCABULARY, "steps": 2048, "data": data}
         made.append(
             {
                 "request_id": 100 + number,

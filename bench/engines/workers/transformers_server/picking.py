@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+STEPS, NAN = 2048, 65535
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -86,10 +88,12 @@ def likelihoods(logits: torch.Tensor, tokens: Sequence[int], top: int) -> list[L
 
 
 def distributions(logits: torch.Tensor, positions: Sequence[int]) -> dict[str, Any]:
-    """The log-probabilities of the whole vocabulary at some positions: a row each, little-endian float16, in base64.
+    """The log-probabilities of the whole vocabulary at some positions, a row each, in base64.
 
-    float16 keeps a log-probability to 1 part in 2000, and those near zero, which carry the weight, far more finely.
+    −ln p times 2048 as little-endian uint16: equal steps down to e⁻³² keep a mean divergence of 10⁻⁴ right to
+    a thousandth, which float16, coarser where most tokens lie, does not. 65535 is a NaN.
     """
-    rows = logits[list(positions)].float().log_softmax(-1).half().cpu()
-    data = base64.b64encode(rows.numpy().astype("<f2").tobytes()).decode()
-    return {"positions": list(positions), "vocabulary": rows.shape[-1], "dtype": "float16", "data": data}
+    rows = logits[list(positions)].float().log_softmax(-1)
+    steps = (-rows * STEPS).round().clamp(0, NAN - 1).masked_fill(rows.isnan(), NAN)
+    data = base64.b64encode(steps.int().cpu().numpy().astype("<u2").tobytes()).decode()
+    return {"positions": list(positions), "vocabulary": rows.shape[-1], "steps": STEPS, "data": data}

@@ -18,6 +18,8 @@ from bench.loadgen.wire import Connection, Exchange, Target
 
 # An open load of unknown depth starts with this many connections open; more are opened when needed.
 _PREOPENED = 64
+# Between the last preparation of an open load and its first send.
+_LEAD_NS = 1_000_000
 
 
 @dataclass(slots=True)
@@ -48,14 +50,12 @@ class Driver:
 
     async def open(self, conversations: list[list[Turn]], schedule: Schedule) -> None:
         """Conversations begin at their scheduled times, whether or not the earlier ones were answered."""
-        loop = asyncio.get_running_loop()
         cap = min(schedule.max_in_flight or len(conversations), len(conversations))
         await self._open(min(cap, _PREOPENED))
         free = deque(self._lines)
         waiting: deque[list[Turn]] = deque()
-        tasks: set[asyncio.Task[None]] = set()
         finished = asyncio.Event()
-        start = monotonic_ns() + 1_000_000
+        start = monotonic_ns() + _LEAD_NS
         due = deque(zip(schedule.offsets_ns, conversations, strict=False))
 
         async def carry(line: Line, turns: list[Turn]) -> None:
@@ -68,9 +68,7 @@ class Driver:
                 if not free:
                     self._lines.append(Line(len(self._lines)))
                     free.append(self._lines[-1])
-                task = loop.create_task(carry(free.pop(), waiting.popleft()))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+                group.create_task(carry(free.pop(), waiting.popleft()))
             if not due and not waiting and len(free) == len(self._lines):
                 finished.set()
 
@@ -84,10 +82,11 @@ class Driver:
                 timer.set(start + due[0][0])
             launch()
 
-        timer = Timer(loop, tick)
+        timer = Timer(asyncio.get_running_loop(), tick)
         try:
-            timer.set(start)
-            await finished.wait()
+            async with asyncio.TaskGroup() as group:
+                timer.set(start)
+                await finished.wait()
         finally:
             timer.close()
             self._close()
@@ -117,19 +116,18 @@ class Driver:
             await self._conversation(line, turns)
 
     async def _conversation(self, line: Line, turns: list[Turn]) -> None:
+        """Ask turn by turn, each with all that was said before it; a turn without an answer ends the conversation."""
         said: list[dict[str, Any]] = []
-        for index, turn in enumerate(turns):
+        for number, turn in enumerate(turns):
             turn.stream = line.number
-            if index:
-                before = turns[index - 1]
-                earlier = answer(before.exchange.reads) if before.exchange and before.failure is None else None
-                if earlier is None or not earlier.text:
-                    turn.intended_ns = monotonic_ns()
+            if number:
+                answered = _answered(turns[number - 1])
+                turn.intended_ns = monotonic_ns()
+                if answered is None:
                     turn.failure = ("cancelled", "not sent: the turn before it has no answer to go on from")
                     self._count()
                     continue
-                said = [*said, {"role": "assistant", "content": earlier.text}]
-                turn.body, said = _continued(bytes(turn.body), said)
+                turn.body, said = _continued(turn.body, [*said, {"role": "assistant", "content": answered}])
                 turn.intended_ns = monotonic_ns()
             elif len(turns) > 1:
                 said = json.loads(bytes(turn.body)).get("messages", [])
@@ -147,25 +145,26 @@ class Driver:
         for _ in range(2):
             try:
                 connection = await self._connection(line)
-            except (OSError, TimeoutError) as error:
-                turn.exchange = stale
-                reason = str(error) or type(error).__name__
-                turn.failure = (
-                    ("closed", f"the server closed the connection without an answer and takes no new one: {reason}")
-                    if stale
-                    else ("connect", f"cannot connect to {self.target.authority}: {reason}")
-                )
+            except OSError as error:
+                turn.exchange, turn.failure = stale, self._unreachable(error, stale)
                 return
-            reused = connection.used
+            kept = connection.kept
             exchange, ended = connection.start(request)
             loop = asyncio.get_running_loop()
             timer = loop.call_later(self.timeout_s, self._give_up, connection, exchange)
             await ended
             timer.cancel()
             turn.exchange = exchange
-            if not (reused and not exchange.reads and exchange.failure and exchange.failure[0] == "closed"):
+            if not (kept and not exchange.reads and exchange.failure and exchange.failure[0] == "closed"):
                 return
             stale = exchange
+
+    def _unreachable(self, error: OSError, stale: Exchange | None) -> tuple[str, str]:
+        silent = isinstance(error, TimeoutError)
+        reason = f"nothing came back within {self.timeout_s:g} s" if silent else str(error)
+        if stale is not None:
+            return "closed", f"the server closed the connection without an answer and takes no new one: {reason}"
+        return "connect", f"cannot connect to {self.target.authority}: {reason}"
 
     async def _connection(self, line: Line) -> Connection:
         if line.connection is None or not line.connection.open:
@@ -195,10 +194,17 @@ class Driver:
         return b"".join((f"POST {turn.request.path} HTTP/1.1\r\n{lines}\r\n".encode(), turn.body))
 
 
-def _continued(body: bytes, said: list[dict[str, Any]]) -> tuple[bytes, list[dict[str, Any]]]:
+def _answered(turn: Turn) -> str | None:
+    """The whole answer to a turn; None if it got none."""
+    if turn.exchange is None or not turn.exchange.complete:
+        return None
+    return answer(turn.exchange.reads).text or None
+
+
+def _continued(body: bytes | memoryview, said: list[dict[str, Any]]) -> tuple[bytes, list[dict[str, Any]]]:
     """This turn's body with the whole conversation so far in front of its own question, and that conversation."""
-    content = json.loads(body)
+    content = json.loads(bytes(body))
     if not content.get("messages"):
-        return body, said
+        return bytes(body), said
     content["messages"] = [*said, content["messages"][-1]]
     return json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"), content["messages"]

@@ -18,6 +18,8 @@ import httptools
 # Missing from Python's socket module. This number is the layout of two longs, which 64-bit kernels write.
 SO_TIMESTAMPNS = 35
 _READ_BYTES = 1 << 18
+# A connection that was opened longer ago than this, and not used yet, may have been dropped.
+_FRESH_NS = 1_000_000_000
 _ANCILLARY_BYTES = socket.CMSG_SPACE(16)
 # One buffer for all sockets of the process: reads never overlap, and what is kept is copied at its true size.
 _VIEW = memoryview(bytearray(_READ_BYTES))
@@ -106,11 +108,17 @@ class Connection:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, connect_ns: int) -> None:
         self.open = True
-        self.used = False
+        self._used = False
+        self._opened_ns = monotonic_ns()
         self._loop = loop
         self._connect_ns: int | None = connect_ns
         self._exchange: Exchange | None = None
         self._ended: asyncio.Future[None] | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether it has been open long enough for the server to have dropped it meanwhile."""
+        return self._used or monotonic_ns() - self._opened_ns > _FRESH_NS
 
     def start(self, request: bytes) -> tuple[Exchange, asyncio.Future[None]]:
         """Send a request; the future is done when the exchange is over, and never fails."""
@@ -147,7 +155,7 @@ class Connection:
         self._exchange = self._ended = None
         if exchange is None or ended is None:
             return
-        self.used = True
+        self._used = True
         if not exchange.finish() or self._unsent():
             self.close()
         if not ended.done():
@@ -307,6 +315,12 @@ class Target:
 
     async def connect(self) -> Connection:
         """Open a connection; OSError if there is none to be had."""
+        try:
+            return await self._connect()
+        except UnicodeError as error:
+            raise OSError(f"{self.host!r} is no host name: {error}") from error
+
+    async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
         if self.tls:
             self._context = self._context or ssl.create_default_context()

@@ -111,12 +111,14 @@ async def drive(
     else:
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         target = Target("127.0.0.1", server.sockets[0].getsockname()[1])
-    seen = await drive_at(target, conversations, schedule=schedule, timeout_s=timeout_s)
-    server.close()
-    for task in handlers:
-        task.cancel()
-    await asyncio.gather(*handlers, return_exceptions=True)
-    await asyncio.sleep(0)
+    try:
+        seen = await drive_at(target, conversations, schedule=schedule, timeout_s=timeout_s)
+    finally:
+        server.close()
+        for task in handlers:
+            task.cancel()
+        await asyncio.gather(*handlers, return_exceptions=True)
+        await asyncio.sleep(0)
     seen.asked, seen.connections = scripted.asked, scripted.connections
     return seen
 

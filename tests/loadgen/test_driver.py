@@ -110,6 +110,22 @@ async def test_a_turn_whose_predecessor_failed_is_not_sent_and_says_so() -> None
     assert len(seen.asked) == 1
 
 
+async def test_a_turn_that_was_cut_short_is_not_gone_on_from() -> None:
+    async def cut_short(_: Asked, write: Write) -> bool:
+        await write(chunked(WHOLE)[:-20])
+        return False
+
+    seen = await drive([talk("one", "two")], cut_short)
+    assert [row["error_kind"] for row in seen.rows] == ["closed", "cancelled"]
+
+
+async def test_a_mistake_of_our_own_ends_the_open_load_instead_of_hanging_it() -> None:
+    broken = ask(2)
+    broken[1][0].body = None  # type: ignore[assignment]
+    with pytest.raises(ExceptionGroup):
+        await asyncio.wait_for(drive(broken, quick, schedule=Schedule(None, (0, 1000))), 5)
+
+
 async def test_a_server_that_dies_between_requests_fails_the_rest_by_connect_and_the_load_ends() -> None:
     async def die(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()

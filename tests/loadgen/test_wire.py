@@ -189,6 +189,11 @@ async def test_a_name_with_several_addresses_is_tried_at_each(monkeypatch: pytes
     assert seen.rows[0]["text"] == TEXT
 
 
+async def test_a_name_that_cannot_be_one_is_a_connect_failure() -> None:
+    (row,) = (await drive_at(Target("a" * 70 + ".example", 80), ask(1))).rows
+    assert row["error_kind"] == "connect"
+
+
 def test_an_ipv6_address_stands_in_brackets() -> None:
     assert Target("::1", 8000).authority == "[::1]:8000"
 

@@ -32,6 +32,7 @@ from bench.record.schema import Check, LaunchRecord, Manifest
 from bench.record.store import RunFolder
 from bench.run.launch import Stand, launch
 from bench.run.progress import Progress, Silent
+from bench.run.turns import turn
 from bench.scenario.load import Scenario
 from bench.scenario.variant import Variant
 

@@ -163,7 +163,8 @@ def _one(
     # Whole, because engines work in folders of their own.
     partial = folder.begin(launch_id).resolve()
     try:
-        seen = launch(stand, planned, plan.variant(planned.variant), checkpoints[planned.variant], partial)
+        with turn(stand.progress):
+            seen = launch(stand, planned, plan.variant(planned.variant), checkpoints[planned.variant], partial)
     except BaseException:
         folder.abandon(launch_id)
         raise

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from bench.engines.transformers import Transformers
 from bench.scenario.model import Quantization
@@ -179,6 +181,10 @@ def test_the_models_and_the_versions_are_told(tiny: Server) -> None:
         ("/v1/completions", {"prompt": "a", "stop": 3}, 400, "stop must be"),
         ("/v1/completions", {"prompt": "a", "model": "other"}, 404, "the model 'other' does not exist"),
         ("/v1/chat/completions", {"messages": []}, 400, "messages must be a list"),
+        ("/v1/chat/completions", {"messages": ["hello"]}, 400, "an object with a role"),
+        ("/v1/completions", {"prompt": "a", "stream": True, "stream_options": 1}, 400, "must be an object"),
+        ("/tokenize", {"messages": 3}, 400, "messages must be a list"),
+        ("/detokenize", {"tokens": [-1]}, 400, "token id -1 is not in the vocabulary"),
         ("/v1/embeddings", {}, 404, "there is no /v1/embeddings"),
     ],
 )
@@ -189,6 +195,51 @@ def test_a_wrong_request_is_answered_with_what_is_wrong(
     assert found == status
     assert says in answer["error"]["message"]
     assert answer["error"]["code"] == status
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = [
+    "prompt",
+    "messages",
+    "max_tokens",
+    "min_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "seed",
+    "stop",
+    "stream",
+    "stream_options",
+    "logprobs",
+    "top_logprobs",
+    "prompt_logprobs",
+    "echo",
+    "ignore_eos",
+    "model",
+    "n",
+    "logit_bias",
+    "tools",
+    "return_token_ids",
+]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    path=st.sampled_from(["/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize"]),
+    body=st.dictionaries(st.sampled_from(FIELDS), ANYTHING, max_size=4),
+)
+def test_no_request_at_all_ends_in_an_error_of_the_server(tiny: Server, path: str, body: dict[str, Any]) -> None:
+    connection = tiny.connect()
+    with closing(connection):
+        connection.request("POST", path, json.dumps({"prompt": "a", "max_tokens": 2, **body}))
+        response = connection.getresponse()
+        answer = response.read()
+        assert response.status in (200, 400, 404), answer
+        assert b"server_error" not in answer
 
 
 def test_a_connection_serves_request_after_request_also_after_a_wrong_one(tiny: Server) -> None:

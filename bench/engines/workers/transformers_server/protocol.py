@@ -73,6 +73,8 @@ def parse(body: Mapping[str, Any], chat: bool, runtime: Runtime, served: str) ->
         if body.get(name) is not None and body[name] not in neutral:
             raise BadRequest(f"{name}={body[name]!r} is not supported", name)
     options = body.get("stream_options") or {}
+    if not isinstance(options, dict):
+        raise BadRequest("stream_options must be an object", "stream_options")
     ids = _prompt(body, chat, runtime)
     echo = bool(body.get("echo")) and not chat
     logprobs = _alternatives(body, chat, runtime.vocab_size)
@@ -255,25 +257,37 @@ def failure(
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
+def conversation(body: Mapping[str, Any], runtime: Runtime) -> list[int]:
+    """The tokens of a request's messages, in the words of the model's chat template."""
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise BadRequest("messages must be a list with at least one message", "messages")
+    if not all(isinstance(message, dict) and isinstance(message.get("role"), str) for message in messages):
+        raise BadRequest("each message must be an object with a role", "messages")
+    try:
+        return runtime.template(messages)
+    except Exception as error:  # a template is a program of the model's author and may refuse in its own way
+        raise BadRequest(f"the chat template refuses these messages: {error}", "messages") from error
+
+
+def known(tokens: list[int], name: str, runtime: Runtime) -> list[int]:
+    """The same token ids, if the vocabulary has them all."""
+    wrong = next((token for token in tokens if not 0 <= token < runtime.vocab_size), None)
+    if wrong is not None:
+        raise BadRequest(f"token id {wrong} is not in the vocabulary of {runtime.vocab_size}", name)
+    return tokens
+
+
 def _prompt(body: Mapping[str, Any], chat: bool, runtime: Runtime) -> list[int]:
     if chat:
-        messages = body.get("messages")
-        if not isinstance(messages, list) or not messages:
-            raise BadRequest("messages must be a list with at least one message", "messages")
-        try:
-            return runtime.template(messages)
-        except Exception as error:  # a template is a program of the model's author and may refuse in its own way
-            raise BadRequest(f"the chat template refuses these messages: {error}", "messages") from error
+        return conversation(body, runtime)
     prompt = body.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], (str, list)):
         prompt = prompt[0]
     if isinstance(prompt, str):
         ids = runtime.encode(prompt)
     elif isinstance(prompt, list) and all(type(token) is int for token in prompt):
-        ids = prompt
-        wrong = next((token for token in ids if not 0 <= token < runtime.vocab_size), None)
-        if wrong is not None:
-            raise BadRequest(f"token id {wrong} is not in the vocabulary of {runtime.vocab_size}", "prompt")
+        ids = known(prompt, "prompt", runtime)
     else:
         raise BadRequest("prompt must be a string or a list of token ids, and only one per request", "prompt")
     if not ids:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import transformers
 
-from .protocol import BadRequest, Writer, encode, failure, parse
+from .protocol import BadRequest, Writer, conversation, encode, failure, known, parse
 from .runtime import Runtime
 from .schedule import Scheduler, Sequence
 
@@ -171,7 +171,7 @@ class Handler(BaseHTTPRequestHandler):
     def _tokenize(self, body: Mapping[str, Any]) -> None:
         runtime = self.server.runtime
         if "messages" in body:
-            ids = runtime.template(body["messages"])
+            ids = conversation(body, runtime)
         elif isinstance(body.get("prompt"), str):
             special = bool(body.get("add_special_tokens", True))
             ids = runtime.tokenizer(body["prompt"], add_special_tokens=special)["input_ids"]
@@ -183,7 +183,8 @@ class Handler(BaseHTTPRequestHandler):
         tokens = body.get("tokens")
         if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
             raise BadRequest("tokens must be a list of token ids", "tokens")
-        self._reply({"prompt": self.server.runtime.tokenizer.decode(tokens)})
+        runtime = self.server.runtime
+        self._reply({"prompt": runtime.tokenizer.decode(known(tokens, "tokens", runtime))})
 
     def _body(self) -> Mapping[str, Any]:
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():

@@ -66,7 +66,9 @@ def median_of_launches(values: Iterable[float] | Values, alpha: float = 0.05) ->
         return Estimate(None, None, None, 0, "no values")
     if len(kept) >= needed(0.5, alpha):
         return quantile(kept, 0.5, alpha)
-    words = "one launch: no interval" if len(kept) == 1 else f"range of {len(kept)} launches, not an interval"
+    if len(kept) == 1:
+        return Estimate(float(kept[0]), None, None, 1, "one launch: no interval")
+    words = f"range of {len(kept)} launches, not an interval"
     return Estimate(float(np.median(kept)), float(kept.min()), float(kept.max()), len(kept), words)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from bench.analyse.run import Run
 from bench.report import blocks
@@ -63,8 +64,13 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"data": _data, "zip": zip}
+    environment.filters |= {"data": _data, "zip": zip, "code": _code}
     return environment
+
+
+def _code(text: str) -> Markup:
+    """Escaped text in which `what stands between backticks` is code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text)))
 
 
 def _data(value: Any) -> Markup:

@@ -42,7 +42,10 @@ def _block(block: Block) -> Iterator[str]:
                 yield f"- **{escape(note.text)}** {escape(note.detail)}".rstrip()
         case Table():
             yield from _table(block)
-        case Facts(pairs):
+        case Facts(pairs, title):
+            if title:
+                yield f"**{escape(title)}**"
+                yield ""
             for name, value in pairs:
                 yield f"- {escape(name)}: {escape(value)}"
         case Figure(alt=alt):

@@ -22,6 +22,9 @@ def number(value: float | None, places: int | None = None) -> str:
     if value is None or not math.isfinite(value):
         return NULL
     text = f"{value:,.{decimals([value]) if places is None else places}f}"
+    if not text.strip("-0.,"):
+        # Rounded to nothing: zero has no sign.
+        text = text.removeprefix("-")
     return text.replace(",", _THIN).replace("-", "−")
 
 

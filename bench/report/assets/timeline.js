@@ -20,7 +20,8 @@
 
   function lanes(launch, width, share) {
     const streams = [...new Set(launch.requests.map((request) => request[1]))].sort((a, b) => a - b).slice(0, 16);
-    const rows = streams.length + 1, height = rows * (LANE + GAP) + 26;
+    const deep = launch.phases.reduce((most, phase) => Math.max(most, phase[3] + 1), launch.phases.length ? 1 : 0);
+    const rows = streams.length + deep, height = rows * (LANE + GAP) + 26;
     const paint = (plot) => {
       const { ctx } = plot, ratio = devicePixelRatio || 1, left = plot.bbox.left, right = left + plot.bbox.width;
       const x = (seconds) => Math.min(right, Math.max(left, plot.valToPos(seconds, "x", true)));
@@ -34,16 +35,16 @@
       };
       ctx.save();
       ctx.font = `${11 * ratio}px system-ui, sans-serif`; ctx.textBaseline = "middle"; ctx.textAlign = "left";
-      launch.phases.forEach(([name, from, to], index) => {
-        const wide = bar(from, to, 0, colour(`--p${index % 5}`), 0.85);
+      launch.phases.forEach(([name, from, to, depth], index) => {
+        const wide = bar(from, to, depth, name === "unattributed" ? colour("--p5") : colour(`--p${index % 5}`), depth ? 0.75 : 0.95);
         if (wide > ctx.measureText(name).width + 8 * ratio) {
           ctx.globalAlpha = 1; ctx.fillStyle = colour("--paper");
-          ctx.fillText(name, Math.max(x(from), left) + 4 * ratio, top(0) + LANE * ratio / 2);
+          ctx.fillText(name, Math.max(x(from), left) + 4 * ratio, top(depth) + LANE * ratio / 2);
         }
       });
       for (const [stage, stream, sent, first, end, failed] of launch.requests) {
-        const row = 1 + streams.indexOf(stream);
-        if (row < 1) continue;
+        const row = deep + streams.indexOf(stream);
+        if (row < deep) continue;
         const fill = failed ? colour("--bad") : stage === "warmup" || stage === "quality" ? colour("--muted") : colour(`--v${launch.colour}`);
         bar(sent, first === null ? end : first, row, fill, 0.35);
         if (first !== null) bar(first, end, row, fill, 0.95);

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
 from bench.report.blocks import Cell, Column, Prose, Section, Table
@@ -19,6 +19,14 @@ LAGS = (
     ("client_lag.p50", "lag p50", "µs"),
     ("client_lag.p99", "lag p99", "µs"),
     ("dispatch_delay.p50", "dispatch delay", "ms"),
+)
+# Key of a self-check's reading → heading and unit.
+SELFCHECK = (
+    ("error_p50_ms", "error p50", "ms"),
+    ("error_p99_ms", "error p99", "ms"),
+    ("error_max_ms", "largest", "ms"),
+    ("cpu_us_per_event", "CPU", "µs per event"),
+    ("headroom", "headroom", "times the load"),
 )
 
 
@@ -51,7 +59,29 @@ def section(view: View) -> Section | None:
         "kernel's where it gives them. Coalesced events came in one read with an earlier one: they left the server "
         "together, or the client was late. Dispatch delay is how much later than intended a request was sent."
     )
-    return Section("client", "The client's own error", (Table(head, tuple(rows)), Prose((words,))))
+    checked = _selfcheck(view.run.manifest.fingerprint.get("client"))
+    return Section("client", "The client's own error", (Table(head, tuple(rows)), Prose((words,)), *checked))
+
+
+def _selfcheck(client: object) -> Iterator[Table]:
+    """What the client measured of itself on this host, against a server that logs when its bytes leave."""
+    readings = client.get("readings") if isinstance(client, Mapping) else None
+    if not isinstance(readings, list) or not readings:
+        return
+    rows = []
+    for reading in readings:
+        load = reading.get("load") or {}
+        detail = f"{load.get('ttft_ms')} ms to the first token, {load.get('itl_ms')} ms between tokens"
+        cells = (Cell(number(_number(reading.get(key))), tone="") for key, _, _ in SELFCHECK)
+        rows.append((Cell(str(load.get("name", "–")), detail), *cells))
+    head = (Column("load"), *(Column(title, unit, numeric=True) for _, title, unit in SELFCHECK))
+    yield Table(
+        head, tuple(rows), "The client against a server that logs when its bytes leave, on this host before the run"
+    )
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _account(view: View, variant: str, key: str) -> list[float]:

@@ -13,6 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from bench.analyse.compare import Comparison, Result
 from bench.analyse.decide import Verdict
 from bench.analyse.gated import comparisons, policy
+from bench.analyse.metrics import metric
 from bench.errors import BenchError
 from bench.gate.words import behind, losses
 from bench.report.blocks import Block, Cell, Column, Figure, Fold, Note, Notes, Prose, Section, Table, Tone
@@ -47,7 +48,7 @@ def section(view: View) -> Section | None:
     if not compared:
         return None
     drawn = [comparison for comparison in compared if _drawable(comparison)]
-    blocks: list[Block] = [Notes(tuple(_words(comparison) for comparison in compared))]
+    blocks: list[Block] = [Notes(tuple(_notes(view, compared)))]
     if drawn:
         gated = [comparison for comparison in drawn if comparison.gated]
         blocks += [table(view, gated, gated_only=True)] if gated else []
@@ -71,7 +72,7 @@ def found(view: View) -> tuple[list[Comparison], str]:
         try:
             asked = policy(view.run)
             margins = listed(
-                f"{name} {margin:.3g}" if margin > 1 else f"{name} {margin:.1%}"
+                f"{metric(name).title} {number(margin) if margin > 1 else f'{100 * margin:g} %'}"
                 for name, margin in asked.margins.items()
             )
             return list(comparisons(view.run, asked)), f"Margins of the scenario's gate: {margins}."
@@ -91,6 +92,18 @@ def found(view: View) -> tuple[list[Comparison], str]:
 
 def _drawable(comparison: Comparison) -> bool:
     return any(result.bounds for result in comparison.results)
+
+
+def _notes(view: View, compared: Sequence[Comparison]) -> Iterator[Note]:
+    """One remark per comparison; those that lack a valid launch on either side share one."""
+    baseline = compared[0].a.label
+    if baseline not in view.measured:
+        yield Note(f"{baseline}, the baseline, has no valid launch: there is nothing to compare with.", tone="warn")
+        return
+    absent = [comparison.b.label for comparison in compared if comparison.b.label not in view.measured]
+    yield from (_words(comparison) for comparison in compared if comparison.b.label not in absent)
+    if absent:
+        yield Note(f"No verdict on {listed(absent)}: no valid launch.", tone="warn")
 
 
 def _words(comparison: Comparison) -> Note:
@@ -181,7 +194,7 @@ def forest(view: View, compared: Sequence[Comparison]) -> Figure:
                 labels.append((place, result.metric.title))
             place += 1.3
         axes.axvline(1, color=MUTED, linewidth=1)
-        _ratio_axis(axes)
+        _ratio_axis(axes, [result.ratio for results in shown.values() for result in results if result.ratio])
         axes.set_ylim(place - 0.6, -0.7)
         axes.set_yticks([at for at, _ in labels], [text for _, text in labels])
         axes.tick_params(axis="y", length=0)
@@ -216,15 +229,19 @@ def _row(axes: Axes, place: float, result: Result, tint: str) -> None:
         axes.plot([result.limit] * 2, [place - 0.36, place + 0.36], color=BAD, linewidth=1.6)
 
 
-def _ratio_axis(axes: Axes) -> None:
+def _ratio_axis(axes: Axes, ratios: Sequence[float]) -> None:
+    """Equal distances for equal ratios; an interval that says next to nothing may run out of the picture."""
     low, high = axes.get_xlim()
-    low, high = min(low, 0.95), max(high, 1.05)
+    low = max(min(low, 0.95), min(0.2, *ratios) / 1.1)
+    high = min(max(high, 1.05), 1.1 * max(5.0, *ratios))
     axes.set_xscale("log")
-    axes.set_xlim(max(low, 1e-3) / 1.02, high * 1.02)
-    ticks = [tick for tick in TICKS if low <= tick <= high]
-    # Few ticks, the unchanged one always among them.
-    while len(ticks) > 7:
-        ticks = [tick for index, tick in enumerate(ticks) if index % 2 == ticks.index(1.0) % 2]
+    axes.set_xlim(low, high)
+    # As many ticks as have room beside each other, the unchanged one first.
+    apart = math.log(high / low) / 9
+    ticks = [1.0]
+    for tick in (tick for tick in TICKS if low <= tick <= high):
+        if all(abs(math.log(tick / other)) >= apart for other in ticks):
+            ticks.append(tick)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))

@@ -95,8 +95,9 @@ def _state(view: View) -> Iterator[Note]:
         yield Note(f"Emulated: {manifest.emulated}.", "No figure here is one of the board that it names.", "bad")
     if manifest.state != "complete":
         planned = f" of {len(manifest.plan)}" if manifest.plan else ""
-        words = f"The run is {manifest.state}: {len(launches)}{planned} launches are here."
-        yield Note(words, "Go on with `bench run --resume`.", "warn")
+        how = "still going on, or was killed" if manifest.state == "running" else manifest.state
+        words = f"The run is {how}: {len(launches)}{planned} launches are here."
+        yield Note(words, "`bench run --resume` goes on with one that is not running any more.", "warn")
     if view.troubled:
         variants = dict.fromkeys(launch.record.variant for launch in view.troubled)
         words = f"{len(view.troubled)} of {count(len(launches), 'launch')} do not count ({listed(variants)})."
@@ -108,9 +109,8 @@ def _state(view: View) -> Iterator[Note]:
 def _sample(view: View) -> Iterator[Note]:
     fewest = min((len(view.valid(variant)) for variant in view.measured), default=0)
     if 0 < fewest < needed(0.5):
-        words = (
-            f"With {count(fewest, 'launch')} per variant, what a launch gives only once has a range, not an interval."
-        )
+        few = f"With as few as {count(fewest, 'launch')} of a variant"
+        words = f"{few}, what a launch gives only once has a range, not an interval."
         yield Note(words, "Six launches are the fewest that give one.")
     requests = [row.n for variant in view.measured if (row := view.row(variant, "ttft.p50"))]
     tails = {"p90": 0.9, "p95": 0.95, "p99": 0.99}
@@ -127,9 +127,12 @@ def _client(view: View) -> Iterator[Note]:
     lags = [lag for variant in view.measured if (lag := view.value(variant, "client_lag.p50")) is not None]
     requests = view.run.requests
     sources = set(requests["stamp_source"].dropna()) if len(requests) else set()
-    if lags and sources == {"kernel"}:
-        words = f"The client held a first token {number(max(lags), 0)} µs after the kernel had received it (median)."
-        yield Note(words, "The stamps are the kernel's, so this lag is in no figure.")
+    if sources == {"kernel"}:
+        if lags:
+            words = (
+                f"The client held a first token {number(max(lags), 0)} µs after the kernel had received it (median)."
+            )
+            yield Note(words, "The stamps are the kernel's, so this lag is in no figure.")
     elif sources:
         words = "Some stamps are the client's own" if "kernel" in sources else "The stamps are the client's own"
         detail = "TLS, a proxy or this platform gives no kernel stamps; figures include the client's delay."

@@ -80,5 +80,6 @@ def _strip(axes: Axes, view: View, frame: pd.DataFrame, metric: str) -> None:
     edge_marks(axes, lost, 0.03)
     axes.grid(axis="x", visible=False)
     axes.margins(y=0.15)
+    axes.set_xlim(-0.7, len(frame) - 0.3)
     axes.tick_params(colors=MUTED)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

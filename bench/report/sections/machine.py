@@ -13,7 +13,7 @@ from bench.report.view import View
 def section(view: View) -> Section:
     """Everything that a figure's reader must know to trust or repeat it."""
     manifest = view.run.manifest
-    blocks: list[Block] = [Facts(tuple(flat(manifest.fingerprint)))] if manifest.fingerprint else []
+    blocks: list[Block] = list(_fingerprint(manifest.fingerprint))
     versions = tuple((name, str(version)) for name, version in manifest.versions.items())
     used = tuple(_used(view))
     blocks += [Fold("Versions", (Facts(versions),))] if versions else []
@@ -27,6 +27,20 @@ def section(view: View) -> Section:
         ("scenario digest", manifest.scenario_digest),
     )
     return Section("machine", "Machine and versions", (*blocks, Fold("The run", (Facts(run),))))
+
+
+def _fingerprint(fingerprint: Mapping[str, Any]) -> Iterator[Facts]:
+    """What is said of the machine as a whole, then part by part. The client's own part is shown with its error."""
+    parts = {key: value for key, value in fingerprint.items() if key != "client"}
+    whole = {key: value for key, value in parts.items() if not isinstance(value, Mapping | list)}
+    if pairs := tuple(flat(whole)):
+        yield Facts(pairs)
+    for key, value in parts.items():
+        entries = [value] if isinstance(value, Mapping) else value if isinstance(value, list) else []
+        for entry in entries:
+            pairs = tuple(flat(entry)) if isinstance(entry, Mapping) else ((key, str(entry)),)
+            if pairs:
+                yield Facts(pairs, key.replace("_", " "))
 
 
 def flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

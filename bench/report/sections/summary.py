@@ -10,8 +10,10 @@ from bench.report.view import Row, View
 TAILS = ("p99", "p95", "p90")
 
 
-def section(view: View) -> Section:
-    """One row per variant, and behind a fold every metric that the run has."""
+def section(view: View) -> Section | None:
+    """One row per variant, and behind a fold every metric that the run has; None where nothing counts."""
+    if not view.measured:
+        return None
     return Section(
         "summary",
         "Summary",

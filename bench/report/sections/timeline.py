@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from bench.analyse.coldstart import waterfall
 from bench.analyse.run import Launch
 from bench.record.schema import FieldInfo
 from bench.report.blocks import Section, Timeline
@@ -17,10 +19,24 @@ from bench.report.view import View
 # Points per launch, and characters of data in all: what a page can carry.
 POINTS, BUDGET = 240, 450_000
 REQUESTS = 400
+# Rows of nested phases.
+DEPTH = 3
 SERIES = 6
 PANELS = {"MiB": "memory", "W": "power", "°C": "temperature", "%": "load", "MHz": "clocks", "cores": "processor"}
 # In these a peak matters more than a mean.
 PEAKS = {"MiB", "W", "°C"}
+# Whose readings come first where a panel is full, and what says the same as another.
+SCOPES = ("engine", "machine", "harness", "sampler")
+LEFT_OUT = {
+    "uss_mib",
+    "peak_rss_mib",
+    "cgroup_peak_mib",
+    "mem_free_mib",
+    "mem_cached_mib",
+    "cpu_idle_s",
+    "cpu_iowait_s",
+    "cpu_full_s",
+}
 STAMPS = ("first_output", "port_open", "health", "ready", "warmup_end", "first_token", "stop")
 
 
@@ -63,7 +79,7 @@ def _launch(view: View, launch: Launch) -> dict[str, Any]:
     record = launch.record
     known = [stamp for stamp in record.stamps.values() if stamp is not None]
     origin = record.stamps.get("spawn") or min(known, default=0)
-    phases = launch.read("phases", ("name", "start_ns", "end_ns", "parent")).dropna(subset=["start_ns", "end_ns"])
+    phases = waterfall(launch)
     requests = launch.read("requests", ("stage", "stream", "sent_ns", "first_token_ns", "end_ns", "error_kind"))
     requests = requests.dropna(subset=["sent_ns", "end_ns"])
     shown = requests.iloc[:: max(1, -(-len(requests) // REQUESTS))]
@@ -84,8 +100,8 @@ def _launch(view: View, launch: Launch) -> dict[str, Any]:
             if (stamp := record.stamps.get(name)) is not None
         ],
         "phases": [
-            [str(row["name"]).replace("_", " "), *_seconds(origin, row["start_ns"], row["end_ns"])]
-            for row in phases[phases["parent"].isna()].to_dict("records")
+            [str(row["name"]).replace("_", " "), round(row["start_s"], 3), round(row["end_s"], 3), int(row["depth"])]
+            for row in phases[phases["depth"] < DEPTH].to_dict("records")
         ],
         "requests": [
             [row["stage"], int(row["stream"]), *_seconds(origin, row["sent_ns"], row["first_token_ns"], row["end_ns"]),
@@ -102,11 +118,11 @@ def _seconds(origin: int, *stamps: Any) -> list[float | None]:
 
 def _panels(samples: pd.DataFrame, fields: list[FieldInfo], edges: np.ndarray[Any, Any]) -> Iterator[dict[str, Any]]:
     """The sensors of a launch, by unit; of those in one panel the ones that move most."""
-    panels: dict[str, list[tuple[float, dict[str, Any]]]] = {}
+    panels: dict[str, list[tuple[tuple[int, float], dict[str, Any]]]] = {}
     groups = dict(iter(samples.groupby(["probe", "field"], observed=True)))
     for info in fields:
         part = groups.get((info.probe, info.field))
-        if part is None or len(part) < 2:
+        if part is None or len(part) < 2 or info.field in LEFT_OUT:
             continue
         times, values, unit = part["t"].to_numpy(), part["value"].to_numpy(dtype=float), info.unit
         if info.doc.startswith("cumulative"):
@@ -118,16 +134,19 @@ def _panels(samples: pd.DataFrame, fields: list[FieldInfo], edges: np.ndarray[An
         if unit not in PANELS:
             continue
         thin = _thin(times, values, edges, peak=unit in PEAKS)
-        series = {
-            "label": info.field.removesuffix("_mib").replace("_", " "),
-            "doc": f"{info.probe}: {info.doc}",
-            "v": thin,
-        }
-        panels.setdefault(unit, []).append((float(np.nanmax(values) - np.nanmin(values)), series))
+        series = {"label": _label(info), "doc": info.doc, "v": thin}
+        order = (SCOPES.index(info.scope) if info.scope in SCOPES else 1, -float(np.nanmax(values) - np.nanmin(values)))
+        panels.setdefault(unit, []).append((order, series))
     for unit, title in PANELS.items():
         if unit in panels:
-            moving = sorted(panels[unit], key=lambda item: -item[0])[:SERIES]
+            moving = sorted(panels[unit], key=lambda item: item[0])[:SERIES]
             yield {"title": title, "unit": unit, "series": [series for _, series in moving]}
+
+
+def _label(info: FieldInfo) -> str:
+    """`engine pss`, `machine cpu steal`: whose it is, and what it is, without the unit that the panel names."""
+    bare = re.sub(r"_(mib|w|c|s|mhz|percent)$", "", info.field).replace("_", " ").replace(".", " ")
+    return f"{info.scope} {bare}" if info.scope in SCOPES and not bare.startswith(info.scope) else bare
 
 
 def _thin(

@@ -46,6 +46,11 @@ class Evidence:
         series = self.samples.of(probe, field)
         return (series.around(*self.window) if self.window else series).grown()
 
+    def rate(self, probe: str, field: str) -> float | None:
+        """How fast a counter grew over the steady window, per second."""
+        series = self.samples.of(probe, field)
+        return (series.around(*self.window) if self.window else series).rate()
+
     @property
     def workload(self) -> Mapping[str, Any]:
         """The scenario's workload as written."""

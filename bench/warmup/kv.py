@@ -70,14 +70,23 @@ class KvPreallocate(Step):
 
 
 def kv_bytes(checkpoint: Checkpoint, variant: Variant, tokens: int) -> int:
-    """Bytes of keys and values: 2 · layers · kv heads · head size · element size · tokens · sequences."""
+    """Bytes of keys and values: 2 · layers · kv heads · head size · element size · tokens · sequences.
+
+    At least one sequence of the longest length that the engine will accept fits: vLLM refuses to start with less.
+    """
     shape = _config(checkpoint)
     heads = int(shape["num_attention_heads"])
     kv_heads = int(shape.get("num_key_value_heads") or heads)
     head = int(shape.get("head_dim") or int(shape["hidden_size"]) // heads)
     per_token = 2 * int(shape["num_hidden_layers"]) * kv_heads * head * ELEMENT_BYTES.get(variant.quantization, 2)
-    sequences = int(variant.engine.args.get("max_num_seqs", DEFAULT_SEQUENCES))
-    return per_token * sequences * (-(-tokens // BLOCK_TOKENS) + 1) * BLOCK_TOKENS
+    args = variant.engine.args
+    sequences = int(args.get("max_num_seqs", DEFAULT_SEQUENCES))
+    longest = int(args.get("max_model_len", shape.get("max_position_embeddings", tokens)))
+    return per_token * max(sequences * _blocks(tokens), _blocks(longest)) * BLOCK_TOKENS
+
+
+def _blocks(tokens: int) -> int:
+    return -(-tokens // BLOCK_TOKENS) + 1
 
 
 def _config(checkpoint: Checkpoint) -> dict[str, Any]:

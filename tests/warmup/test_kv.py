@@ -26,6 +26,12 @@ def test_vllm_is_given_the_bytes_that_its_sequences_need(tmp_path: Path) -> None
     assert prepared.args["kv_cache_memory_bytes"] == per_token * 4 * (1024 + 128)
 
 
+def test_one_sequence_of_the_longest_length_always_fits(tmp_path: Path) -> None:
+    config = json.dumps(json.loads(SMOLLM2) | {"max_position_embeddings": 8192})
+    prepared = build((WarmupStep("kv-preallocate", {"tokens": 64}),)).prepare(state(tmp_path, config=config))
+    assert prepared.args["kv_cache_memory_bytes"] == 2 * 30 * 3 * 64 * 2 * (8192 + 128)
+
+
 def test_transformers_is_given_a_static_cache(tmp_path: Path) -> None:
     asked = variant("transformers", args={"max_model_len": 256})
     prepared = build((WarmupStep("kv-preallocate"),)).prepare(state(tmp_path, asked))

@@ -16,6 +16,7 @@ import transformers
 from .compiled import Compiler
 from .events import Events
 
+STATIC_TOKENS = 2048
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -31,8 +32,8 @@ class Runtime:
         with events.phase("device"):
             if args.threads:
                 torch.set_num_threads(args.threads)
-            wanted = args.device if args.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-            self.device = torch.device(wanted)
+            found = "cuda" if torch.cuda.is_available() else "cpu"
+            self.device = torch.device(found if args.device == "auto" else args.device)
             torch.zeros(1, device=self.device)
         with events.phase("tokenizer"):
             self.tokenizer = transformers.AutoTokenizer.from_pretrained(args.model)
@@ -46,14 +47,16 @@ class Runtime:
         self.static = args.cache_implementation == "static"
         self.max_tokens = min(args.max_model_len or longest, longest)
         if self.static:
-            self.max_tokens = min(args.static_cache_tokens or self.max_tokens, self.max_tokens)
+            # A model's own limit may be a hundred thousand tokens, which is no size to allocate unasked.
+            wanted = args.static_cache_tokens or args.max_model_len or STATIC_TOKENS
+            self.max_tokens = min(wanted, self.max_tokens)
         ends = self.model.generation_config.eos_token_id
+        ends = self.tokenizer.eos_token_id if ends is None else ends
         self.ends: tuple[int, ...] = tuple(ends) if isinstance(ends, list) else (ends,) if ends is not None else ()
         self.vocab_size = int(config.vocab_size)
         self._caches: list[Any] = []
         if self.static:
             self._allocate(config, args.max_num_seqs)
-        self._first = True
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of tokens, special ones left out."""

@@ -128,6 +128,13 @@ def test_cold_is_emptied_and_a_hit_is_a_violation(tmp_path: Path) -> None:
     assert judged(strategy, prepared, "0.33.0").status == "violated"
 
 
+def test_a_cold_launch_may_meet_again_what_it_compiled_itself(tmp_path: Path) -> None:
+    strategy = step(state="cold")
+    prepared = strategy.prepare(state(tmp_path))
+    event = {"name": "compile_cache", "t_ns": 1, "cache_hits": 1, "cache_misses": 3}
+    assert judged(strategy, prepared, events=[event]).status == "ok"
+
+
 def test_builds_that_differ_in_flags_engine_or_model_do_not_share_a_cache(tmp_path: Path) -> None:
     plain = state(tmp_path)
     keys = {

@@ -35,7 +35,11 @@ def noncentrality(blocks: int, alpha: float, power: float) -> float:
     def missing(shift: float) -> float:
         return float(1 - special.nctdtr(blocks - 1, shift, critical)) - power
 
-    return float(optimize.brentq(missing, 0.0, 10 * critical + 20))
+    # Far beyond the answer the distribution function is no longer computed; close above it, it is.
+    upper = critical + 2
+    while missing(upper) < 0:
+        upper *= 1.25
+    return float(optimize.brentq(missing, 0.0, upper))
 
 
 def power(blocks: int, sd: float, gap: float, alpha: float = 0.05) -> float:

@@ -41,6 +41,13 @@ def test_detectable_is_the_inverse_of_power() -> None:
     assert power(5, 0.03, math.log(1 + found) - math.log(1.05)) == pytest.approx(0.8)
 
 
+@pytest.mark.parametrize("blocks", [2, 3, 5, 16, 200, 1000])
+@pytest.mark.parametrize("alpha", [0.2, 0.05, 0.0215, 0.001])
+def test_what_is_detectable_is_known_for_every_plan(blocks: int, alpha: float) -> None:
+    found = detectable(blocks, 0.001, 0.05, alpha)
+    assert power(blocks, 0.001, math.log((1 + found) / 1.05), alpha) == pytest.approx(0.8, abs=1e-6)
+
+
 def test_requests_per_launch_balances_cost_and_noise() -> None:
     assert requests_per_launch(launch_s=60, request_s=2, launch_sd=0.02, request_sd=0.075) == 21
     assert requests_per_launch(launch_s=60, request_s=2, launch_sd=0.02, request_sd=0.4) == 110

@@ -24,8 +24,8 @@ class Command:
     {served_name} are filled in.
 
     `args` become flags after them (`max_model_len: 2048` → `--max-model-len 2048`, true → the bare flag, false → none),
-    so that `args.*` factors work, but for `token_ids` and `body`, which say how it is to be asked. Without
-    `served_model` the first name of /v1/models is used. The server must stay in the foreground.
+    so that `args.*` factors work, but for `token_ids` and `body`, which say how it is to be asked. `served_model` may
+    be `{model}`; without it the first name of /v1/models is used. The server must stay in the foreground.
     """
 
     name = "command"
@@ -41,8 +41,9 @@ class Command:
             "folder": str(launch.folder),
             "model": str(launch.checkpoint.path) if launch.checkpoint.path else None,
             "python": python(engine),
-            "served_name": engine.served_model,
         }
+        served = fill(engine.served_model, places) if engine.served_model else None
+        places["served_name"] = served
         args = {**engine.args, **launch.args}
         own = {name: args.pop(name) for name in OWN if name in args}
         argv = tuple(fill(word, places) for word in engine.command) + flags(args)
@@ -52,7 +53,7 @@ class Command:
             endpoint=Endpoint(
                 host=HOST,
                 port=launch.port,
-                model=engine.served_model or "",
+                model=served or "",
                 headers=authorization(engine.api_key_env),
                 token_ids=bool(own.get("token_ids", True)),
                 body=dict(own.get("body", {})),

@@ -6,6 +6,7 @@ import json
 import shutil
 import struct
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.analyse.run import Run
 from bench.engines.base import Checkpoint, Endpoint
 from bench.loadgen.job import Job, Request
 from bench.loadgen.process import LoadGenerator
@@ -20,6 +22,8 @@ from bench.loadgen.questions import quality_requests
 from bench.models.sources import resolve
 from bench.quality.answers import Answers, Text, read_text
 from bench.quality.divergence import compare
+from bench.quality.limit import limits
+from bench.quality.trade import trades
 from bench.scenario.model import Arrivals, Model, Quality
 from tests.end_to_end.transformers_server import serving
 
@@ -94,3 +98,33 @@ def test_perplexity_and_divergence_are_those_of_plain_transformers(tmp_path: Pat
         expected["perplexity"][1] / expected["perplexity"][0], rel=1e-3
     )
     print(f"\nKL {found.kl.value:.6g} served, {expected['kl']:.6g} in plain Transformers")
+
+
+def test_a_server_without_log_probabilities_gets_no_divergence_but_agreement(tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / "config.json").write_text('{"model_type": "llama", "vocab_size": 1000}')
+    (weights / "model.safetensors").write_bytes(bytes(64))
+    (tmp_path / "mute.yaml").write_text(
+        f"""
+scenario: mute
+model: {{source: "path:{weights}"}}
+engines: {{s: {{engine: simulated, args: {{ttft_ms: 2, itl_ms: 0.2}}}}}}
+matrix: {{warmup: [none, requests]}}
+workload: {{prompts: {{kind: random, tokens: 8}}, output_tokens: 4, requests: 3}}
+design: {{blocks: 1}}
+quality: {{against: {{warmup: none}}, max_kl: 0.1, documents: 2}}
+"""
+    )
+    bench = Path(sys.executable).parent / "bench"
+    command: list[str | Path] = [bench, "run", tmp_path / "mute.yaml", "--results", tmp_path / "results", "--no-report"]
+    subprocess.run(command, check=True, capture_output=True)
+    run = Run.open(tmp_path / "results")
+    (trade,) = trades(run)
+    assert trade.quality.kl.value is None
+    assert trade.quality.kl.reason == "the server gives no log-probabilities of the prompt"
+    assert trade.quality.agreement is not None
+    assert trade.quality.agreement.share.value == 1
+    assert trade.quality.agreement.founding[0].label == "founding:fault-triage"
+    assert limits(run)[0].verdict == "INVALID"
+    assert not run.requests.query("stage == 'quality'")["measured"].any()

@@ -46,7 +46,7 @@ class Answer:
     # What the server itself called an error, and what was wrong with the form of its answer.
     server_error: str | None = None
     malformed: str | None = None
-    logprobs: list[Any] = field(default_factory=list)
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
     prompt_logprobs: Any = None
     prompt_distributions: Any = None
     _text: list[str] = field(default_factory=list)
@@ -186,7 +186,7 @@ def _chunk(result: Answer, content: dict[str, Any], read: int) -> None:
             result.first_answer_read = read
         result.last_token_read = read
     logprobs = choice.get("logprobs")
-    if logprobs:
+    if logprobs and isinstance(logprobs, dict):
         result.logprobs.append(logprobs)
     result.prompt_logprobs = choice.get("prompt_logprobs") or result.prompt_logprobs
     result.prompt_distributions = choice.get("prompt_distributions") or result.prompt_distributions

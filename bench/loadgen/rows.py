@@ -106,15 +106,12 @@ def logprobs(request: Request, said: Answer) -> dict[str, Any] | None:
     values: list[Any] = []
     tops: list[Any] = []
     for part in said.logprobs:
-        if isinstance(part, dict) and isinstance(part.get("content"), list):
-            for entry in part["content"]:
-                tokens.append(entry.get("token"))
-                values.append(entry.get("logprob"))
-                tops.append({top.get("token"): top.get("logprob") for top in entry.get("top_logprobs") or ()})
-        elif isinstance(part, dict):
-            tokens += part.get("tokens") or []
-            values += part.get("token_logprobs") or []
-            tops += part.get("top_logprobs") or []
+        for entry in _dicts(part.get("content")):
+            tokens.append(entry.get("token"))
+            values.append(entry.get("logprob"))
+            tops.append({str(top.get("token")): top.get("logprob") for top in _dicts(entry.get("top_logprobs"))})
+        for kept, key in ((tokens, "tokens"), (values, "token_logprobs"), (tops, "top_logprobs")):
+            kept += part[key] if isinstance(part.get(key), list) else []
     return {
         "request_id": request.request_id,
         "prompt_id": request.prompt_id,
@@ -126,6 +123,10 @@ def logprobs(request: Request, said: Answer) -> dict[str, Any] | None:
         "prompt_logprobs": said.prompt_logprobs,
         "prompt_distributions": said.prompt_distributions,
     }
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def _nanoseconds(timespec: bytes) -> int:

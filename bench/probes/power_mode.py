@@ -29,7 +29,7 @@ class PowerMode:
 def power_mode(roots: Roots) -> PowerMode | None:
     """The mode in force; None without nvpmodel or without an answer."""
     printed = roots.output("nvpmodel", "-q")
-    found = re.search(r"NV Power Mode:\s*(\S+)\s*(?:\n\s*(\d+))?", printed or "")
+    found = re.search(r"NV Power Mode:[ \t]*(\S+)[ \t]*(?:\n\s*(\d+))?", printed or "")
     return PowerMode(found[1], int(found[2]) if found[2] else None) if found else None
 
 
@@ -117,7 +117,7 @@ def applied(host: Host, roots: Roots) -> Iterator[list[str]]:
     commands: list[list[str]] = []
     if host.power_mode != "any" and (before is None or before.name != host.power_mode):
         known = modes(roots)
-        if before is None or host.power_mode not in known:
+        if before is None or before.number is None or host.power_mode not in known:
             raise UsageError(
                 f"this machine has no power mode {host.power_mode!r}",
                 hint=f"it has {', '.join(known) or 'no nvpmodel at all'}; `bench doctor` tells what it is",

@@ -23,6 +23,7 @@ SHARES: Mapping[str, tuple[str, ...]] = {
         "inductor",
         "compile_load",
         "compile",
+        "warmup_run",
         "compile_artifacts_load",
         "graph_capture",
         "kernel_warmup",

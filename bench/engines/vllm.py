@@ -89,7 +89,11 @@ class Vllm:
     def phases(self, trace: LaunchTrace) -> list[Phase]:
         """What its spans and its log say; the resolution of contradictions is startup.py's."""
         running = version_of(trace)
-        return [*log_phases(trace, running), *span_phases(trace.spans, running)]
+        logged = log_phases(trace, running)
+        # On a CPU the run that warms the model up is the compilation: the same seconds, told of twice.
+        told = any(phase.name == "compile" and phase.end_ns is not None for phase in logged)
+        spans = span_phases(trace.spans, running)
+        return [*logged, *(phase for phase in spans if not (told and phase.name == "warmup_run"))]
 
     def facts(self, trace: LaunchTrace) -> dict[str, Any]:
         """What it says that it really uses; what it does not say is left out."""

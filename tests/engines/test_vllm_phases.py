@@ -80,6 +80,12 @@ def test_a_compilation_after_a_failed_reload_is_a_compilation() -> None:
     assert found["compile_load"] is None
 
 
+def test_the_run_that_compiles_on_a_cpu_is_told_of_once() -> None:
+    names = [phase.name for phase in resolved("0.32.0-inductor-warm") if phase.start_ns is not None]
+    assert "compile" in names
+    assert "warmup_run" not in names
+
+
 def test_a_version_that_renamed_every_line_gives_nulls_with_reasons_and_never_zero() -> None:
     renamed = [
         LogLine(line.t_ns, line.stream, f"(EngineCore pid=1) INFO 01-01 00:00:00 [new.py:1] step {number} complete")

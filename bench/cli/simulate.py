@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def selfcheck(
-    quick: Annotated[bool, typer.Option("--quick", help="A few seconds instead of a minute.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A few seconds instead of half a minute.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure this client's own error on this machine, against a scripted server that logs when its bytes really leave.

@@ -88,7 +88,7 @@ QUICK = (
 
 
 def selfcheck(*, quick: bool = False) -> SelfCheck:
-    """Run the client against the scripted server: a minute and a half, or five seconds when `quick`."""
+    """Run the client against the scripted server: half a minute, or a few seconds when `quick`."""
     return SelfCheck(tuple(check(load) for load in (QUICK if quick else FULL)))
 
 

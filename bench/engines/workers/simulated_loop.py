@@ -10,6 +10,7 @@ import heapq
 import json
 import os
 import select
+import signal
 import socket
 import struct
 import time
@@ -75,10 +76,18 @@ class Server:
         self._poll.register(listener.fileno(), select.EPOLLIN)
         self._poll.register(self._timer.fd, select.EPOLLIN)
 
-    def serve(self) -> None:
-        """Run until the process ends."""
+    def serve(self) -> int:
+        """Run until TERM or INT, heeded between two turns so that the truth log is whole; gives the signal."""
+        wake, alarm = os.pipe()
+        os.set_blocking(alarm, False)
+        signal.set_wakeup_fd(alarm)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        self._poll.register(wake, select.EPOLLIN)
         while True:
             for fd, mask in self._poll.poll():
+                if fd == wake:
+                    return os.read(wake, 1)[0]
                 if fd == self._listener.fileno():
                     self._accept()
                 elif fd == self._timer.fd:

@@ -96,11 +96,8 @@ def main() -> int:
     print(f"listening on {where}", flush=True)
     truth = Path(arguments.truth).open("a", encoding="utf-8") if arguments.truth else None  # noqa: SIM115
     timing = Timing(plan.noise, arguments.launch, arguments.block, arguments.position)
-    try:
-        Server(listener, Answerer(plan, timing, arguments.model), truth).serve()
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    ended_by = Server(listener, Answerer(plan, timing, arguments.model), truth).serve()
+    return 130 if ended_by == signal.SIGINT else 0
 
 
 if __name__ == "__main__":

@@ -85,8 +85,11 @@ def of_memory(record: LaunchRecord, requests: pa.Table, samples: Samples) -> Mem
     idle = series.within(record.stamps.get("ready"), first) if first is not None else EMPTY
     start, end = steady_window(requests)
     steady = series.within(start, end) if start is not None else EMPTY
-    stop = record.stamps.get("stop") or record.stamps.get("exit")
-    held = series.within(None, stop)
+    # The quality questions ask for whole distributions: what they take is no part of serving.
+    asked = (
+        pc.min(requests.filter(pc.equal(requests["stage"], "quality"))["sent_ns"]).as_py() if len(requests) else None
+    )
+    held = series.within(None, asked or record.stamps.get("stop") or record.stamps.get("exit"))
     return MemoryUse(
         kind=kind,
         scope=scope,

@@ -315,15 +315,15 @@ class Supervisor:
         del self.streams[descriptor]
         return False
 
-    def reap(self) -> None:
-        """Bury the dead; report the engine's own end."""
+    def reap(self) -> bool:
+        """Bury the dead and report the engine's own end; whether children are left, dying ones too."""
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
-                return
+                return False
             if pid == 0:
-                return
+                return True
             if pid == self.pid and self.ended is None:
                 code = os.waitstatus_to_exitcode(status)
                 before, after = self.oom_before, oom_kills()
@@ -367,7 +367,10 @@ class Supervisor:
                     send(pid, signal.SIGKILL)
                 if time.monotonic() >= give_up:
                     break
-        self.reap()
+        # One that only looks dead may have threads that still let go of its memory: the kernel tells when it is over.
+        patience = time.monotonic() + KILL_S
+        while self.reap() and not descendants(os.getpid()) and time.monotonic() < patience:
+            time.sleep(0.005)
         self.drain()
         for lines in self.streams.values():
             self.log.write(lines.flush())

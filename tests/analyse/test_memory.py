@@ -52,6 +52,20 @@ def test_on_a_processor_it_is_the_trees_proportional_size() -> None:
     assert (use.kind, use.idle, use.peak, use.steady) == ("discrete", 500, 900, 700)
 
 
+def test_what_the_quality_questions_take_is_no_peak() -> None:
+    samples = table(tree_memory__pss_mib=[(12, 400), (20, 900), (35, 950), (45, 3000)])
+    question = {"request_id": 9, "stage": "quality", "measured": False, "prompt_id": "q", "stream": 0, "turn": 0}
+    asked = from_rows(
+        "requests",
+        [
+            *requests().to_pylist(),
+            question | {"intended_ns": 40 * S, "sent_ns": 40 * S, "chunks": 0, "coalesced": 0},
+        ],
+    )
+    assert of_memory(launch(), requests(), samples).peak == 3000
+    assert of_memory(launch(), asked, samples).peak == 950
+
+
 def test_on_a_card_device_and_host_are_added() -> None:
     samples = table(
         tree_memory__pss_mib=[(20, 1000), (50, 1000)],

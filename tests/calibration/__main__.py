@@ -61,8 +61,8 @@ def page(repetitions: int) -> Iterator[str]:
             seen, failed, edge = false_alarms(noise, blocks, repetitions, 100 * number + blocks)
             yield f"| {name} | {blocks} | {share(seen)} | {share(failed)} | {share(edge)} |"
     yield (
-        "\nWhere the second launch of a block is slower, the balanced order keeps the effect out of the mean and leaves it\n"
-        "in the spread: the gate is then more careful than promised, never less.\n"
+        "\nWhere the second launch of a block is slower, the balanced order keeps that out of the mean and leaves\n"
+        "it in the spread: the gate is then more careful than promised, never less.\n"
     )
     yield "\n## What it finds\n"
     yield (

@@ -67,4 +67,5 @@ def second(draw: np.random.Generator, repetitions: int, blocks: int) -> Array:
     """Which arm comes second, as the plan draws it: balanced over pairs of blocks, the order within a pair drawn."""
     first = draw.random((repetitions, (blocks + 1) // 2)) < 0.5
     order = np.stack([first, ~first], axis=-1).reshape(repetitions, -1)[:, :blocks]
-    return np.stack([order, ~order], axis=-1).astype(float)
+    found: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = np.stack([order, ~order], axis=-1)
+    return found.astype(np.float64)

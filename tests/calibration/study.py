@@ -33,7 +33,8 @@ def differences(noise: Noise, blocks: int, repetitions: int, ratio: float, seed:
     """Log ratios per block: shape (repetitions, blocks)."""
     requests = REQUESTS if q == 0.5 else needed(q)
     found = medians(noise, repetitions, blocks, requests, ratio, seed, q)
-    return found[..., 1] - found[..., 0]
+    apart: Array = found[..., 1] - found[..., 0]
+    return apart
 
 
 def verdict(d: Array, limit: float = LIMIT, alpha: float = 0.05) -> Verdict:

@@ -1,4 +1,4 @@
-"""The rates that the project promises, recomputed with enough repetitions to be sure; `nox -s calibration` prints all."""
+"""The rates that the project promises, recomputed with enough repetitions to be sure."""
 
 from __future__ import annotations
 

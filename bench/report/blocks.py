@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -39,10 +39,10 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A drawing for a wide and for a narrow page, as SVG of our own making, and what it shows in words."""
+    """A drawing for a wide and for a narrow page, made as SVG when asked for, and what it shows in words."""
 
-    wide: str
-    narrow: str
+    wide: Callable[[], str]
+    narrow: Callable[[], str]
     caption: str
     alt: str
 

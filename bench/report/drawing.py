@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import matplotlib as mpl
@@ -82,7 +83,8 @@ def colour(index: int) -> str:
 
 def figure(paint: Paint, heights: tuple[int, int], caption: str, alt: str) -> blocks.Figure:
     """A figure painted twice, for a wide and for a narrow page; heights in pixels."""
-    return blocks.Figure(_svg(paint, WIDE, heights[0]), _svg(paint, NARROW, heights[1]), caption, alt)
+    wide, narrow = (partial(_svg, paint, *size) for size in zip((WIDE, NARROW), heights, strict=True))
+    return blocks.Figure(wide, narrow, caption, alt)
 
 
 def edge_marks(axes: Axes, places: npt.ArrayLike, height: float) -> None:
@@ -95,7 +97,7 @@ def edge_marks(axes: Axes, places: npt.ArrayLike, height: float) -> None:
 
 def milliseconds(axes: Axes, along: str = "x") -> None:
     """Label a logarithmic axis with plain numbers instead of powers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axis = axes.xaxis if along == "x" else axes.yaxis
     low, high = axis.get_view_interval()
@@ -104,8 +106,7 @@ def milliseconds(axes: Axes, along: str = "x") -> None:
         LogLocator(subs=(1.0,) if high / max(low, 1e-9) > 3000 else (1.0, 3.0) if wide else (1, 2, 5))
     )
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}".replace(",", "\u202f")))
-    axis.set_minor_formatter(NullFormatter())
-    axis.set_tick_params(which="minor", length=0)
+    axis.set_minor_locator(NullLocator())
 
 
 def _svg(paint: Paint, width: int, height: int) -> str:
@@ -114,6 +115,10 @@ def _svg(paint: Paint, width: int, height: int) -> str:
         drawing = Drawing(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
         FigureCanvasSVG(drawing)
         paint(drawing, width)
+        # Laid out once and by hand: left to itself, savefig would draw the whole figure a second time for it.
+        if (layout := drawing.get_layout_engine()) is not None:
+            layout.execute(drawing)
+            drawing.set_layout_engine("none")
         buffer = io.StringIO()
         drawing.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return themed(buffer.getvalue())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
 from itertools import count
@@ -40,7 +40,7 @@ def render(runs: Sequence[Run]) -> str:
             licence=_asset("vendor/uPlot.LICENSE") if timelines else None,
             timeline=_asset("timeline.js") if timelines else None,
             # Drawings are made here, by matplotlib, whose text is escaped already.
-            drawing=lambda svg: Markup(svg.replace(SPACE, f"g{next(numbers)}-")),
+            drawing=lambda make: _drawing(make, f"g{next(numbers)}-"),
             kind=lambda block: type(block).__name__,
         )
     )
@@ -68,9 +68,18 @@ def _environment() -> Environment:
     return environment
 
 
+def _drawing(make: Callable[[], str], space: str) -> Markup:
+    """A drawing with ids of its own. Matplotlib escapes its texts itself."""
+    try:
+        return Markup(make().replace(SPACE, space))
+    except Exception as error:
+        # The run may have taken hours: one figure that cannot be drawn does not cost its reader the rest of the page.
+        return Markup("<p>This figure could not be drawn: {}: {}</p>").format(type(error).__name__, error)
+
+
 def _code(text: str) -> Markup:
     """Escaped text in which `what stands between backticks` is code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text)))
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _data(value: Any) -> Markup:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from bench.analyse.requests import gaps_ms, with_durations
 from bench.errors import UnknownName
 from bench.record import tables
 from bench.record.schema import LaunchRecord
+from bench.scenario.metrics import NEEDS
 
 MS = 1_000_000
 # Beyond the 104 days of uptime after which a stamp no longer fits a float64.
@@ -203,3 +205,13 @@ def test_metrics_are_found_by_name_by_family_and_by_prompt_length() -> None:
 def test_every_metric_says_what_it_is() -> None:
     assert all(item.doc and item.title for item in METRICS.values())
     assert {item.family for item in METRICS.values() if item.kind == "quantile"} == set(FAMILIES)
+
+
+def test_the_names_that_a_scenario_may_gate_are_metrics() -> None:
+    assert {metric(name).id for name in NEEDS} == set(METRICS)
+
+
+def test_every_metric_is_in_the_manual() -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    launch = {item.id for item in METRICS.values() if item.kind == "launch"}
+    assert not {name for name in {*FAMILIES, *launch} if f"`{name}`" not in manual}

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from bench.analyse.run import Run
-from bench.report import html
+from bench.report import content, html
+from bench.report.blocks import Figure, Prose, Section
+from bench.report.view import View
 from tests.runs import Behaviour, synthetic_run
 
 HOSTILE = "<img src=x onerror=alert(1)>$\\frac{"
@@ -91,6 +93,11 @@ def page(text: str) -> Page:
     return Page(text)
 
 
+def test_words_between_backticks_are_code_and_nothing_else_is(page: Page) -> None:
+    assert page.tags["code"] > 0
+    assert "<code>" not in page.text
+
+
 def test_nothing_is_fetched(page: Page, text: str) -> None:
     for name in ("src", "href", "xlink:href", "action", "data"):
         assert all(value.startswith("#") for value in page.values(name)), name
@@ -142,6 +149,26 @@ def test_the_figures_of_the_table_are_those_of_the_summary(run: Run, page: Page)
     assert f"{summary[HOSTILE, 'cold_ttft']:.1f}" in page.text
 
 
+def test_every_section_and_figure_could_be_made(page: Page) -> None:
+    assert "could not be" not in page.text.replace("could not be taken", "")
+
+
+def test_one_broken_section_or_figure_does_not_cost_the_others(small_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(view: View) -> None:
+        raise ZeroDivisionError("<b>by nothing</b>")
+
+    def undrawable() -> str:
+        raise ValueError("<b>log of zero</b>")
+
+    figure = Section("one", "One", (Figure(undrawable, undrawable, "caption", "alt"),))
+    prose = Section("two", "Two", (Prose(("kept",)),))
+    monkeypatch.setattr(content, "SECTIONS", (broken, lambda view: figure, lambda view: prose))
+    page = Page(html.render([small_run]))
+    assert "ZeroDivisionError: <b>by nothing</b>" in page.text
+    assert "could not be drawn: ValueError: <b>log of zero</b>" in page.text
+    assert "kept" in page.text
+
+
 def test_what_does_not_count_is_listed_with_its_reason(page: Page) -> None:
     assert "4 of 12 launches do not count" in page.text
     assert "97 °C" in page.text
@@ -163,26 +190,25 @@ def test_drawings_take_their_colours_from_the_page(text: str) -> None:
     assert "DejaVu" not in drawn
 
 
-def test_the_same_run_gives_the_same_page(run: Run, text: str) -> None:
-    assert html.render([Run.open(run.path)]) == text
-
-
 def test_the_page_stays_small(text: str) -> None:
     assert len(text.encode()) < 700_000
 
 
-def test_an_emulated_run_is_stamped_on_every_section(tmp_path: Path) -> None:
-    run = Run.open(synthetic_run(tmp_path, {"a": Behaviour()}, blocks=1, emulated="orin-nx on this CPU"))
-    text = html.render([run])
+def test_an_emulated_run_is_stamped_on_every_section(small_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(small_run.manifest, "emulated", "orin-nx on this CPU")
+    text = html.render([small_run])
     page = Page(text)
     assert "EMULATED" in page.text
     assert text.count('class="emulated"') == len([name for name in page.values("id") if name.startswith("r1-")])
 
 
-def test_several_runs_share_one_page_without_clashing(run: Run) -> None:
-    page = Page(html.render([run, run]))
+def test_several_runs_share_one_page_without_clashing_and_the_same_run_looks_the_same(small_run: Run) -> None:
+    text = html.render([small_run, Run.open(small_run.path)])
+    page = Page(text)
     assert {"r1-summary", "r2-summary"} <= set(page.values("id"))
     assert not [name for name, times in Counter(page.values("id")).items() if times > 1]
+    first, second = (re.sub(r"\bg\d+-|\br\d-", "", part) for part in text.split("<article")[1:])
+    assert first.partition("</article>")[0].partition(">")[2] == second.partition("</article>")[0].partition(">")[2]
 
 
 @pytest.mark.parametrize("blocks", [0, 1])
@@ -198,7 +224,7 @@ def test_one_request_and_one_token_make_a_page_without_a_tail(tmp_path: Path) ->
     assert "too few for p90, p95 or p99" in page.text
 
 
-def test_a_page_is_written_whole(tmp_path: Path, run: Run) -> None:
-    path = html.write(run, tmp_path / "reports" / "page.html")
+def test_a_page_is_written_whole(tmp_path: Path, small_run: Run) -> None:
+    path = html.write(small_run, tmp_path / "reports" / "page.html")
     assert path.read_text(encoding="utf-8").rstrip().endswith("</html>")
     assert [file.name for file in path.parent.iterdir()] == ["page.html"]

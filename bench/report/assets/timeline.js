@@ -21,7 +21,7 @@
   function lanes(launch, width, share) {
     const streams = [...new Set(launch.requests.map((request) => request[1]))].sort((a, b) => a - b).slice(0, 16);
     const deep = launch.phases.reduce((most, phase) => Math.max(most, phase[3] + 1), launch.phases.length ? 1 : 0);
-    const rows = streams.length + deep, height = rows * (LANE + GAP) + 26;
+    const rows = streams.length + deep, height = rows * (LANE + GAP) + 44;
     const paint = (plot) => {
       const { ctx } = plot, ratio = devicePixelRatio || 1, left = plot.bbox.left, right = left + plot.bbox.width;
       const x = (seconds) => Math.min(right, Math.max(left, plot.valToPos(seconds, "x", true)));

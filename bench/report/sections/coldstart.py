@@ -13,7 +13,7 @@ from bench.analyse import coldstart
 from bench.analyse.coldstart import NOT_AS_ASKED, SHARES
 from bench.analyse.run import Launch
 from bench.report.blocks import Block, Cell, Column, Figure, Fold, Section, Table
-from bench.report.drawing import INK, MUTED, PAPER, PHASE, figure
+from bench.report.drawing import INK, MUTED, NARROW, PAPER, PHASE, figure
 from bench.report.numbers import count, duration, listed, number
 from bench.report.view import View
 
@@ -54,7 +54,7 @@ def waterfall(launches: Sequence[Launch]) -> Figure:
             len(tables), 1, squeeze=False, sharex=True, height_ratios=[count_ + 1 for count_ in rows]
         )
         for axes, (launch, table) in zip(grid[:, 0], tables, strict=True):
-            _panel(axes, table, end)
+            _panel(axes, table, end, 0.3 if width == NARROW else 0.1)
             axes.set_title(f"{launch.record.variant}, {duration(_cold(launch))}")
         grid[-1, 0].set_xlabel("seconds since the engine was spawned")
 
@@ -85,7 +85,7 @@ def _cold(launch: Launch) -> float | None:
     return None if spawn is None or first is None else (first - spawn) / 1e9
 
 
-def _panel(axes: Axes, table: pd.DataFrame, end: float) -> None:
+def _panel(axes: Axes, table: pd.DataFrame, end: float, room: float) -> None:
     for place, row in enumerate(table.to_dict("records")):
         spent, depth = row["end_s"] - row["start_s"], int(row["depth"])
         unknown = row["name"] == UNATTRIBUTED
@@ -97,7 +97,7 @@ def _panel(axes: Axes, table: pd.DataFrame, end: float) -> None:
             color=PHASE[5 if unknown else 0],
             alpha=1.0 if unknown else max(0.35, 1 - 0.25 * depth),
         )
-        inside = spent > 0.12 * end
+        inside = spent > room * end
         axes.annotate(
             duration(spent),
             (row["end_s"], place),

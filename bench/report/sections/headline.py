@@ -100,7 +100,8 @@ def _state(view: View) -> Iterator[Note]:
         yield Note(words, "`bench run --resume` goes on with one that is not running any more.", "warn")
     if view.troubled:
         variants = dict.fromkeys(launch.record.variant for launch in view.troubled)
-        words = f"{len(view.troubled)} of {count(len(launches), 'launch')} do not count ({listed(variants)})."
+        verb = "does" if len(view.troubled) == 1 else "do"
+        words = f"{len(view.troubled)} of {count(len(launches), 'launch')} {verb} not count ({listed(variants)})."
         yield Note(words, "They are in no figure; “What does not count” gives their reasons.", "warn")
     for text in manifest.notes:
         yield Note(text)

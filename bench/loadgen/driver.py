@@ -12,9 +12,11 @@ from typing import Any
 
 from bench.loadgen.answer import answer
 from bench.loadgen.arrivals import Schedule
+from bench.loadgen.exchange import Exchange
 from bench.loadgen.rows import Turn
+from bench.loadgen.target import Target
 from bench.loadgen.timer import Timer
-from bench.loadgen.wire import Connection, Exchange, Target
+from bench.loadgen.wire import Connection
 
 # An open load of unknown depth starts with this many connections open; more are opened when needed.
 _PREOPENED = 64

@@ -9,8 +9,8 @@ from typing import Any
 
 from bench.loadgen.answer import Answer, answer
 from bench.loadgen.clock import Clock
+from bench.loadgen.exchange import Exchange
 from bench.loadgen.job import Request
-from bench.loadgen.wire import Exchange
 
 _TIMESPEC = struct.Struct("@ll")
 KINDS = ("role", "content", "reasoning", "usage", "finish", "done", "comment", "error", "other")

@@ -7,16 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
-from contextlib import suppress
-from dataclasses import dataclass, field
 from time import monotonic_ns
-from typing import Any, cast
+from typing import cast
 
-import httptools
+from bench.loadgen.exchange import Exchange
 
-# Missing from Python's socket module. This number is the layout of two longs, which 64-bit kernels write.
-SO_TIMESTAMPNS = 35
 _READ_BYTES = 1 << 18
 # A connection that was opened longer ago than this, and not used yet, may have been dropped.
 _FRESH_NS = 1_000_000_000
@@ -24,83 +19,6 @@ _ANCILLARY_BYTES = socket.CMSG_SPACE(16)
 # One buffer for all sockets of the process: reads never overlap, and what is kept is copied at its true size.
 _VIEW = memoryview(bytearray(_READ_BYTES))
 _BUFFERS = (_VIEW,)
-
-
-class Exchange:
-    """One request on the wire and all that came back: raw reads, their stamps, and how it ended.
-
-    `kernel` holds each read's raw timespec, or None; `failure` is (error kind, sentence).
-    """
-
-    __slots__ = (
-        "_framed",
-        "_headed",
-        "_keep_alive",
-        "_parser",
-        "complete",
-        "connect_ns",
-        "end_ns",
-        "failure",
-        "kernel",
-        "reads",
-        "sent_end_ns",
-        "sent_ns",
-        "user",
-    )
-
-    def __init__(self) -> None:
-        self.reads: list[bytes] = []
-        self.user: list[int] = []
-        self.kernel: list[bytes | None] = []
-        self.connect_ns: int | None = None
-        self.sent_ns: int | None = None
-        self.sent_end_ns: int | None = None
-        self.end_ns: int | None = None
-        self.failure: tuple[str, str] | None = None
-        self.complete = False
-        self._headed = self._framed = self._keep_alive = False
-        self._parser: Any = httptools.HttpResponseParser(self)
-
-    def feed(self, data: bytes, user_ns: int, kernel: bytes | None) -> bool:
-        """Keep one read; true once the response is over, well or badly."""
-        self.reads.append(data)
-        self.user.append(user_ns)
-        self.kernel.append(kernel)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self.failure = ("protocol", f"the response is not valid HTTP/1.1: {error}")
-        return self.complete or self.failure is not None
-
-    def eof(self) -> None:
-        """The server closed the connection, which is the proper end only of a body without a length of its own."""
-        if self._headed and not self._framed:
-            self.complete = True
-        elif not self.complete and self.failure is None:
-            where = (
-                f"in the middle of the {'body' if self._headed else 'headers'}" if self.reads else "without an answer"
-            )
-            self.failure = ("closed", f"the server closed the connection {where}")
-
-    def finish(self) -> bool:
-        """Stamp the end and drop the parser; true where the connection may carry another exchange."""
-        self.end_ns = monotonic_ns()
-        self._parser = None
-        return self.complete and self._framed and self._keep_alive
-
-    def on_header(self, name: bytes, _value: bytes) -> None:
-        """Called by the parser."""
-        self._framed = self._framed or name.lower() in (b"content-length", b"transfer-encoding")
-
-    def on_headers_complete(self) -> None:
-        """Called by the parser."""
-        self._headed = self._parser.get_status_code() >= 200
-        # Once the message is complete the parser has forgotten this.
-        self._keep_alive = self._parser.should_keep_alive()
-
-    def on_message_complete(self) -> None:
-        """Called by the parser, also at the end of an interim 1xx answer."""
-        self.complete = self._headed
 
 
 class Connection:
@@ -302,72 +220,3 @@ class StreamConnection(Connection, asyncio.Protocol):
 
     def _unsent(self) -> bool:
         return self._writing
-
-
-@dataclass(slots=True)
-class Target:
-    """A server's address: a name or number, or unix:/path."""
-
-    host: str
-    port: int
-    tls: bool = False
-    _context: ssl.SSLContext | None = field(default=None, repr=False)
-
-    async def connect(self) -> Connection:
-        """Open a connection; OSError if there is none to be had."""
-        try:
-            return await self._connect()
-        except UnicodeError as error:
-            raise OSError(f"{self.host!r} is no host name: {error}") from error
-
-    async def _connect(self) -> Connection:
-        loop = asyncio.get_running_loop()
-        if self.tls:
-            self._context = self._context or ssl.create_default_context()
-            _, connection = await loop.create_connection(
-                lambda: StreamConnection(loop), self.host, self.port, ssl=self._context
-            )
-            return connection
-        began, refusal = monotonic_ns(), OSError(f"{self.host} has no address")
-        for family, address in await self._addresses(loop):
-            try:
-                sock = await _connected(loop, family, address)
-            except OSError as error:
-                # A name may stand for IPv6 and IPv4, and the server listen on one of them.
-                refusal = error
-            else:
-                return SocketConnection(loop, sock, monotonic_ns() - began)
-        raise refusal
-
-    async def _addresses(self, loop: asyncio.AbstractEventLoop) -> list[tuple[socket.AddressFamily, Any]]:
-        if self.host.startswith("unix:"):
-            return [(socket.AF_UNIX, self.host.removeprefix("unix:"))]
-        found = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        return [(family, address) for family, _, _, _, address in found]
-
-    @property
-    def authority(self) -> str:
-        """The value of the Host header."""
-        if self.host.startswith("unix:"):
-            return "localhost"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-async def _connected(loop: asyncio.AbstractEventLoop, family: socket.AddressFamily, address: Any) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        if family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            ask_for_stamps(sock)
-        await loop.sock_connect(sock, address)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def ask_for_stamps(sock: socket.socket) -> None:
-    """Have the kernel stamp what it receives; where it can't, the reads come without and the user's stamps serve."""
-    with suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)

@@ -23,8 +23,8 @@ from bench.loadgen.clock import Clock
 from bench.loadgen.driver import Driver
 from bench.loadgen.job import Request
 from bench.loadgen.priority import first_in_line
+from bench.loadgen.target import Target, ask_for_stamps
 from bench.loadgen.timer import Timer
-from bench.loadgen.wire import Target, ask_for_stamps
 
 _PR_SET_PDEATHSIG = 1
 _TICK_NS = 20_000_000

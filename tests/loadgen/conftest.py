@@ -6,7 +6,7 @@ import pytest
 
 from bench.loadgen.process import LoadGenerator
 from bench.loadgen.selfcheck import server
-from bench.loadgen.wire import ask_for_stamps
+from bench.loadgen.target import ask_for_stamps
 
 
 @pytest.fixture(scope="session", autouse=True)

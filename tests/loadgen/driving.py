@@ -12,7 +12,7 @@ from bench.loadgen.clock import Clock
 from bench.loadgen.driver import Driver
 from bench.loadgen.job import Request
 from bench.loadgen.rows import Columns, Turn, row
-from bench.loadgen.wire import Target
+from bench.loadgen.target import Target
 
 Write = Callable[[bytes], Awaitable[None]]
 Answerer = Callable[["Asked", Write], Awaitable[bool]]

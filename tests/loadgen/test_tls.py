@@ -9,7 +9,7 @@ import pytest
 
 from bench.loadgen.job import Job, Request
 from bench.loadgen.process import LoadGenerator
-from bench.loadgen.wire import Target
+from bench.loadgen.target import Target
 from bench.scenario.model import Arrivals
 from tests.loadgen.driving import Seen, ask, drive_at
 from tests.loadgen.responses import TEXT, WHOLE, chunked

@@ -340,10 +340,11 @@ def test_a_static_cache_gives_the_same_answers_and_keeps_its_limit(tiny: Server,
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_compiled_answers_are_the_same_and_the_second_launch_loads_what_the_first_compiled(
     tiny: Server, tmp_path: Path
 ) -> None:
-    expected = [tiny.complete(prompt=prompt, max_tokens=12)["choices"] for prompt in PROMPTS[:2]]
+    expected = tiny.complete(prompt=PROMPTS[0], max_tokens=12)["choices"]
     artifacts = tmp_path / "compiled.bin"
     seen = []
     for launch in ("cold", "warm"):
@@ -353,7 +354,7 @@ def test_compiled_answers_are_the_same_and_the_second_launch_loads_what_the_firs
         with serving(
             tmp_path / launch, "dummy:tiny-llama", "fp32", env, threads=1, compile_artifacts=str(artifacts), **options
         ) as server:
-            assert [server.complete(prompt=prompt, max_tokens=12)["choices"] for prompt in PROMPTS[:2]] == expected
+            assert server.complete(prompt=PROMPTS[0], max_tokens=12)["choices"] == expected
             server.stop()
             seen.append(Transformers().facts(server.trace()))
             compiled = [phase for phase in Transformers().phases(server.trace()) if phase.name == "compile"]

@@ -35,7 +35,7 @@ class Server:
 
     def connect(self) -> http.client.HTTPConnection:
         """A connection with a generous time limit."""
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=240)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=900)
 
     def get(self, path: str) -> tuple[int, Any]:
         """A document."""

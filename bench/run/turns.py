@@ -19,5 +19,5 @@ def turn(progress: Progress) -> Iterator[None]:
     if os.environ.get(BESIDE) == "1":
         yield
         return
-    with locked(home() / "measuring.lock", lambda words: progress.phase(f"{words} (another run measures)")):
+    with locked(home() / "measuring.lock", lambda words: progress.note(f"{words}: another run measures")):
         yield

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Mapping
+from importlib import import_module
 from urllib.parse import urlsplit
 
 from bench.probes.base import Reading
@@ -93,6 +94,8 @@ class EngineMetrics:
     timeout_s = 1.0
 
     def __init__(self, context: Context) -> None:
+        # Imported here and not at the first page: the engine starts meanwhile, and this takes processor time from it.
+        import_module("prometheus_client.parser")
         self._watched = context.watched
         self._connection: http.client.HTTPConnection | None = None
         self._address = ""

@@ -98,15 +98,17 @@ def _launch(
     record.state_before |= {"page_cache": page_cache, "warmup": dict(prepared.state)}
     if variant.page_cache != "leave":
         record.checks.append(page_cache_check(page_cache))
-    before = idle(stand.machine.roots)
-    record.memory["before"] = before.to_json()
-    record.checks.append(will_it_fit(checkpoint.size_bytes, before))
 
     with ExitStack() as crew:
         # Whatever takes part in the measurement is up before the engine is spawned: it costs the launch nothing.
         sink = crew.enter_context(SpanSink())
         load = crew.enter_context(LoadGenerator())
         sampler = Sampler.start(folder, harness_pids=[os.getpid()], roots=stand.machine.roots)
+        crew.callback(_sampled, sampler, record)
+        # With all of that in place, and sampled: this second is also the idle power that energy is measured against.
+        before = idle(stand.machine.roots)
+        record.memory["before"] = before.to_json()
+        record.checks.append(will_it_fit(checkpoint.size_bytes, before))
         context = LaunchContext(
             port=process.free_port(),
             folder=folder,
@@ -119,7 +121,6 @@ def _launch(
             position=planned.position,
             seed=planned.seed,
         )
-        crew.callback(_sampled, sampler, record)
         spec = engine.command(variant, context)
         if variant.slowdown is not None:
             spec = slowed(spec, variant.slowdown, process.free_port())

@@ -16,9 +16,10 @@ from typing import Any, Protocol
 
 import torch
 
+from .answering import Writer, failure
+from .asking import Ask
 from .events import Events
 from .picking import Likelihood, distributions, generator, likelihoods, pick
-from .protocol import Ask, Writer, failure
 from .runtime import Runtime
 from .text import Detokenizer, Stops
 

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 import transformers
 
-from .protocol import BadRequest, Writer, conversation, encode, failure, known, parse
+from .answering import Writer, encode, failure
+from .asking import BadRequest, conversation, known, parse
 from .runtime import Runtime
 from .schedule import Scheduler, Sequence
 

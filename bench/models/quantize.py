@@ -58,9 +58,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise UsageError(f"{self.method!r} cannot be made here: {choices(self.method, METHODS)}")
-        for name in ("samples", "length", "n_grid", "batch"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+        # Two points of the search are its fixed ends.
+        for name, least in (("samples", 1), ("length", 1), ("n_grid", 3), ("batch", 1)):
+            if getattr(self, name) < least:
+                raise UsageError(f"{name} must be at least {least}, not {getattr(self, name)}")
 
 
 def quantize(

@@ -71,6 +71,8 @@ def test_an_unknown_method_is_answered_with_the_known_ones(method: str, words: s
 def test_settings_that_make_no_sense_are_refused() -> None:
     with pytest.raises(UsageError, match="samples must be at least 1"):
         Recipe("awq", samples=0)
+    with pytest.raises(UsageError, match="n_grid must be at least 3"):
+        Recipe("awq", n_grid=2)
 
 
 def test_files_that_are_no_weights_are_named(tmp_path: Path) -> None:

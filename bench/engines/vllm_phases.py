@@ -136,15 +136,22 @@ def log_phases(trace: LaunchTrace, installed: Version | None) -> list[Phase]:
 
 def span_phases(spans: Sequence[Span], installed: Version | None) -> list[Phase]:
     """Phases by OpenTelemetry spans; null where a version that sends them sent none."""
+    known = [span for span in spans if span.name in SPANS]
     phases = [
         Phase(SPANS[span.name], span.start_ns, span.end_ns, "span", process=span.process or None)
-        for span in spans
-        if span.name in SPANS
+        for span in known
+        if not any(_around(other, span) for other in known)
     ]
     if phases:
         return phases
     sends = installed is None or installed >= SPANS_SINCE
     return [Phase("kv_cache", None, None, "span", reason="not_found" if sends else "unsupported")]
+
+
+def _around(outer: Span, inner: Span) -> bool:
+    """Whether a span only repeats a part of another: a worker wraps its own initialisation in a span of that name."""
+    same = (outer.name, outer.process) == (inner.name, inner.process) and outer is not inner
+    return same and outer.start_ns <= inner.start_ns and inner.end_ns < outer.end_ns
 
 
 def _took(rule: Took, said: Sequence[Message]) -> Iterator[Phase]:

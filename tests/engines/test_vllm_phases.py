@@ -63,6 +63,11 @@ def test_spans_are_believed_before_log_lines() -> None:
     assert [phase.source for phase in weights] == ["span"]
 
 
+def test_a_span_within_one_of_its_own_name_is_not_a_second_phase() -> None:
+    names = [phase.name for phase in resolved("0.32.0-eager") if phase.source == "span"]
+    assert names.count("worker_init") == 1
+
+
 def test_log_lines_stand_in_where_no_span_came() -> None:
     weights = [p for p in resolved("0.32.0-eager", spans=False) if p.name == "weights"]
     assert [phase.source for phase in weights] == ["log"]

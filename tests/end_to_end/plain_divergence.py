@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM
 torch.set_num_threads(1)
 documents = json.load(sys.stdin)
 models = [AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval() for folder in sys.argv[1:3]]
-losses, divergences = [[], []], []
+losses: tuple[list[float], list[float]] = ([], [])
+divergences: list[float] = []
 for document in documents:
     ids = torch.tensor([document["ids"]])
     with torch.no_grad():

@@ -126,8 +126,8 @@ class Stream:
         at = self.pace.first_ms
         if self.chat and plan.role_first:
             role = {"role": "assistant", "content": ""}
-            content = {"choices": [{"index": 0, "delta": role, "finish_reason": None}]}
-            yield event(max(0.0, at - plan.role_lead_ms), "role", content)
+            opening = {"choices": [{"index": 0, "delta": role, "finish_reason": None}]}
+            yield event(max(0.0, at - plan.role_lead_ms), "role", opening)
         sent = number = 0
         last = at
         while sent < self.tokens:
@@ -147,7 +147,7 @@ class Stream:
             choice["finish_reason"] = "length" if sent == self.tokens and self.fault != "no_end" else None
             if plan.server_ttft:
                 choice["arrival_time"] = at / 1e3
-            content = {"choices": [choice]}
+            content: dict[str, Any] = {"choices": [choice]}
             if plan.continuous_usage:
                 content["usage"] = self.usage
             kind = "reasoning" if reasoning else "content"

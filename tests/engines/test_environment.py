@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.engines import environment
+from bench.engines import environment, pip
 from bench.engines.environment import interpreter, make, provisioned
-from bench.engines.pip import explain
 from bench.engines.pythons import choose, probe
 from bench.engines.recipe import parse
 from bench.errors import EnvironmentFault, ProvisionError
@@ -206,6 +205,16 @@ def test_a_python_that_cannot_make_environments_is_answered_with_the_package_to_
         make(parse("bare", BASICS + "first-part==1.0"), python=fake)
 
 
+def test_where_we_have_no_pip_that_of_an_environment_is_borrowed(
+    said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = make(WHOLE).python
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert pip.command([tmp_path / "python", python]) == [str(python), "-m", "pip"]
+    with pytest.raises(EnvironmentFault, match="ensurepip"):
+        pip.command([tmp_path / "python"])
+
+
 @pytest.mark.parametrize(
     ("output", "meaning"),
     [
@@ -218,4 +227,4 @@ def test_a_python_that_cannot_make_environments_is_answered_with_the_package_to_
     ],
 )
 def test_pips_words_are_put_into_ours(output: str, meaning: str) -> None:
-    assert meaning in explain(output)[0]
+    assert meaning in pip.explain(output)[0]

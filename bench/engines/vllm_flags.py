@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.engines.versions import Version, version
-from bench.errors import LaunchError, choices
+from bench.errors import LaunchError
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +98,9 @@ def _has(flag: Flag, running: Version) -> bool:
 
 
 def _near(name: str, known: frozenset[str]) -> str:
-    """The nearest names alone: all three hundred would drown the message."""
-    said = choices(name, known)
-    _, found, near = said.rpartition("(did you mean ")
-    return f"did you mean {near.rstrip('?)')}?" if found else "see `vllm serve --help=all`"
+    """The nearest name alone: all three hundred would drown the message."""
+    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else "see `vllm serve --help=all`"
 
 
 @cache

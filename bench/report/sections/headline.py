@@ -103,8 +103,21 @@ def _state(view: View) -> Iterator[Note]:
         verb = "does" if len(view.troubled) == 1 else "do"
         words = f"{len(view.troubled)} of {count(len(launches), 'launch')} {verb} not count ({listed(variants)})."
         yield Note(words, "They are in no figure; “What does not count” gives their reasons.", "warn")
+    yield from _made_up(view)
     for text in manifest.notes:
         yield Note(text)
+
+
+def _made_up(view: View) -> Iterator[Note]:
+    """Where the engine or the weights are not real ones."""
+    described = view.run.manifest.variants
+    engines = {str((variant.get("engine") or {}).get("engine")) for variant in described}
+    sources = {str((variant.get("model") or {}).get("source", "")) for variant in described}
+    if "simulated" in engines:
+        yield Note("A scripted server stands in for an engine.", "Its figures say nothing about any model.", "warn")
+    elif any(source.startswith("dummy:") for source in sources):
+        words = "The model has its true shape and random weights: its speed is real, its words are noise."
+        yield Note(words, "No figure of quality is given for it.")
 
 
 def _sample(view: View) -> Iterator[Note]:

@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from matplotlib.figure import Figure as Drawing
 
 from bench.analyse.metrics import metric
-from bench.quality import answers, divergence
-from bench.quality.divergence import Quality
+from bench.quality import answers, claim, limit
+from bench.quality.divergence import Quality, perplexity
 from bench.quality.estimate import Estimate
-from bench.report.blocks import Block, Cell, Column, Figure, Fold, Prose, Section, Table
+from bench.quality.trade import Trade, trades
+from bench.report.blocks import Block, Cell, Column, Figure, Fold, Note, Notes, Prose, Section, Table, Tone
 from bench.report.drawing import MARKERS, colour, figure
-from bench.report.numbers import decimals, interval, listed, number
+from bench.report.numbers import change, changes, decimals, interval, listed, number
+from bench.report.sections.comparison import TONES
 from bench.report.sections.summary import measured
 from bench.report.view import View
 
 SPEED = ("output_throughput", "cold_ttft", "memory.peak", "energy.per_token")
+HOLDS: dict[str, Tone] = {"holds": "good", "does not hold": "bad", "not shown": "muted"}
+# Variants whose name for this quantization is what the founding claim is about.
+CLAIMED = "awq"
 
 
 def section(view: View) -> Section | None:
     """Nothing where the scenario asks for no quality."""
-    if not isinstance(view.run.scenario.get("quality"), dict) or view.reference is None:
+    if view.reference is None or view.reference not in view.variants:
         return None
-    reference = answers.of_variant(view.run, view.reference)
-    found = {variant: divergence.compare(reference, answers.of_variant(view.run, variant)) for variant in view.measured}
-    blocks: list[Block] = [trade(view, found)]
+    found = trades(view.run)
+    blocks: list[Block] = [Notes(tuple(_words(trade) for trade in found)), table(view, found)]
     if (drawn := pareto(view, found)) is not None:
         blocks.append(drawn)
-    blocks += [Prose((METHOD,)), *_answers(found)]
+    if limits := limit.limits(view.run):
+        rows = tuple((Cell(one.variant), Cell(one.verdict.value, one.reason, TONES[one.verdict])) for one in limits)
+        blocks.append(Table((Column("variant"), Column("limit on the divergence")), rows))
+    blocks += [
+        _claims(trade) for trade in found if _quantization(view, trade.variant) == CLAIMED and trade.status == "ok"
+    ]
+    blocks += [Prose((METHOD,)), *(fold for trade in found for fold in _answers(trade.quality))]
     return Section("quality", f"The trade, against {view.reference}", tuple(blocks))
+
+
+def _words(trade: Trade) -> Note:
+    told = trade.sentence.removeprefix(f"{trade.variant}: ")
+    return Note(f"{trade.variant}:", f"{told}.", "" if trade.status == "ok" else "warn")
+
+
+def _quantization(view: View, variant: str) -> str:
+    factors = next((launch.record.factors for launch in view.run.all if launch.record.variant == variant), {})
+    return factors.get("quantization", "")
 
 
 METHOD = (
@@ -38,35 +61,90 @@ METHOD = (
 )
 
 
-def trade(view: View, found: dict[str, Quality]) -> Table:
-    """Speed, memory, energy and quality of each variant in one row."""
+def table(view: View, found: Sequence[Trade]) -> Table:
+    """Speed, memory, energy and quality in one row, each with its interval; below it the ratio to the reference."""
+    assert view.reference is not None
     ttft = [f"{name}.p50" for name in view.all_lengths()] or ["ttft.p50"]
     names = [name for name in (*ttft, *SPEED) if view.known(name)]
     places = {name: decimals(view.value(variant, name) for variant in view.measured) for name in names}
     head = (
-        Column("variant"),
+        Column("variant", "ratio to the reference"),
         *(Column(metric(name).title, metric(name).unit, numeric=True) for name in names),
+        Column("weights", "MiB on disk", numeric=True),
         Column("KL", "nats per token", numeric=True),
         Column("perplexity", numeric=True),
         Column("same answers", numeric=True),
     )
-    rows = []
-    for variant, quality in found.items():
-        share = quality.agreement.share if quality.agreement else Estimate.null(quality.agreement_reason or "")
-        rows.append(
-            (
-                Cell(variant, colour=view.colour(variant)),
-                *(measured(view.row(variant, name), name, places[name]) for name in names),
-                Cell("reference", tone="muted")
-                if variant == quality.against
-                else _estimate(quality.kl, 4, quality.kl_kind or ""),
-                _estimate(quality.perplexity, 2),
-                Cell("reference", tone="muted")
-                if variant == quality.against
-                else _estimate(share, 0, scale=100, unit=" %"),
-            )
+    theirs = answers.of_variant(view.run, view.reference)
+    own = perplexity(theirs) if theirs.texts else Estimate.null(theirs.reason or "no text was read")
+    itself = Cell("–", "itself", "muted")
+    rows = [
+        (
+            Cell(view.reference, "the reference", colour=view.colour(view.reference)),
+            *(measured(view.row(view.reference, name), name, places[name]) for name in names),
+            _weights(view, view.reference),
+            itself,
+            _estimate(own, 2),
+            itself,
         )
+    ]
+    for trade in found:
+        rows += _rows(view, trade, names, places)
     return Table(head, tuple(rows))
+
+
+def _rows(view: View, trade: Trade, names: Sequence[str], places: Mapping[str, int]) -> list[tuple[Cell, ...]]:
+    """A variant's figures and, below them, their ratios to the reference; or why it does not run here."""
+    variant, quality = trade.variant, trade.quality
+    name = Cell(variant, colour=view.colour(variant))
+    if trade.status != "ok":
+        return [(name, Cell(trade.status, trade.reason or "", "bad"), *(Cell("–", tone="muted"),) * (len(names) + 3))]
+    share = quality.agreement.share if quality.agreement else Estimate.null(quality.agreement_reason or "")
+    figures = (
+        name,
+        *(measured(view.row(variant, of), of, places[of]) for of in names),
+        _weights(view, variant),
+        _estimate(quality.kl, 4, quality.kl_kind or ""),
+        _estimate(quality.perplexity, 2),
+        _estimate(share, 0, scale=100, unit=" %"),
+    )
+    blank = Cell("")
+    ratios = (blank, *(_ratio(trade, of) for of in (*names, "weights")), blank, _ratio(trade, "perplexity"), blank)
+    return [figures, ratios]
+
+
+def _ratio(trade: Trade, name: str) -> Cell:
+    """The change against the reference, and how sure it is."""
+    found = trade[name]
+    if found is None or found.ratio is None:
+        return Cell("–", found.reason if found else "", "muted")
+    if found.certainty == "exact":
+        return Cell(change(found.ratio))
+    bounds = None if found.low is None or found.high is None else (found.low, found.high)
+    return Cell(change(found.ratio), changes(bounds), "" if found.certainty == "sure" else "muted")
+
+
+def _weights(view: View, variant: str) -> Cell:
+    """Size on disk, and in memory as the engine says; null where neither is told."""
+    facts: dict[str, Any] = next((launch.record.facts for launch in view.valid(variant) if launch.record.facts), {})
+    disk, loaded = facts.get("checkpoint_bytes"), facts.get("weight_bytes")
+    return Cell(_mib(disk), f"{_mib(loaded)} in memory" if loaded else "")
+
+
+def _mib(size: object) -> str:
+    return number(size / 2**20 if isinstance(size, int | float) else None, 0)
+
+
+def _claims(trade: Trade) -> Table:
+    """The founding claim, sentence by sentence."""
+    rows = tuple(
+        (Cell(finding.claim), Cell(finding.holds, tone=HOLDS[finding.holds]), Cell(finding.evidence))
+        for finding in claim.findings(trade)
+    )
+    caption = (
+        f"“4-bit AWQ: 280 MB instead of 600, 12 % faster, quality nearly lossless”: {trade.variant} on this machine"
+    )
+    return Table((Column("claim"), Column("here"), Column("evidence")), rows, caption)
 
 
 def _estimate(estimate: Estimate, places: int, kind: str = "", scale: float = 1.0, unit: str = "") -> Cell:
@@ -77,14 +155,14 @@ def _estimate(estimate: Estimate, places: int, kind: str = "", scale: float = 1.
     return Cell(number(scale * estimate.value, places) + unit, note)
 
 
-def pareto(view: View, found: dict[str, Quality]) -> Figure | None:
+def pareto(view: View, found: Sequence[Trade]) -> Figure | None:
     """Throughput against divergence: what is up and left of another is better in both."""
-    points = [
-        (variant, pace, quality.kl.value if variant != quality.against else 0.0)
-        for variant, quality in found.items()
-        if (pace := view.value(variant, "output_throughput")) is not None
-    ]
-    drawn = [(variant, pace, kl) for variant, pace, kl in points if kl is not None]
+    assert view.reference is not None
+    divergences = {view.reference: 0.0} | {
+        trade.variant: trade.quality.kl.value for trade in found if trade.quality.kl.value is not None
+    }
+    paces = {variant: view.value(variant, "output_throughput") for variant in divergences}
+    drawn = [(variant, pace, divergences[variant]) for variant, pace in paces.items() if pace is not None]
     if len(drawn) < 2:
         return None
 
@@ -109,26 +187,24 @@ def pareto(view: View, found: dict[str, Quality]) -> Figure | None:
     )
 
 
-def _answers(found: dict[str, Quality]) -> list[Block]:
+def _answers(quality: Quality) -> list[Block]:
     """The founding use cases, both answers side by side."""
-    folds: list[Block] = []
-    for variant, quality in found.items():
-        if variant == quality.against or not quality.agreement or not quality.agreement.founding:
-            continue
-        rows = tuple(
+    if not quality.agreement or not quality.agreement.founding:
+        return []
+    rows = []
+    for pair in quality.agreement.founding:
+        question = pair.label.removeprefix("founding:").replace("-", " ")
+        alike = (
+            Cell("the same") if pair.equal else Cell(f"{pair.agreed} of {pair.length}", f"{pair.units} until they part")
+        )
+        rows.append(
             (
-                Cell(
-                    pair.label.removeprefix("founding:").replace("-", " "), f"turn {pair.turn + 1}" if pair.turn else ""
-                ),
+                Cell(question, f"turn {pair.turn + 1}" if pair.turn else ""),
                 Cell(pair.reference),
                 Cell(pair.answer),
-                Cell(
-                    "the same" if pair.equal else f"{pair.agreed} of {pair.length}",
-                    f"{pair.units} until they part" if not pair.equal else "",
-                ),
+                alike,
             )
-            for pair in quality.agreement.founding
         )
-        head = (Column("question"), Column(quality.against), Column(variant), Column("agree"))
-        folds.append(Fold(f"Answers of {variant} beside those of {quality.against}", (Table(head, rows),)))
-    return folds
+    head = (Column("question"), Column(quality.against), Column(quality.variant), Column("agree"))
+    title = f"Answers of {quality.variant} beside those of {quality.against}"
+    return [Fold(title, (Table(head, tuple(rows)),))]

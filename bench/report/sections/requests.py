@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
-from bench.report.blocks import Figure, Section
+from bench.analyse import steady
+from bench.report.blocks import Block, Cell, Column, Figure, Section, Table
 from bench.report.drawing import GRID, MUTED, NARROW, PAPER, colour, edge_marks, figure, milliseconds
-from bench.report.numbers import listed, quantity
+from bench.report.numbers import change, count, listed, quantity
 from bench.report.view import View
 
 # Panels that a figure can hold, and single launches that a panel can.
@@ -30,7 +31,10 @@ def section(view: View) -> Section | None:
     variants = [variant for variant in view.variants if (requests["variant"] == variant).any()]
     if not variants:
         return None
-    return Section("requests", "Request by request", (by_index(view, requests, variants[:PANELS]),))
+    blocks: list[Block] = [by_index(view, requests, variants[:PANELS])]
+    if (table := steadiness(view)) is not None:
+        blocks.append(table)
+    return Section("requests", "Request by request", tuple(blocks))
 
 
 def by_index(view: View, requests: pd.DataFrame, variants: list[str]) -> Figure:
@@ -73,6 +77,44 @@ def by_index(view: View, requests: pd.DataFrame, variants: list[str]) -> Figure:
         "failed requests.",
         "TTFT by request: " + listed(firsts),
     )
+
+
+def steadiness(view: View) -> Table | None:
+    """Whether the launches settled, and from which request on; nothing where all are too short to tell."""
+    found = steady.by_launch(view.run)
+    if found.empty or (found["kind"] == "too short").all():
+        return None
+    rows = []
+    for variant in view.variants:
+        mine = found[found["variant"] == variant]
+        if mine.empty:
+            continue
+        kinds = mine["kind"].value_counts()
+        words = listed(f"{kind} {amount}" if len(kinds) > 1 else str(kind) for kind, amount in kinds.items())
+        firsts = mine["first"].dropna().astype(float) + 1
+        spread = f"{firsts.min():.0f}–{firsts.max():.0f}" if len(firsts) > 1 else ""
+        bad = {"slowdown", "not steady"} & set(kinds.index)
+        rows.append(
+            (
+                Cell(variant, count(len(mine), "launch"), colour=view.colour(variant)),
+                Cell(words, tone="warn" if bad else ""),
+                Cell(f"{firsts.median():.0f}" if len(firsts) else "–", spread),
+                *(_share(mine[name]) for name in ("change", "drift")),
+            )
+        )
+    head = (
+        Column("variant"),
+        Column("course"),
+        Column("steady from request", "median, range", numeric=True),
+        Column("last level against first", numeric=True),
+        Column("drift once steady", numeric=True),
+    )
+    return Table(head, tuple(rows), "Did the launches settle? By segmentation and trend of TTFT within each launch")
+
+
+def _share(values: pd.Series) -> Cell:
+    known = values.dropna().astype(float)
+    return Cell(change(1 + float(known.median())) if len(known) else "–")
 
 
 def _panel(axes: Axes, requests: pd.DataFrame, tint: str) -> None:

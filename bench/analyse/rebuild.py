@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from bench.analyse.baseline import Baseline
 from bench.errors import IncomparableError, UnknownName
 from bench.scenario.load import Scenario
+from bench.scenario.matrix import ATTACHED_MODEL
 
 if TYPE_CHECKING:
     from bench.scenario.variant import Variant
@@ -33,7 +34,6 @@ def rebuild(baseline: Baseline, today: Scenario, variant: str | None = None) -> 
         "scenario": f"{today.name}-rebuilt"[:80],
         "description": f"{baseline.variant} as recorded, and {new.id} as of today, interleaved",
         **{key: model[key] for key in ("host", "workload", "design", "measure") if key in model},
-        "model": new.model.model_dump(mode="json", exclude_defaults=True),
         "engines": {"baseline": _engine(old), "candidate": _engine(new)},
         "warmups": {"baseline": _steps(old), "candidate": _steps(new)},
         "matrix": {
@@ -55,6 +55,8 @@ def rebuild(baseline: Baseline, today: Scenario, variant: str | None = None) -> 
             "metrics": {name: f"{100 * margin:g}%" for name, margin in baseline.margins.items()},
         },
     }
+    if new.model != ATTACHED_MODEL:
+        document["model"] = new.model.model_dump(mode="json", exclude_defaults=True)
     text = io.StringIO()
     YAML().dump(document, text)
     return text.getvalue()

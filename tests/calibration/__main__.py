@@ -67,7 +67,8 @@ def page(repetitions: int) -> Iterator[str]:
     yield "\n## What it finds\n"
     yield (
         "Chance of FAIL by true slowdown at a margin of 5 %, and of PASS with nothing changed, each with launch SD\n"
-        "2 % / 5 %. `interval alone` leaves leave-one-block-out away: what it costs is the difference.\n"
+        "2 % / 5 %. `interval alone` leaves leave-one-block-out away: what it costs is the difference. `left out at\n"
+        "alpha` is what it would cost if the rest were judged at alpha and not, as it is, at twice alpha.\n"
     )
     yield "| blocks | quantile | rule | ×1.10 | ×1.15 | ×1.20 | PASS at ×1.00 |"
     yield "| ---: | --- | --- | ---: | ---: | ---: | ---: |"

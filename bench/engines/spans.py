@@ -85,7 +85,9 @@ class WallClock:
     """CLOCK_REALTIME as seen from CLOCK_MONOTONIC: which offset held from when on."""
 
     def __init__(self) -> None:
-        self._epochs: list[tuple[int, int]] = [(0, time.monotonic_ns() - time.time_ns())]
+        # No span of a launch begins before the sink that waits for it was there.
+        now = time.monotonic_ns()
+        self._epochs: list[tuple[int, int]] = [(now, now - time.time_ns())]
 
     @property
     def steps(self) -> int:

@@ -133,14 +133,19 @@ def classify(lines: Sequence[str], ended: Mapping[str, Any] | None, phase: str) 
     kernel = gone.get("oom_kills")
     if gone.get("signal") == "SIGKILL" and not gone.get("killed") and kernel:
         return "out_of_memory", "the kernel's out-of-memory killer ended the engine: the host ran out of memory"
+    return told(lines) or _by_exit(gone, lines, phase)
+
+
+def told(lines: Sequence[str]) -> tuple[str, str] | None:
+    """What the lines themselves tell, of an engine that may still run; None if they do not."""
     for symptom in SYMPTOMS:
         for line in lines:
             match = re.search(symptom.pattern, line)
             if match:
                 groups = [group.strip() for group in match.groups() if group]
-                told = symptom.says.format(*groups) if groups else symptom.says
-                return symptom.kind, f"{told}: {_quote(line)}"
-    return _by_exit(gone, lines, phase)
+                meaning = symptom.says.format(*groups) if groups else symptom.says
+                return symptom.kind, f"{meaning}: {_quote(line)}"
+    return None
 
 
 def _unexecuted(gone: Mapping[str, Any]) -> tuple[str, str]:
@@ -163,8 +168,8 @@ def _by_exit(gone: Mapping[str, Any], lines: Sequence[str], phase: str) -> tuple
             )
         return kind, "killed from outside, not by the kernel's out-of-memory killer" + last
     if name in SIGNALS:
-        known, told = SIGNALS[name]
-        return known or kind, f"the engine died of {told}{last}"
+        known, meaning = SIGNALS[name]
+        return known or kind, f"the engine died of {meaning}{last}"
     if name:
         return kind, f"the engine died of {name}{last}"
     if code is None:

@@ -14,6 +14,7 @@ from typing import Any
 from bench import plugins
 from bench.engines import process, startup
 from bench.engines.base import Checkpoint, Endpoint, Engine, LaunchContext, LaunchTrace
+from bench.engines.failure import told
 from bench.engines.slowed import slowed
 from bench.engines.spans import SpanSink
 from bench.errors import LaunchError
@@ -188,5 +189,16 @@ def _interpret(engine: Engine, strategy: WarmupStrategy, prepared: Prepared, tra
 
 
 def _better(error: LaunchError, server: process.Server) -> LaunchError:
-    """The engine's own last words, where it died of what the client only saw the outside of."""
-    return error if server.alive() or error.tail else server.failure("serving")
+    """The engine's own last words, where it died of what the client only saw the outside of.
+
+    An engine of several processes may answer for a while after the one that computes has died.
+    """
+    if error.tail:
+        return error
+    if not server.alive():
+        return server.failure("serving")
+    tail = server.tail()
+    found = told(tail) if error.kind == "request_failed" else None
+    if found is None:
+        return LaunchError(error.kind, error.message, tail=tail)
+    return LaunchError(found[0], f"{found[1]} (the client saw: {error.message})", tail=tail)

@@ -26,6 +26,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
             print("RuntimeError: Engine core died", file=sys.stderr, flush=True)
             os._exit(3)
 
+    def do_POST(self) -> None:
+        """As vLLM does without the kernel it needs: the core dies, the API answers 500, and ends a moment later."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        print(
+            "AttributeError: '_OpNamespace' '_C' object has no attribute 'cpu_gemm_wna16'", file=sys.stderr, flush=True
+        )
+        if "dies_at_request" in habits:
+            os._exit(1)
+        self.send_response(500)
+        body = b'{"error": {"message": "EngineCore encountered an issue", "type": "InternalServerError"}}'
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(body)
+        if "lingers" in habits:
+            threading.Timer(1.5, lambda: os._exit(1)).start()
+
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         return
 

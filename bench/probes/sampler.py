@@ -29,7 +29,7 @@ class SamplerInfo:
     """What the sampler says of itself.
 
     `probes` has, per probe: period_s, samples, missed (readings a whole period late), stale (nulls written while it
-    hung), failed, max_gap_s (s) and error. `complete` is false when the process was lost before it could tell.
+    hung), failed, max_gap_s (s), cpu_s and error. `complete` is false when the process was lost before it could tell.
     """
 
     file: str

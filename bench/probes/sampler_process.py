@@ -50,11 +50,14 @@ FIELDS = tuple(FieldInfo("sampler", field, unit, doc, "sampler") for field, unit
 
 
 class Sink:
-    """The samples file: whole lines, or a count of those that did not fit."""
+    """The samples file: whole lines, or a count of those that did not fit.
+
+    Lines are gathered and written once a beat: a write takes as much time as a reading.
+    """
 
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        self._lock = threading.Lock()
+        self._lines: list[bytes] = []
         self._broken = False
         self.lost = 0
 
@@ -64,15 +67,21 @@ class Sink:
             field: round(reading.value, 6) if reading.value is not None else [None, reading.reason]
             for field, reading in readings.items()
         }
-        line = json.dumps({"t": t_ns, "p": probe, "v": values}, separators=(",", ":")).encode() + b"\n"
-        with self._lock:
-            # After a short write the next line starts on a fresh one: the reader drops the half.
-            data = b"\n" + line if self._broken else line
-            try:
-                self._broken = os.write(self._fd, data) != len(data)
-            except OSError:
-                self._broken = True
-            self.lost += self._broken
+        self._lines.append(json.dumps({"t": t_ns, "p": probe, "v": values}, separators=(",", ":")).encode() + b"\n")
+
+    def flush(self) -> None:
+        """Put all that was gathered on disk; called by one thread alone."""
+        # Appending to a list and taking it away are single steps of the interpreter: no line falls between them.
+        lines, self._lines = self._lines, []
+        # After a short write the next line starts on a fresh one: the reader drops the half.
+        data = b"\n" * self._broken + b"".join(lines)
+        try:
+            written = os.write(self._fd, data) if lines else 0
+        except OSError:
+            written = 0
+        whole = data[:written].count(b"\n") - self._broken * (written > 0)
+        self._broken = self._broken if not lines else written != len(data)
+        self.lost += len(lines) - whole
 
 
 class Lane:
@@ -87,15 +96,14 @@ class Lane:
         self.probe: Probe | None = None
         self.alone = False
         self.busy_since: float | None = None
-        self.due = 0.0
+        self.due = time.monotonic()
         self.samples = self.missed = self.failed = self.stale = 0
-        self.max_gap_s = 0.0
+        self.max_gap_s = self.cpu_s = 0.0
         self.error: str | None = None
         self.built = threading.Event()
         self._spec, self._context, self._sink, self._least = spec, context, sink, least_period_s
         self._last = 0.0
         self._turn: int | None = None
-        self._period = 0.0
 
     @property
     def period_s(self) -> float:
@@ -120,6 +128,7 @@ class Lane:
         if probe is None:
             return
         start = self.busy_since = time.monotonic()
+        used = time.thread_time()
         try:
             readings = probe.read()
         except Exception as error:
@@ -127,8 +136,11 @@ class Lane:
             readings = nulls(probe.fields, "parse_failed")
         now, self.busy_since = time.monotonic(), None
         self.due = self._next(now)
-        if not readings:
-            return  # a source that has nothing new yet
+        if readings:
+            self._keep(probe, readings, start, now)
+        self.cpu_s += time.thread_time() - used
+
+    def _keep(self, probe: Probe, readings: Mapping[str, Reading], start: float, now: float) -> None:
         # The middle of a quick reading; a slow one says nothing about the time when it began.
         self._sink.write(int((now - min(now - start, self.period_s) / 2) * 1e9), probe.name, readings)
         if self.samples:
@@ -137,11 +149,16 @@ class Lane:
 
     def _next(self, now: float) -> float:
         period = self.period_s
+        if period > SPREAD_BELOW_S or self._turn is None:
+            # A probe may stretch its period, so a slow one counts on from where it was; a quick one begins here.
+            self._turn = int(now / period) + 1
+            late = int((now - self.due) / period) if self.samples else 0
+            self.missed += late
+            return max(now, self.due + (1 + late) * period)
         turn = int(now / period) + 1
-        if self._turn is not None and self._period == period:
-            self.missed += max(0, turn - self._turn - 1)
-        self._turn, self._period = turn, period
-        return (turn + (turn * GOLDEN) % 1.0) * period if period <= SPREAD_BELOW_S else turn * period
+        self.missed += max(0, turn - self._turn - 1)
+        self._turn = turn
+        return (turn + (turn * GOLDEN) % 1.0) * period
 
     def report(self, now: float) -> None:
         """Write nulls for a probe that has been busy for too long."""
@@ -159,6 +176,7 @@ class Lane:
             "stale": self.stale,
             "failed": self.failed,
             "max_gap_s": round(self.max_gap_s, 6),
+            "cpu_s": round(self.cpu_s, 6),
             "error": self.error if self.built.is_set() else "did not come up in time",
         }
 
@@ -255,6 +273,7 @@ def sample(config: Mapping[str, Any]) -> None:
             for lane in lanes:
                 lane.report(now)
             sink.write(time.monotonic_ns(), "sampler", _own(lanes, sink, clocks))
+            sink.flush()
             # The pipe's end says that the parent is gone, unless someone else holds it; its id says so always.
             running = os.getppid() == parent
         if select.select([0], [], [], min(HANG_S, max(0.0, beat - time.monotonic())))[0]:
@@ -269,6 +288,7 @@ def sample(config: Mapping[str, Any]) -> None:
         if close is not None and lane.busy_since is None:
             close()
     sink.write(time.monotonic_ns(), "sampler", _own(lanes, sink, clocks))
+    sink.flush()
     _say(
         {
             "fields": _fields(lanes),

@@ -130,7 +130,7 @@ def test_it_ends_when_the_one_who_started_it_is_killed(tmp_path: Path) -> None:
 
 def test_what_was_written_stays_when_the_sampler_is_killed(tmp_path: Path) -> None:
     sampler = Sampler.start(tmp_path, probes={"host": {}})
-    time.sleep(0.5)
+    time.sleep(2.5)
     os.kill(sampler.process_id, signal.SIGKILL)
     info = sampler.stop()
 
@@ -151,9 +151,12 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
 from bench.probes.sampler_process import Sink
 from bench.probes.base import Reading
 sink = Sink({str(tmp_path / "samples.jsonl")!r})
-for t in range(5): sink.write(t, "p", {{"x": Reading(1.0)}})
+for t in range(5):
+    sink.write(t, "p", {{"x": Reading(1.0)}})
+    sink.flush()
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 sink.write(9, "p", {{"x": Reading(2.0)}})
+sink.flush()
 print(sink.lost)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -170,7 +173,9 @@ def test_an_unknown_probe_is_refused_before_anything_starts(tmp_path: Path) -> N
 
 
 def test_a_null_is_written_with_its_reason(tmp_path: Path) -> None:
-    Sink(str(tmp_path / "samples.jsonl")).write(7, "p", {"a": Reading(0.5), "b": Reading.null("no_permission")})
+    sink = Sink(str(tmp_path / "samples.jsonl"))
+    sink.write(7, "p", {"a": Reading(0.5), "b": Reading.null("no_permission")})
+    sink.flush()
     assert lines(tmp_path) == [{"t": 7, "p": "p", "v": {"a": 0.5, "b": [None, "no_permission"]}}]
 
 

@@ -1,0 +1,76 @@
+"""Emulated boards from sensors to report: the road that a real board takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.analyse import energy
+from bench.analyse.run import Run
+from bench.analyse.series import Samples
+from bench.analyse.validity import rule
+from bench.cli import main
+from bench.report import html, text
+from bench.run import execute
+from bench.scenario.load import Scenario
+
+SCRIPTED = """
+scenario: emulated-{board}
+host: {{class: jetson, clocks: locked}}
+model: {{source: "dummy:tiny-llama"}}
+engines: {{sim: {{engine: simulated}}}}
+matrix: {{quantization: [fp32]}}
+workload: {{prompts: {{kind: random, tokens: 15}}, output_tokens: 32, requests: 30}}
+design: {{blocks: 1, retries: 0}}
+measure: [ttft, energy, memory]
+"""
+SCOPES = {
+    "orin-nx": "module: VDD_IN",
+    "orin-nano": "module: VDD_IN",
+    "agx-orin": "module: VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0",
+    "thor": "module: VIN",
+}
+
+
+@pytest.mark.end_to_end
+@pytest.mark.parametrize("board", SCOPES)
+def test_a_board_runs_from_its_sensors_to_a_report(tmp_path: Path, board: str) -> None:
+    file = tmp_path / "scenario.yaml"
+    file.write_text(SCRIPTED.format(board=board))
+    folder = execute(
+        Scenario.load(file), results=tmp_path / "results", judge=rule(), emulate=board, apply=True, check_client=False
+    )
+    run = Run.open(folder)
+    (launch,) = run.all
+    samples = Samples(launch.table("samples"))
+    steady = energy.phases(launch.record, launch.requests(), samples)["steady"]
+
+    assert run.manifest.emulated == board
+    assert run.manifest.fingerprint["host_class"].endswith("-emulated")
+    assert run.manifest.fingerprint["jetson"]["clocks_locked"] is True
+    assert steady["scope"] == SCOPES[board]
+    assert steady["joules"], steady["reason"]
+    assert run.per_launch["energy.per_token"].iloc[0] > 0
+    assert {check.name for check in launch.record.checks} >= {"thermal_throttle", "over_current", "swap", "memory_fits"}
+    assert launch.record.memory["before"]["kind"] == "unified"
+    assert "EMULATED" in html.write(run, tmp_path / "page.html").read_text()
+    assert json.loads(text.as_json(run, None))["emulated"] == board
+
+
+@pytest.mark.end_to_end
+@pytest.mark.slow
+def test_the_whole_orin_suite_on_an_emulated_board_with_a_real_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenarios = Path("scenarios").resolve()
+    monkeypatch.chdir(tmp_path)
+    ended = main(["suite", "orin", "--emulate", "orin-nx", "--scenarios", str(scenarios)])
+    said = capsys.readouterr().out
+    runs = [Run.open(line.split()[1]) for line in said.splitlines() if line.startswith("run ")]
+    assert len(runs) == 4, said
+    assert ended == 0, said
+    assert all(any(launch.record.status == "ok" for launch in run.all) for run in runs)
+    (page,) = (tmp_path / "reports").glob("suite-orin-*.html")
+    assert page.read_text().count("EMULATED") >= 4

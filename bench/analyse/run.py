@@ -28,9 +28,9 @@ IDENTITY = ("launch", "variant", "block", "position", "attempt", "status", "reas
 CHUNK_COLUMNS = ("request_id", "seq", "kernel_ns", "user_ns", "kind")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class Launch:
-    """One recorded launch. Its tables are read when asked for, and not kept."""
+    """One recorded launch. Its tables are read when asked for; only the requests, which everyone asks for, are kept."""
 
     id: str
     record: LaunchRecord
@@ -46,6 +46,10 @@ class Launch:
 
     def requests(self) -> pa.Table:
         """Its requests with their durations, answers left out."""
+        return self._requests
+
+    @cached_property
+    def _requests(self) -> pa.Table:
         return with_durations(self.table("requests", REQUEST_COLUMNS))
 
     def gaps(self, requests: pa.Table) -> metrics.Values:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -21,19 +22,29 @@ LINES, POINTS = 12, 200
 WINDOWS = ("startup", "prefill", "decode", "steady")
 
 
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What one launch held and took: `memory` as analyse.memory describes it, `energy` by phase."""
+
+    memory: Mapping[str, Any]
+    energy: Mapping[str, Mapping[str, Any]]
+
+
 def section(view: View) -> Section | None:
     """Memory over time and by kind; energy by phase."""
-    uses = {variant: [_memory(launch) for launch in view.valid(variant)] for variant in view.measured}
+    uses = {variant: [_use(launch) for launch in view.valid(variant)] for variant in view.measured}
     blocks: list[Block] = []
-    if any(use["peak"] is not None for found in uses.values() for use in found):
+    if any(use.memory["peak"] is not None for found in uses.values() for use in found):
         blocks += [over_time(view), held(view, uses)]
-    if (table := taken(view)) is not None:
+    if (table := taken(view, uses)) is not None:
         blocks.append(table)
     return Section("resources", "Memory and energy", tuple(blocks)) if blocks else None
 
 
-def _memory(launch: Launch) -> Mapping[str, Any]:
-    return memory.describe(launch.record, launch.requests(), Samples(launch.table("samples")))
+def _use(launch: Launch) -> Use:
+    # A launch's samples are its largest table but one: read once, for both.
+    record, requests, samples = launch.record, launch.requests(), Samples(launch.table("samples"))
+    return Use(memory.describe(record, requests, samples), energy.phases(record, requests, samples))
 
 
 def over_time(view: View) -> Figure:
@@ -73,7 +84,7 @@ def over_time(view: View) -> Figure:
     )
 
 
-def held(view: View, uses: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+def held(view: View, uses: Mapping[str, Sequence[Use]]) -> Table:
     """Idle, steady and peak, and whether it was given back."""
     head = (
         Column("variant", "what is counted"),
@@ -84,9 +95,8 @@ def held(view: View, uses: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
         Column("given back"),
     )
     rows = []
-    for variant, found in uses.items():
-        if not found:
-            continue
+    for variant, all_ in uses.items():
+        found = [use.memory for use in all_]
         returned = [use["returned"] for use in found if use["returned"] is not None]
         back = "–" if not returned else "yes" if all(returned) else f"not in {returned.count(False)} of {len(returned)}"
         reason = next((str(use["reason"]) for use in found if use["reason"]), "")
@@ -104,15 +114,9 @@ def held(view: View, uses: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     return Table(head, tuple(rows))
 
 
-def taken(view: View) -> Table | None:
+def taken(view: View, uses: Mapping[str, Sequence[Use]]) -> Table | None:
     """Energy per token beside speed, and by phase with its uncertainty."""
-    found = {
-        variant: [
-            energy.phases(launch.record, launch.requests(), Samples(launch.table("samples")))
-            for launch in view.valid(variant)
-        ]
-        for variant in view.measured
-    }
+    found = {variant: [use.energy for use in all_] for variant, all_ in uses.items()}
     if not any(phase["steady"]["joules"] is not None for phases in found.values() for phase in phases):
         return None
     head = (

@@ -117,8 +117,8 @@ def _seconds(origin: int, *stamps: Any) -> list[float | None]:
 
 
 def _panels(samples: pd.DataFrame, fields: list[FieldInfo], edges: np.ndarray[Any, Any]) -> Iterator[dict[str, Any]]:
-    """The sensors of a launch, by unit; of those in one panel the ones that move most."""
-    panels: dict[str, list[tuple[tuple[int, float], dict[str, Any]]]] = {}
+    """The sensors of a launch, by unit; in one panel the engine's first, and those that move most."""
+    panels: dict[tuple[str, str], list[tuple[int, float, dict[str, Any]]]] = {}
     groups = dict(iter(samples.groupby(["probe", "field"], observed=True)))
     for info in fields:
         part = groups.get((info.probe, info.field))
@@ -131,16 +131,18 @@ def _panels(samples: pd.DataFrame, fields: list[FieldInfo], edges: np.ndarray[An
                 continue
             steps = np.diff(times)
             times, values, unit = times[1:], np.diff(values) / np.where(steps > 0, steps, np.nan), "cores"
-        if unit not in PANELS:
+        if unit not in PANELS or not np.nanmax(np.abs(values)) > 0:
             continue
-        thin = _thin(times, values, edges, peak=unit in PEAKS)
-        series = {"label": _label(info), "doc": info.doc, "v": thin}
-        order = (SCOPES.index(info.scope) if info.scope in SCOPES else 1, -float(np.nanmax(values) - np.nanmin(values)))
-        panels.setdefault(unit, []).append((order, series))
+        series = {"label": _label(info), "doc": info.doc, "v": _thin(times, values, edges, peak=unit in PEAKS)}
+        rank = SCOPES.index(info.scope) if info.scope in SCOPES else 1
+        # Beside the whole machine's memory, an engine's would be a flat line.
+        whole = "machine's " if unit == "MiB" and info.scope == "machine" else ""
+        panels.setdefault((unit, whole), []).append((rank, -float(np.nanmax(values) - np.nanmin(values)), series))
     for unit, title in PANELS.items():
-        if unit in panels:
-            moving = sorted(panels[unit], key=lambda item: item[0])[:SERIES]
-            yield {"title": title, "unit": unit, "series": [series for _, series in moving]}
+        for whole in ("", "machine's "):
+            if found := panels.get((unit, whole)):
+                moving = sorted(found, key=lambda item: item[:2])[:SERIES]
+                yield {"title": f"{whole}{title}", "unit": unit, "series": [series for *_, series in moving]}
 
 
 def _label(info: FieldInfo) -> str:

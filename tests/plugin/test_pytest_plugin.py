@@ -41,22 +41,23 @@ def recorded(root: Path, slow: float = 130.0, name: str = "run") -> Path:
 
 
 def test_only_a_named_scenario_is_collected(pytester: pytest.Pytester, scenario_file: Path) -> None:
-    named = pytester.runpytest_inprocess("--collect-only", "-q", "speed.yaml")
+    named = pytester.runpytest_subprocess("--collect-only", "-q", "speed.yaml")
     named.stdout.fnmatch_lines(["*ttft-ms-100?ttft.p50?*", "*ttft-ms-130?ttft.p50?*", "*gate*"])
-    assert "speed.yaml" not in pytester.runpytest_inprocess("--collect-only", "-q").stdout.str()
-    assert "speed.yaml" in pytester.runpytest_inprocess("--collect-only", "-q", "--scenarios", ".").stdout.str()
+    assert "speed.yaml" not in pytester.runpytest_subprocess("--collect-only", "-q").stdout.str()
+    assert "speed.yaml" in pytester.runpytest_subprocess("--collect-only", "-q", "--scenarios", ".").stdout.str()
 
 
+@pytest.mark.slow
 def test_a_wrong_scenario_says_where(pytester: pytest.Pytester, scenario_file: Path) -> None:
     scenario_file.write_text(SCENARIO.replace("blocks", "blokcs"))
-    result = pytester.runpytest_inprocess("speed.yaml")
+    result = pytester.runpytest_subprocess("speed.yaml")
     result.stdout.fnmatch_lines(["*speed.yaml:6:*blokcs*"])
     assert "Traceback" not in result.stdout.str()
 
 
 def test_each_launch_is_a_round_in_benchmarks_own_json(pytester: pytest.Pytester, scenario_file: Path) -> None:
     run = recorded(pytester.path)
-    result = pytester.runpytest_inprocess("speed.yaml", f"--scenario-run={run}", "--benchmark-json=out.json")
+    result = pytester.runpytest_subprocess("speed.yaml", f"--scenario-run={run}", "--benchmark-json=out.json")
     result.assert_outcomes(passed=2, skipped=1)
     found = json.loads((pytester.path / "out.json").read_text())["benchmarks"]
     assert [one["stats"]["rounds"] for one in found] == [5, 5]
@@ -66,27 +67,30 @@ def test_each_launch_is_a_round_in_benchmarks_own_json(pytester: pytest.Pytester
     assert found[0]["extra_info"]["output_throughput"] > 0
 
 
+@pytest.mark.slow
 def test_benchmarks_own_compare_fail_works_on_a_scenario(pytester: pytest.Pytester, scenario_file: Path) -> None:
     before, same, worse = (recorded(pytester.path, slow, name) for slow, name in ((100, "a"), (100, "b"), (120, "c")))
     limit = ("--benchmark-compare=0001", "--benchmark-compare-fail=median:5%", "-k", "130")
-    assert pytester.runpytest_inprocess("speed.yaml", f"--scenario-run={before}", "--benchmark-autosave").ret == 0
-    assert pytester.runpytest_inprocess("speed.yaml", f"--scenario-run={same}", *limit).ret == 0
-    failing = pytester.runpytest_inprocess("speed.yaml", f"--scenario-run={worse}", *limit)
+    assert pytester.runpytest_subprocess("speed.yaml", f"--scenario-run={before}", "--benchmark-autosave").ret == 0
+    assert pytester.runpytest_subprocess("speed.yaml", f"--scenario-run={same}", *limit).ret == 0
+    failing = pytester.runpytest_subprocess("speed.yaml", f"--scenario-run={worse}", *limit)
     assert failing.ret != 0
     assert "Performance has regressed" in failing.stdout.str() + failing.stderr.str()
 
 
+@pytest.mark.slow
 def test_the_gate_is_an_item_that_fails_when_it_binds(pytester: pytest.Pytester, scenario_file: Path) -> None:
     run = recorded(pytester.path)
-    binding = pytester.runpytest_inprocess(
+    binding = pytester.runpytest_subprocess(
         "speed.yaml", f"--scenario-run={run}", "--scenario-enforce", "-k", "gate", "--benchmark-disable"
     )
     binding.assert_outcomes(failed=1, deselected=2)
     binding.stdout.fnmatch_lines(["*FAIL: a regression in synthetic*"])
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_had_fails_in_words(pytester: pytest.Pytester, scenario_file: Path) -> None:
-    result = pytester.runpytest_inprocess("speed.yaml", "--scenario-run=nowhere", "--tb=short")
+    result = pytester.runpytest_subprocess("speed.yaml", "--scenario-run=nowhere", "--tb=short")
     result.stdout.fnmatch_lines(["*nowhere does not exist*"])
     assert "Traceback" not in result.stdout.str()
 
@@ -106,6 +110,6 @@ def test_the_fixtures_are_about_the_marked_scenario(pytester: pytest.Pytester, s
             pass
         """
     )
-    result = pytester.runpytest_inprocess(f"--scenario-run={run}")
+    result = pytester.runpytest_subprocess(f"--scenario-run={run}")
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*mark the test with @pytest.mark.scenario*"])

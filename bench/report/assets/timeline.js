@@ -67,9 +67,19 @@
     return [options, [launch.t, launch.t.map(() => null)]];
   }
 
+  // A probe that reads once a second has no value in most slices: the reader is shown the nearest one.
+  function nearest(plot, series, index) {
+    const values = plot.data[series];
+    for (let away = 0; series > 0 && away < 40; away++) {
+      if (values[index - away] != null) return index - away;
+      if (values[index + away] != null) return index + away;
+    }
+    return index;
+  }
+
   function panel(content, launch, width, share, last) {
     const digits = (value) => value === null || value === undefined ? "–" : `${Number(value.toPrecision(4))} ${content.unit}`;
-    const options = { width, height: last ? 150 : 126, cursor: { sync: { key: share.key }, y: false },
+    const options = { width, height: last ? 150 : 126, cursor: { sync: { key: share.key }, y: false, dataIdx: nearest },
       scales: { x: { time: false, range: share.range }, y: { range: (_, low, high) => low === null ? [0, 1] : uPlot.rangeNum(Math.min(low, content.unit === "°C" || content.unit === "MHz" ? low : 0), high, 0.1, true) } },
       axes: axes(content.unit, last), hooks: { setScale: [share.follow] },
       series: [{ label: "at", value: (_, value) => value === null ? "–" : `${value.toFixed(2)} s` },

@@ -88,6 +88,16 @@ def test_on_a_unified_board_it_is_what_everyone_lost() -> None:
     assert (use.kind, use.idle, use.peak, use.steady, use.returned) == ("unified", 1000, 3000, 3000, True)
 
 
+def test_memory_that_others_gave_back_does_not_hide_the_engines_own() -> None:
+    samples = table(
+        host__mem_available_mib=[(5, 6000), (24, 6000), (35, 6500)],
+        host__nvmap_mib=[(5, 0.0)],
+        tree_memory__pss_mib=[(20, 700), (40, 700)],
+    )
+    before = {"before": {"kind": "unified", "available_mib": 6000.0}}
+    assert of_memory(launch(before), requests(), samples).steady == 700
+
+
 def test_without_a_baseline_the_first_readings_serve() -> None:
     samples = table(host__mem_available_mib=[(5, 6000), (6, 6000), (7, 6010), (35, 4000)], host__nvmap_mib=[(5, 0.0)])
     assert of_memory(launch(), requests(), samples).peak == 2000

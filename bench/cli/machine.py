@@ -101,7 +101,14 @@ def _print(diagnosis: Diagnosis) -> None:
         why = finding.doc if finding.field == "*" else REASONS.get(finding.status, "")
         words = "" if ok else f"{finding.status}: {finding.fix or why}"
         name = finding.probe if finding.probe != last else ""
-        table.add_row(name, finding.field, now, "" if finding.unit == "1" or not ok else finding.unit, words, style=None if ok else "yellow")
+        table.add_row(
+            name,
+            finding.field,
+            now,
+            "" if finding.unit == "1" or not ok else finding.unit,
+            words,
+            style=None if ok else "yellow",
+        )
         last = finding.probe
     console.print(table)
     for advice in diagnosis.advice:

@@ -68,7 +68,7 @@ FAMILIES = {
         Family("ntpot", "NTPOT", "ms", "ntpot_ms", "E2EL/N"),
         Family("itl", "ITL", "ms", None, "gaps between token-bearing chunks, pooled over the launch"),
         Family("connect", "connect", "ms", "connect_ms", "opening a connection, where one was opened"),
-        Family("tokens_per_chunk", "tokens per chunk", "", "tokens_per_chunk", "N/number of chunks", "neither"),
+        Family("tokens_per_chunk", "tokens per chunk", "tok", "tokens_per_chunk", "N/number of chunks", "neither"),
         Family("client_lag", "client lag", "µs", "client_lag_us", "user stamp − kernel stamp of the first token"),
     )
 }
@@ -77,7 +77,7 @@ _BUCKET = re.compile(r"(ttft)\[(\d+)\]")
 _LAUNCH: tuple[tuple[str, str, str, Direction, str], ...] = (
     ("cold_ttft", "cold TTFT", "s", "lower", "engine spawned → first token of the workload's first request"),
     ("startup", "startup", "s", "lower", "engine spawned → first token of the launch's first completion"),
-    ("warmup", "warm-up", "s", "lower", "ready → the warm-up strategy is satisfied"),
+    ("warmup", "warm-up", "s", "lower", "ready → the warm-up strategy is satisfied; 0 if it asks for nothing"),
     ("first_ttft", "first-request TTFT", "ms", "lower", "TTFT of the workload's first request"),
     ("output_throughput", "output throughput", "tok/s", "higher", "ΣN/T"),
     ("total_throughput", "total throughput", "tok/s", "higher", "Σ(I + N)/T"),
@@ -181,10 +181,12 @@ def stamps_of(record: LaunchRecord) -> dict[str, float | None]:
         last, first = record.stamps.get(end), record.stamps.get(begin)
         return None if last is None or first is None else (last - first) / 1e9
 
+    warmup = seconds("warmup_end", "ready")
     return {
         "cold_ttft": seconds("first_token", "spawn"),
         "startup": seconds("ready", "spawn"),
-        "warmup": seconds("warmup_end", "ready"),
+        # Without warm-up requests the workload's own first one makes the launch ready: later than the strategy's end.
+        "warmup": warmup if warmup is None else max(0.0, warmup),
     }
 
 

@@ -192,6 +192,12 @@ def test_launch_stamps_give_seconds_and_a_missing_stamp_gives_null() -> None:
     assert stamps_of(record) == {"cold_ttft": None, "startup": 2.5, "warmup": None}
 
 
+def test_a_strategy_that_asks_for_nothing_takes_no_time() -> None:
+    # The workload's first request makes the launch ready, which is after the strategy had its say.
+    record = LaunchRecord("id", "v", {}, 0, 0, stamps={"spawn": T0, "warmup_end": T0 + MS, "ready": T0 + 9 * MS})
+    assert stamps_of(record)["warmup"] == 0.0
+
+
 def test_metrics_are_found_by_name_by_family_and_by_prompt_length() -> None:
     assert metric("ttft") == METRICS["ttft.p50"]
     assert metric("output_throughput").direction == "higher"

@@ -145,7 +145,7 @@ def phases(view: View) -> Table:
 def _phase(row: dict[str, object]) -> Cell:
     seconds, share = row["seconds"], row["share"]
     if not isinstance(seconds, float) or math.isnan(seconds):
-        return Cell("–", str(row["reason"] or "").replace("_", " "), "muted")
+        return Cell("–", row["reason"].replace("_", " ") if isinstance(row["reason"], str) else "", "muted")
     return Cell(number(seconds, 2), f"{100 * share:.1f} %" if isinstance(share, float) else "")
 
 

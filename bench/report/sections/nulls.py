@@ -69,4 +69,8 @@ def _phases(view: View) -> Counter[tuple[str, str]]:
     if phases.empty:
         return Counter()
     missing = phases[phases["start_ns"].isna() | phases["end_ns"].isna()]
-    return Counter((str(row["name"]), str(row["reason"] or "unknown")) for row in missing.to_dict("records"))
+    # pandas has a number for a missing text.
+    reasons = (
+        row if isinstance(row["reason"], str) else row | {"reason": "unknown"} for row in missing.to_dict("records")
+    )
+    return Counter((str(row["name"]), str(row["reason"])) for row in reasons)

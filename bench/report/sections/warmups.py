@@ -97,7 +97,11 @@ def _doubtful(view: View) -> Table | None:
     if table.empty or not (wrong := table[table["state"] == NOT_AS_ASKED]).size:
         return None
     rows = [
-        (Cell(str(row["launch"])), Cell(str(row["why"] or "–")), Cell(duration(row["cold_ttft_s"])))
+        (
+            Cell(str(row["launch"])),
+            Cell(row["why"] if isinstance(row["why"], str) else "–"),
+            Cell(duration(row["cold_ttft_s"])),
+        )
         for row in wrong.to_dict("records")
     ]
     head = (Column("launch"), Column("evidence"), Column("cold TTFT", numeric=True))

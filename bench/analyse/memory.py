@@ -50,12 +50,12 @@ def used(record: LaunchRecord, samples: Samples) -> tuple[str, str, Series]:
             baseline = float(np.median(early.value)) if len(early) >= BASELINE_READINGS else None
         if baseline is None or not len(available):
             return "unified", "MemAvailable", Series(EMPTY.t_ns, EMPTY.value, available.nulls or {"not_found": 1})
-        since = available.within(spawn, None)
-        return (
-            "unified",
-            "MemAvailable before the spawn − now",
-            Series(since.t_ns, np.maximum(0, baseline - since.value)),
-        )
+        since, own = available.within(spawn, None), samples.of("tree_memory", "pss_mib")
+        lost = np.maximum(0.0, baseline - since.value)
+        if len(own) and len(since):
+            # Others may give memory back meanwhile; what the engine's own processes hold is certain.
+            lost = np.maximum(lost, np.interp(since.t_ns, own.t_ns, own.value, left=0.0, right=0.0))
+        return "unified", "MemAvailable before the spawn − now, at least the processes' PSS", Series(since.t_ns, lost)
     host = samples.of("tree_memory", "pss_mib")
     devices = [
         samples.any(("nvml", name), ("nvml", name.replace("engine_memory_mib", "memory_used_mib")))

@@ -20,6 +20,7 @@ from bench.probes.fingerprint import fingerprint
 from bench.probes.jetson import Jetson, rails, total_power
 from bench.probes.roots import Roots
 from bench.probes.sampler import suitable
+from bench.probes.tegrastats import parse
 from bench.probes.thermal import Thermal
 
 
@@ -47,6 +48,15 @@ def test_power_of_every_board_is_what_its_rails_were_given(tmp_path: Path, name:
     assert readings["power_w"].value == pytest.approx(board.watts, abs=0.5)
     assert readings["gpu_load"].value == pytest.approx(50.0, abs=1.0)
     assert readings["gpu_clock_mhz"].value == pytest.approx(board.gpu_hz / 1e6, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_sysfs_and_tegrastats_tell_the_same_story(tmp_path: Path, name: str) -> None:
+    roots, board = alive(tmp_path, name)
+    sysfs, line = read("jetson", roots), parse(board.line())
+    for field in (field for field in line if field.startswith("power.") and field in sysfs):
+        assert sysfs[field].value == pytest.approx(line[field], abs=0.2), field
+    assert line["gpu_clock_mhz"] == pytest.approx(sysfs["gpu_clock_mhz"].value, abs=1.0)
 
 
 def test_agx_orin_is_not_counted_twice(tmp_path: Path) -> None:

@@ -67,7 +67,8 @@ async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, op
             end.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while await exchange(reader, writer, answers, upstream, options):
             pass
-    except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError):
+    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError, OSError):
+        # The client or the server has gone, or the proxy is about to: nobody is left to answer.
         pass
     finally:
         for one in (writer, upstream):

@@ -35,8 +35,7 @@ BEAT_S = 1.0
 START_S = 3.0
 HANG_S = 0.5
 NICE = 10
-GOLDEN = (5**0.5 - 1) / 2
-SPREAD_BELOW_S = 0.5
+SCATTER_BELOW_S = 0.5
 
 _OWN = (
     ("cpu_s", "s", "cumulative: CPU time of the sampler"),
@@ -47,6 +46,15 @@ _OWN = (
     ("suspended_ms", "ms", "time asleep since the start"),
 )
 FIELDS = tuple(FieldInfo("sampler", field, unit, doc, "sampler") for field, unit, doc in _OWN)
+
+
+def scattered(turn: int) -> float:
+    """A number between 0 and 1 that looks drawn at random (splitmix64); even steps would alias with other loads."""
+    word = 2**64 - 1
+    x = turn * 0x9E3779B97F4A7C15 & word
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & word
+    x = (x ^ x >> 27) * 0x94D049BB133111EB & word
+    return (x ^ x >> 31) / 2**64
 
 
 class Sink:
@@ -87,8 +95,8 @@ class Sink:
 class Lane:
     """One probe and its clock.
 
-    The reading times are spread over each period (golden-ratio steps), the same for all probes of one period: a load
-    that swings in time with the sampling would otherwise be caught at one phase for ever, and nobody could tell.
+    The reading times are scattered over each period, alike for all probes of one period: a load that swings in time
+    with the sampling would otherwise be caught at one phase for ever, and nobody could tell.
     """
 
     def __init__(self, name: str, spec: Mapping[str, Any], context: Context, sink: Sink, least_period_s: float) -> None:
@@ -149,7 +157,7 @@ class Lane:
 
     def _next(self, now: float) -> float:
         period = self.period_s
-        if period > SPREAD_BELOW_S or self._turn is None:
+        if period > SCATTER_BELOW_S or self._turn is None:
             # A probe may stretch its period, so a slow one counts on from where it was; a quick one begins here.
             self._turn = int(now / period) + 1
             late = int((now - self.due) / period) if self.samples else 0
@@ -158,7 +166,7 @@ class Lane:
         turn = int(now / period) + 1
         self.missed += max(0, turn - self._turn - 1)
         self._turn = turn
-        return (turn + (turn * GOLDEN) % 1.0) * period
+        return (turn + scattered(turn)) * period
 
     def report(self, now: float) -> None:
         """Write nulls for a probe that has been busy for too long."""

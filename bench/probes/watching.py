@@ -23,10 +23,13 @@ class Watching:
         names = [name for name in suitable(roots) if pid or name not in _OF_A_PROCESS]
         self._probes: list[Probe] = [load("probes", name)(context) for name in names]
         self._before: dict[str, tuple[float, float]] = {}
+        self._shown: dict[str, dict[str, Any]] = {}
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """probe.field → value, unit, reason. A cumulative field is given as its rate once two readings are there."""
-        found: dict[str, dict[str, Any]] = {}
+        """probe.field → value, unit, reason. A cumulative field is given as its rate once two readings are there.
+
+        What a probe reads less often than it is asked is shown as it was.
+        """
         for probe in self._probes:
             readings, now = probe.read(), time.monotonic()
             for info in probe.fields:
@@ -38,8 +41,8 @@ class Watching:
                     value, unit = self._rate(name, now, value), "" if unit == "s" else f"{unit}/s"
                     if value is None:
                         continue
-                found[name] = {"value": value, "unit": unit, "reason": reading.reason}
-        return found
+                self._shown[name] = {"value": value, "unit": unit, "reason": reading.reason}
+        return dict(self._shown)
 
     def _rate(self, name: str, now: float, value: float) -> float | None:
         before = self._before.get(name)

@@ -123,11 +123,11 @@ class TestCommands:
         assert "cannot be written" in capsys.readouterr().err
 
     def test_monitor_prints_lines_and_turns_counters_into_rates(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["monitor", "--period", "0.3", "--seconds", "0.7", "--json"]) == 0
+        assert main(["monitor", "--period", "0.1", "--seconds", "1.5", "--json"]) == 0
         lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert len(lines) >= 2
         assert "host.cpu_busy_s" not in lines[0], "a rate needs two readings"
-        assert 0 <= lines[1]["host.cpu_busy_s"]["value"] <= 1000
+        assert 0 <= lines[-1]["host.cpu_busy_s"]["value"] <= 1000
 
     def test_a_suite_on_the_wrong_machine_says_what_it_found_and_how_to_go_on(
         self, capsys: pytest.CaptureFixture[str]

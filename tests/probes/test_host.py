@@ -43,13 +43,21 @@ def test_memory_is_in_mib_and_nvmap_only_where_the_kernel_has_it(tmp_path: Path)
 def test_files_that_vanish_or_hold_rubbish_give_nulls_with_a_reason(tmp_path: Path) -> None:
     where = roots(tmp_path, stat=STAT, meminfo=MEMINFO)
     probe = Host(Context(where))
-    probe.read()
+    for _ in range(Host.stat_every):
+        probe.read()
     (tmp_path / "proc/stat").unlink()
     (tmp_path / "proc/meminfo").write_text("MemAvailable: much\n" + " " * 200)
     readings = probe.read()
     assert readings["cpu_busy_s"].reason == "stale", "it was there before"
     assert readings["mem_available_mib"].reason == "parse_failed"
     assert {reading.value for reading in readings.values()} == {None}
+
+
+def test_processor_time_is_read_every_fifth_time_and_memory_always(tmp_path: Path) -> None:
+    probe = Host(Context(roots(tmp_path, stat=STAT, meminfo=MEMINFO)))
+    seen = [probe.read() for _ in range(11)]
+    assert [index for index, readings in enumerate(seen) if "cpu_busy_s" in readings] == [0, 5, 10]
+    assert all(readings["mem_available_mib"].value == 2.0 for readings in seen)
 
 
 def test_a_short_stat_line_of_an_old_kernel_is_not_read_as_zeros(tmp_path: Path) -> None:
@@ -81,6 +89,7 @@ def test_no_zram_is_null_not_zero(tmp_path: Path) -> None:
 
 def test_this_machines_processors_tick() -> None:
     probe = Host(Context())
+    probe.stat_every = 1
 
     def total() -> float:
         readings = probe.read()

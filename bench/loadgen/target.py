@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from time import monotonic_ns
 from typing import Any
 
+from bench.loadgen.pause import Pause
 from bench.loadgen.wire import Connection, SocketConnection, StreamConnection
 
 # Missing from Python's socket module. This number is the layout of two longs, which 64-bit kernels write.
@@ -23,6 +24,8 @@ class Target:
     host: str
     port: int
     tls: bool = False
+    # Given to the connections of a crowd of streams; see Pause.
+    pause: Pause | None = None
     _context: ssl.SSLContext | None = field(default=None, repr=False)
 
     async def connect(self) -> Connection:
@@ -48,7 +51,7 @@ class Target:
                 # A name may stand for IPv6 and IPv4, and the server listen on one of them.
                 refusal = error
             else:
-                return SocketConnection(loop, sock, monotonic_ns() - began)
+                return SocketConnection(loop, sock, monotonic_ns() - began, self.pause)
         raise refusal
 
     async def _addresses(self, loop: asyncio.AbstractEventLoop) -> list[tuple[socket.AddressFamily, Any]]:

@@ -11,6 +11,7 @@ from time import monotonic_ns
 from typing import cast
 
 from bench.loadgen.exchange import Exchange
+from bench.loadgen.pause import Pause
 
 _READ_BYTES = 1 << 18
 # A connection that was opened longer ago than this, and not used yet, may have been dropped.
@@ -94,8 +95,11 @@ class Connection:
 class SocketConnection(Connection):
     """A plain socket on the event loop, stamped by the kernel where the kernel does that (TCP)."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, connect_ns: int) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, connect_ns: int, pause: Pause | None = None
+    ) -> None:
         super().__init__(loop, connect_ns)
+        self._pause = pause
         self._socket = sock
         self._receive = sock.recvmsg_into
         self._rest: memoryview | None = None
@@ -156,8 +160,12 @@ class SocketConnection(Connection):
         elif self._exchange is None:
             # Bytes that nobody asked for: what follows on this connection could not be trusted.
             self.close()
-        elif self._exchange.feed(_VIEW[:size].tobytes(), now, ancillary[0][2] if ancillary else None):
-            self._over()
+        else:
+            # Only a read that the kernel stamped may wait for others.
+            if ancillary and self._pause is not None:
+                self._pause.soon()
+            if self._exchange.feed(_VIEW[:size].tobytes(), now, ancillary[0][2] if ancillary else None):
+                self._over()
 
 
 class StreamConnection(Connection, asyncio.Protocol):

@@ -56,7 +56,7 @@ def used(record: LaunchRecord, samples: Samples) -> tuple[str, str, Series]:
             # Others may give memory back meanwhile; what the engine's own processes hold is certain.
             lost = np.maximum(lost, np.interp(since.t_ns, own.t_ns, own.value, left=0.0, right=0.0))
         return "unified", "MemAvailable before the spawn − now, at least the processes' PSS", Series(since.t_ns, lost)
-    host = samples.of("tree_memory", "pss_mib")
+    host = _with_served(samples.of("tree_memory", "pss_mib"), record)
     devices = [
         samples.any(("nvml", name), ("nvml", name.replace("engine_memory_mib", "memory_used_mib")))
         for name in samples.matching("nvml", end=".engine_memory_mib")
@@ -68,6 +68,15 @@ def used(record: LaunchRecord, samples: Samples) -> tuple[str, str, Series]:
         return "discrete", "memory on the device", samples.total(devices)
     # The device is read more often than the processes: its times, so that no peak of it is lost.
     return "discrete", "memory on the device + PSS of the processes", samples.total([*devices, host])
+
+
+def _with_served(host: Series, record: LaunchRecord) -> Series:
+    """The sampled sizes and the one that was read when the last request had been answered."""
+    served = record.memory.get("served") or {}
+    if served.get("pss_mib") is None:
+        return host
+    at = int(np.searchsorted(host.t_ns, served["t_ns"]))
+    return Series(np.insert(host.t_ns, at, served["t_ns"]), np.insert(host.value, at, served["pss_mib"]), host.nulls)
 
 
 def of_memory(record: LaunchRecord, requests: pa.Table, samples: Samples) -> MemoryUse:
@@ -90,14 +99,17 @@ def of_memory(record: LaunchRecord, requests: pa.Table, samples: Samples) -> Mem
         pc.min(requests.filter(pc.equal(requests["stage"], "quality"))["sent_ns"]).as_py() if len(requests) else None
     )
     held = series.within(None, asked or record.stamps.get("stop") or record.stamps.get("exit"))
+    # A maximum over readings that all lie before the first request says nothing about serving it.
+    peak = float(held.value.max()) if len(held.within(first, None)) else None
     return MemoryUse(
         kind=kind,
         scope=scope,
         idle=float(idle.value[-1]) if len(idle) else _at(series, first),
-        peak=float(held.value.max()) if len(held) else None,
+        peak=peak,
         steady=float(np.median(steady.value)) if len(steady) else None,
         swap_grown=swap_grown,
         returned=returned,
+        reason="partial" if peak is None else None,
     )
 
 

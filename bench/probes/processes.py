@@ -85,6 +85,18 @@ class Processes:
         return Reading(float(sum(self._read_bytes.values())))
 
 
+def held_mib(pids: Iterable[int], proc: str = "/proc") -> float | None:
+    """Proportional set size of some processes now, MiB; None if none of them can be read."""
+    found = []
+    for pid in pids:
+        try:
+            lines = peek(f"{proc}/{pid}/smaps_rollup").splitlines()
+        except OSError:
+            continue
+        found += [int(line.split()[1]) for line in lines if line.startswith(b"Pss:")]
+    return sum(found) / 1024 if found else None
+
+
 class TreeMemory:
     """Memory of the engine's tree by /proc/PID/smaps_rollup: PSS and USS, and its control group's account.
 

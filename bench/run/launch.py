@@ -23,6 +23,7 @@ from bench.plan.launches import PlannedLaunch
 from bench.probes.cooldown import cool_down
 from bench.probes.machine import Machine
 from bench.probes.memory import guarded_memory, idle, returned, will_it_fit
+from bench.probes.processes import held_mib
 from bench.probes.sampler import Sampler
 from bench.record.schema import LaunchRecord, Phase
 from bench.run.asking import Asking
@@ -135,6 +136,8 @@ def _launch(
             asking = Asking(stand, planned, variant, checkpoint, server, load, seen)
             asking.warm_up(strategy)
             asking.measure()
+            # Reading a large process's memory is slow and so done seldom while it is measured; this one is sure.
+            record.memory["served"] = {"t_ns": time.monotonic_ns(), "pss_mib": held_mib(server.tree())}
             asking.question()
         except LaunchError as error:
             if watchdog is not None and watchdog.tripped:

@@ -64,6 +64,8 @@ def test_a_run_records_every_launch_and_opens_as_tables(tmp_path: Path) -> None:
 
     assert opened.manifest.state == "complete"
     assert [row["status"] for row in rows(opened.launches)] == ["ok", "ok"]
+    # However short the launch, its memory was read while it held all it needs to serve.
+    assert all(row["memory.peak"] > 1 for row in rows(opened.per_launch))
     for variant, warmups in (("none", 0), ("requests", 1)):
         asked = [row for row in rows(opened.requests) if row["variant"] == variant]
         assert [row["stage"] for row in asked if row["stage"] != "warmup"] == ["first", *["measured"] * 3]

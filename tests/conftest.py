@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # Tests must not wait for a study that runs on the same machine, and disturb only each other.
 os.environ.setdefault("FIRSTTOKEN_BESIDE_OTHERS", "1")
+
+# Whoever starts tests in the background may have made Ctrl-C unheard, for them and for all that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -24,6 +24,12 @@ def lines(folder: Path, probe: str | None = None) -> list[dict[str, Any]]:
     return [row for row in rows if probe in (None, row["p"])]
 
 
+def seen(folder: Path, probe: str) -> bool:
+    """Whether a reading of the probe is on the disk yet."""
+    file = folder / "samples.jsonl"
+    return file.exists() and f'"{probe}"' in file.read_text()
+
+
 def values(folder: Path, probe: str, field: str) -> list[Any]:
     return [row["v"][field] for row in lines(folder, probe)]
 
@@ -74,6 +80,9 @@ def test_it_records_the_machine_and_the_tree_it_is_told_to_watch(tmp_path: Path)
     sampler = Sampler.start(tmp_path, harness_pids=[os.getpid()], probes={"host": {}, "tree": {"period_s": 0.2}})
     engine = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"], start_new_session=True)
     try:
+        deadline = time.monotonic() + 10
+        while not seen(tmp_path, "tree") and time.monotonic() < deadline:
+            time.sleep(0.05)
         sampler.set_pid(engine.pid)
         time.sleep(0.8)
     finally:

@@ -70,7 +70,7 @@ REAL = [
     ("missing_file", "FileNotFoundError: [Errno 2] No such file or directory: '/models/x/config.json'"),
     ("missing_file", "OSError: /models/x does not appear to have a file named config.json."),
     ("missing_file", "python: can't open file '/srv/server.py': [Errno 2] No such file or directory"),
-    ("disk_full", "OSError: [Errno 28] No space left on device: '/root/.cache/vllm/torch_compile_cache'"),
+    ("disk_full", "OSError: [Errno 28] No space left on device: '/home/someone/.cache/vllm/torch_compile_cache'"),
 ]
 
 

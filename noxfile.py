@@ -125,7 +125,9 @@ def minimums(session: nox.Session) -> None:
     lowest = [need.replace(">=", "==") for need in PROJECT["project"]["dependencies"]]
     session.install("-q", *lowest, *DEV)
     session.install("-q", "--no-deps", "-e", ".")
-    session.run("pytest", "-q", "-m", "not end_to_end and not slow and not calibration", *session.posargs)
+    # Old releases of our dependencies warn about new releases of theirs; that is not ours to mend.
+    unit = "not end_to_end and not slow and not calibration"
+    session.run("pytest", "-q", "-W", "default", "-m", unit, *session.posargs)
 
 
 @nox.session(python=THIS, name="bench-quick")

@@ -54,7 +54,15 @@ class Evidence:
     @property
     def workload(self) -> Mapping[str, Any]:
         """The scenario's workload as written."""
-        found = self.scenario.get("workload")
+        return self._section("workload")
+
+    @property
+    def design(self) -> Mapping[str, Any]:
+        """The scenario's design as written."""
+        return self._section("design")
+
+    def _section(self, name: str) -> Mapping[str, Any]:
+        found = self.scenario.get(name)
         return found if isinstance(found, dict) else {}
 
 

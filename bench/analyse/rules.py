@@ -122,7 +122,9 @@ def steal(e: Evidence) -> Verdict | None:
         return "unknown", "processor time was not recorded"
     total = sum(part or 0.0 for part in parts.values())
     share = (parts["cpu_steal_s"] or 0.0) / total if total else 0.0
-    return ("violated" if share > STEAL else "ok"), f"{share:.2%} of processor time"
+    allowed = e.design.get("max_steal", STEAL)
+    words = f"{share:.2%} of processor time" + (f", the scenario allows {allowed:.0%}" if allowed != STEAL else "")
+    return ("violated" if share > allowed else "ok"), words
 
 
 def foreign_cpu(e: Evidence) -> Verdict | None:
@@ -306,7 +308,12 @@ RULES = (
     ),
     Rule("out_of_memory", "nothing killed", "a smaller model or cache, or fewer other programs", out_of_memory),
     Rule("foreign_gpu", "no other process on the GPU", "stop it: `nvidia-smi` lists them", foreign_gpu),
-    Rule("steal", f"≤ {STEAL:.0%} stolen", "a machine of its own, or a dedicated instance", steal),
+    Rule(
+        "steal",
+        f"≤ {STEAL:.0%} stolen, or `design.max_steal`",
+        "a machine of its own, or a dedicated instance",
+        steal,
+    ),
     Rule(
         "foreign_cpu",
         f"≤ {FOREIGN_CPU:.0%} used by others",

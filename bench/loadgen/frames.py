@@ -20,23 +20,23 @@ def write(stream: IO[bytes], head: dict[str, Any], payload: bytes = b"") -> None
     stream.flush()
 
 
-def read(stream: IO[bytes]) -> Frame | None:
-    """Receive one message; None once the other side has gone."""
-    lengths = _exactly(stream.read, _LENGTHS.size)
+def read(take: Callable[[int], bytes]) -> Frame | None:
+    """Receive one message by `take(most)`: some bytes, none at the end. None once the other side has gone."""
+    lengths = _exactly(take, _LENGTHS.size)
     if lengths is None:
         return None
     head_length, payload_length = _LENGTHS.unpack(lengths)
-    head = _exactly(stream.read, head_length)
-    payload = _exactly(stream.read, payload_length)
+    head = _exactly(take, head_length)
+    payload = _exactly(take, payload_length)
     if head is None or payload is None:
         return None
     return json.loads(head), payload
 
 
-def _exactly(read: Callable[[int], bytes], size: int) -> bytes | None:
+def _exactly(take: Callable[[int], bytes], size: int) -> bytes | None:
     parts: list[bytes] = []
     while size:
-        part = read(size)
+        part = take(size)
         if not part:
             return None
         parts.append(part)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,9 @@ from bench.loadgen.rows import KINDS, NONE
 
 _NULLABLE = ("kernel_ns", "tokens")
 _SUMMED = ("cpu_s", "wall_s", "parse_cpu_s", "events", "missed")
+# Longer than any message takes, even on a machine that swaps.
+_PATIENCE_S = 60.0
+_TAIL = 12
 _WORST = ("rss_mib", "loop_lag_p99_ms")
 
 
@@ -91,8 +96,15 @@ class LoadGenerator:
             frames.write(process.stdin, head, payload)
         except BrokenPipeError:
             raise self._died() from None
+        pipe = process.stdout.fileno()
         while True:
-            frame = frames.read(process.stdout)
+            # It may take its time before a message, and none within one.
+            select.select([pipe], [], [])
+            try:
+                frame = frames.read(lambda most: _next(pipe, most))
+            except TimeoutError:
+                process.send_signal(signal.SIGABRT)
+                raise self._died(f"fell silent in mid-message for {_PATIENCE_S:.0f} s") from None
             if frame is None:
                 raise self._died()
             head, payload = frame
@@ -137,13 +149,23 @@ class LoadGenerator:
         if self._stderr is not None:
             self._stderr.close()
 
-    def _died(self) -> InternalError:
+    def _died(self, why: str | None = None) -> InternalError:
         assert self._process is not None
         assert self._stderr is not None
-        code = self._process.wait()
+        try:
+            code: int | None = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            code = None
         self._stderr.seek(0)
-        tail = self._stderr.read().decode(errors="replace").strip().splitlines()[-5:]
-        return InternalError("\n".join([f"the load generator's process ended with status {code}", *tail]))
+        tail = self._stderr.read().decode(errors="replace").strip().splitlines()[-_TAIL:]
+        return InternalError("\n".join([f"the load generator's process {why or f'ended with status {code}'}", *tail]))
+
+
+def _next(pipe: int, most: int) -> bytes:
+    """Some bytes from the pipe; TimeoutError if none come."""
+    if not select.select([pipe], [], [], _PATIENCE_S)[0]:
+        raise TimeoutError
+    return os.read(pipe, most)
 
 
 def _encoded(job: Job) -> frames.Frame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import faulthandler
 import gc
 import os
 import select
@@ -40,11 +41,13 @@ def main() -> None:
     if os.getppid() != parent:
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A parent that gives up on a silent worker aborts it: what it was at goes to stderr, and from there to the user.
+    faulthandler.enable()
     # While any socket asks for receive stamps the kernel stamps every packet: none is missed at the start of a job.
     keeper = socket.socket()
     ask_for_stamps(keeper)
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
-    while (frame := frames.read(stdin)) is not None:
+    while (frame := frames.read(stdin.read)) is not None:
         try:
             head, payload = _serve(*frame)
         except Exception:

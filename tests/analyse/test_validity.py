@@ -161,6 +161,12 @@ BROKEN: list[tuple[str, str, Readings]] = [
 ]
 
 
+def test_a_scenario_may_allow_its_neighbours_more() -> None:
+    taken: Readings = {("host", "cpu_steal_s"): lambda t: 0.05 * t}
+    found = checks(taken, scenario={"design": {"max_steal": 0.1}})["steal"]
+    assert (found.status, found.evidence.endswith("the scenario allows 10%")) == ("ok", True), found
+
+
 @pytest.mark.parametrize(("name", "status", "change"), BROKEN)
 def test_one_thing_wrong_breaks_its_own_rule_and_no_other(name: str, status: str, change: Readings) -> None:
     found = checks(change)

@@ -23,7 +23,7 @@ model: {{source: "dummy:tiny-llama"}}
 engines: {{sim: {{engine: simulated}}}}
 matrix: {{quantization: [fp32]}}
 workload: {{prompts: {{kind: random, tokens: 15}}, output_tokens: 32, requests: 30}}
-design: {{blocks: 1, retries: 0}}
+design: {{max_steal: 1.0, blocks: 1, retries: 0}}
 measure: [ttft, energy, memory]
 """
 SCOPES = {

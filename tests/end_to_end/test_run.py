@@ -19,7 +19,8 @@ model: {source: default}
 engines: {transformers: {engine: transformers, args: {threads: 1}}}
 matrix: {quantization: [fp32, bf16], warmup: [none, requests]}
 workload: {prompts: {kind: random, tokens: [15, 64]}, output_tokens: 6, requests: 5}
-design: {blocks: 1, retries: 0}
+# What the neighbours on this host take is not what is tested here.
+design: {blocks: 1, retries: 0, max_steal: 1.0}
 """
 
 

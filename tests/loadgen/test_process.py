@@ -1,9 +1,12 @@
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import termios
 import textwrap
 import time
+from array import array
 from pathlib import Path
 
 import pytest
@@ -96,6 +99,27 @@ def test_a_load_generator_that_was_killed_says_so_and_the_next_job_gets_a_new_on
             generator.drive(job(port, 50, simulate={"ttft_ms": 50}), lambda *_: os.kill(pid, signal.SIGKILL))
         assert generator.drive(job(port)).requests[0]["error"] is None
         assert generator.harness_pids != (pid,)
+
+
+def test_a_load_generator_that_falls_silent_in_mid_message_is_given_up(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.loadgen.process._PATIENCE_S", 0.2)
+
+    def stop_while_it_writes(*_: int) -> None:
+        process = generator._process
+        assert process is not None
+        assert process.stdout is not None
+        held = array("i", [0])
+        while held[0] < 50_000:
+            fcntl.ioctl(process.stdout.fileno(), termios.FIONREAD, held)
+            time.sleep(0.01)
+        process.send_signal(signal.SIGSTOP)
+
+    with LoadGenerator() as generator:
+        with pytest.raises(InternalError, match="fell silent in mid-message"):
+            generator.drive(job(port, 300, simulate={"ttft_ms": 2}), stop_while_it_writes)
+        assert generator.drive(job(port)).requests[0]["error"] is None
 
 
 def test_an_interrupt_in_the_middle_of_a_job_leaves_nothing_of_it_to_the_next_one(port: int) -> None:

@@ -125,6 +125,8 @@ def _launches(
     begun = time.monotonic()
     block_seconds: list[float] = []
     done = folder.finished()
+    # By variant: for what a launch stayed invalid however often it was repeated. Repeating it again would only cost time.
+    settled: dict[str, str | None] = {}
     for number, planned in enumerate(plan.launches, 1):
         if planned.position == 0 and planned.block > 0:
             block_seconds.append(time.monotonic() - begun - sum(block_seconds))
@@ -144,9 +146,15 @@ def _launches(
                 record = _one(stand, plan, planned, launch_id, attempt, checkpoints, folder, judge)
                 stand.progress.finished(record)
             if record.status != "invalid":
+                settled.pop(planned.variant, None)
+                break
+            if settled.get(planned.variant) == record.reason_kind:
+                stand.progress.note(f"{launch_id} is invalid as before ({record.reason}) and is not repeated")
                 break
             if attempt <= design.retries:
                 stand.progress.note(f"{launch_id} is invalid ({record.reason}) and is repeated")
+            else:
+                settled[planned.variant] = record.reason_kind
 
 
 def _one(

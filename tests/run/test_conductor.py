@@ -11,6 +11,7 @@ import pytest
 import bench
 from bench.errors import RecordError, UsageError
 from bench.plan.launches import PlannedLaunch
+from bench.record.documents import read_launch
 from bench.record.schema import Check, LaunchRecord
 from bench.record.store import RunFolder
 from bench.run import execute, unfinished
@@ -143,6 +144,19 @@ def test_an_invalid_launch_is_repeated_within_its_budget_and_then_reported(tmp_p
         (1, "ok"),
     ]
     assert "steal 9 %" in str(next(iter(records.values())).reason)
+
+
+def test_what_stayed_invalid_although_repeated_is_not_repeated_in_the_next_blocks(tmp_path: Path) -> None:
+    stubborn = Check("compile_cache.state", "violated", "compiled again", None, None)
+
+    def judge(folder: Path) -> list[Check]:
+        return [stubborn] if read_launch(folder).variant == "requests" else []
+
+    path = run(write(tmp_path, design="{blocks: 3, retries: 1}"), judge=judge)
+    attempts: dict[str, list[int]] = {}
+    for record in RunFolder.open(path).finished().values():
+        attempts.setdefault(record.variant, []).append(record.attempt)
+    assert {name: sorted(tried) for name, tried in attempts.items()} == {"none": [1, 1, 1], "requests": [1, 1, 1, 2]}
 
 
 def test_a_stop_rule_ends_the_run_after_a_block_and_says_why(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def _launches(
     begun = time.monotonic()
     block_seconds: list[float] = []
     done = folder.finished()
-    # By variant: for what a launch stayed invalid however often it was repeated. Repeating it again would only cost time.
+    # By variant: what a launch stayed invalid for although it was repeated. Repeating it again would only cost time.
     settled: dict[str, str | None] = {}
     for number, planned in enumerate(plan.launches, 1):
         if planned.position == 0 and planned.block > 0:

@@ -55,9 +55,10 @@ def summary(run: Run) -> pd.DataFrame:
 def against(run: Run, baseline: str) -> pd.DataFrame:
     """Each variant beside the baseline, paired by block, launches as asked alone.
 
-    Columns: variant, n (blocks), first_saving_ms (baseline's first TTFT − its own), cold_saving_s, cold_ratio,
-    steady_tpot_ratio, steady_ttft_ratio and break_even (requests after which the slower start has been made up; 0 if it
-    starts no slower, infinite if it never does) each with `_low` and `_high` at 95 %, and verdict in words.
+    Columns: variant, n (blocks), first_saving_ms (baseline's first TTFT − its own), first_ratio, cold_saving_s,
+    cold_ratio, steady_tpot_ratio, steady_ttft_ratio and break_even (requests after which the slower start has been
+    made up; 0 if it starts no slower, infinite if it never does) each with `_low` and `_high` at 95 %, and verdict in
+    words.
     """
     table = launches(run)
     table = table[(table["state"] != NOT_AS_ASKED) & (table["status"] == "ok")] if not table.empty else table
@@ -70,6 +71,7 @@ def against(run: Run, baseline: str) -> pd.DataFrame:
             continue
         figures = {
             "first_saving_ms": mean(pairs["first_ttft_ms_a"] - pairs["first_ttft_ms_b"]),
+            "first_ratio": _ratio(pairs, "first_ttft_ms"),
             "cold_saving_s": mean(pairs["cold_ttft_s_a"] - pairs["cold_ttft_s_b"]),
             "cold_ratio": _ratio(pairs, "cold_ttft_s"),
             "steady_tpot_ratio": _ratio(pairs, "tpot_ms"),

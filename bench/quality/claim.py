@@ -4,24 +4,12 @@ nearly lossless".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
+from bench.analyse.claims import Finding, judged
 from bench.quality.trade import Change, Trade
 
-Holds = Literal["holds", "does not hold", "not shown"]
 SMALLER, FASTER = 280 / 600, 1.12
 # "Nearly lossless" names no figure; this is ours: the text is at most two hundredths more surprising.
 LOSSLESS = 1.02
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One sentence of the claim, whether it holds, and what was seen."""
-
-    claim: str
-    holds: Holds
-    evidence: str
 
 
 def findings(trade: Trade) -> tuple[Finding, ...]:
@@ -39,12 +27,9 @@ def findings(trade: Trade) -> tuple[Finding, ...]:
 
 
 def _judge(claim: str, change: Change | None, limit: float, *, less: bool) -> Finding:
-    """Holds if the whole interval lies on the claim's side of the limit, does not if it lies on the other."""
     if change is None or change.low is None or change.high is None or change.ratio is None:
         return Finding(claim, "not shown", change.words if change else "not measured")
     seen = f"{change.ratio:.3f} times the reference, between {change.low:.3f} and {change.high:.3f}"
     if change.certainty == "exact":
         seen = f"{change.ratio:.3f} times the reference"
-    beyond = change.low > limit if less else change.high < limit
-    within = change.high <= limit if less else change.low >= limit
-    return Finding(claim, "holds" if within else "does not hold" if beyond else "not shown", seen)
+    return judged(claim, seen, change.low, change.high, limit, less=less)

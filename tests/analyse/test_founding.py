@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bench.analyse.founding import table
+from bench.analyse.founding import findings, table
 from bench.analyse.run import Run
 from tests.runs import Behaviour, synthetic_run
 
@@ -30,3 +30,39 @@ def test_reduction_cost_and_tail_of_each_trick(tmp_path: Path) -> None:
 def test_without_the_baseline_there_is_no_table(tmp_path: Path) -> None:
     run = Run.open(synthetic_run(tmp_path, {"all": Behaviour()}, blocks=1))
     assert table(run, "none").empty
+
+
+STEPS = {
+    "none": (["none"], False),
+    "kv": (["kv-preallocate"], False),
+    "stages": (["multi-stage"], False),
+    "compiled": (["none"], True),
+    "all": (["compile-cache", "kv-preallocate", "multi-stage"], True),
+}
+
+
+def tried(tmp_path: Path, *left_out: str, **behaviours: Behaviour) -> Run:
+    variants = {name: behaviours.get(name, Behaviour(first=2800.0)) for name in STEPS if name not in left_out}
+    run = Run.open(synthetic_run(tmp_path, variants, blocks=3))
+    for variant in run.manifest.variants:
+        steps, compiled = STEPS[variant["id"]]
+        variant["warmup"] = [{"strategy": step, "options": {}} for step in steps]
+        variant["engine"] = {"args": {"compile": True} if compiled else {}}
+    return run
+
+
+def test_each_step_of_the_article_is_judged_by_what_it_did_here(tmp_path: Path) -> None:
+    run = tried(
+        tmp_path,
+        kv=Behaviour(first=1790.0),
+        compiled=Behaviour(first=9000.0, load_s=70.0),
+        all=Behaviour(first=400.0, load_s=70.0, warmup_s=5.0),
+    )
+    found = findings(run, "none")
+    assert [finding.holds for finding in found] == ["holds", "does not hold", "does not hold", "holds", "does not hold"]
+    assert found[0].claim == "KV preallocation shortens the first request by 36%"
+    assert found[1].evidence.startswith("3.21 times the baseline's")
+
+
+def test_a_run_that_has_not_tried_every_step_says_nothing_of_the_article(tmp_path: Path) -> None:
+    assert findings(tried(tmp_path, "stages"), "none") == ()

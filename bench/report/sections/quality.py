@@ -12,7 +12,8 @@ from bench.quality import answers, claim, limit
 from bench.quality.divergence import Quality, perplexity
 from bench.quality.estimate import Estimate
 from bench.quality.trade import Trade, trades
-from bench.report.blocks import Block, Cell, Column, Figure, Fold, Note, Notes, Prose, Section, Table, Tone
+from bench.report.blocks import Block, Cell, Column, Figure, Fold, Note, Notes, Prose, Section, Table
+from bench.report.claims import claimed
 from bench.report.drawing import MARKERS, colour, figure
 from bench.report.numbers import change, changes, decimals, interval, listed, number
 from bench.report.sections.comparison import TONES
@@ -20,7 +21,6 @@ from bench.report.sections.summary import measured
 from bench.report.view import View
 
 SPEED = ("output_throughput", "cold_ttft", "memory.peak", "energy.per_token")
-HOLDS: dict[str, Tone] = {"holds": "good", "does not hold": "bad", "not shown": "muted"}
 # Variants whose name for this quantization is what the founding claim is about.
 CLAIMED = "awq"
 
@@ -137,14 +137,8 @@ def _mib(size: object) -> str:
 
 def _claims(trade: Trade) -> Table:
     """The founding claim, sentence by sentence."""
-    rows = tuple(
-        (Cell(finding.claim), Cell(finding.holds, tone=HOLDS[finding.holds]), Cell(finding.evidence))
-        for finding in claim.findings(trade)
-    )
-    caption = (
-        f"“4-bit AWQ: 280 MB instead of 600, 12 % faster, quality nearly lossless”: {trade.variant} on this machine"
-    )
-    return Table((Column("claim"), Column("here"), Column("evidence")), rows, caption)
+    said = "“4-bit AWQ: 280 MB instead of 600, 12 % faster, quality nearly lossless”"
+    return claimed(claim.findings(trade), f"{said}: {trade.variant} on this machine")
 
 
 def _estimate(estimate: Estimate, places: int, kind: str = "", scale: float = 1.0, unit: str = "") -> Cell:

@@ -167,7 +167,7 @@ def idle_watts(source: Source | None, record: LaunchRecord) -> float | None:
 
 
 def phases(record: LaunchRecord, requests: pa.Table, samples: Samples) -> dict[str, dict[str, Any]]:
-    """Energy by phase, idle-subtracted too: startup, steady, and prefill and decode within it where they are apart.
+    """Energy by phase, idle-subtracted too: startup, warmup, steady, and within it prefill and decode if they are apart.
 
     Each has the fields of Energy, `above_idle_j` (null without an idle reference) and `mean_w`.
     """
@@ -177,6 +177,7 @@ def phases(record: LaunchRecord, requests: pa.Table, samples: Samples) -> dict[s
     start, end = steady_window(requests)
     found = {
         "startup": of_window(source, stamps.get("spawn"), stamps.get("ready")),
+        "warmup": of_window(source, stamps.get("ready"), stamps.get("warmup_end")),
         "steady": of_window(source, start, end),
         **_within_requests(source, requests),
     }
@@ -244,13 +245,16 @@ def steady_window(requests: pa.Table) -> tuple[int | None, int | None]:
 
 
 def of_launch(record: LaunchRecord, requests: pa.Table, samples: Samples) -> Mapping[str, float | None]:
-    """The metrics energy.per_token (J) and energy.per_request (J) of the steady window."""
+    """The metrics `energy.*`, J: of the start, of the warm-up, and per token and request of the steady window."""
     start, end = steady_window(requests)
-    joules = of_window(source_of(record, samples), start, end).joules
+    source, stamps = source_of(record, samples), record.stamps
+    joules = of_window(source, start, end).joules
     done = requests.filter(pc.and_(requests["measured"], pc.is_null(requests["error_kind"])))
     tokens = done["completion_tokens"]
     produced = None if tokens.null_count or not len(tokens) else pc.sum(tokens).as_py()
     return {
+        "energy.startup": of_window(source, stamps.get("spawn"), stamps.get("ready")).joules,
+        "energy.warmup": of_window(source, stamps.get("ready"), stamps.get("warmup_end")).joules,
         "energy.per_token": joules / produced if joules is not None and produced else None,
         "energy.per_request": joules / len(done) if joules is not None and len(done) else None,
     }

@@ -89,6 +89,8 @@ _LAUNCH: tuple[tuple[str, str, str, Direction, str], ...] = (
     ("memory.idle", "memory idle", "MiB", "lower", "memory of the launch before its first workload request"),
     ("memory.peak", "memory peak", "MiB", "lower", "the most memory that the launch held"),
     ("memory.steady", "memory steady", "MiB", "lower", "median memory of the launch during the steady requests"),
+    ("energy.startup", "energy of the start", "J", "lower", "energy from spawn to ready"),
+    ("energy.warmup", "energy of the warm-up", "J", "lower", "energy from ready to the warm-up's end"),
     ("energy.per_token", "energy per token", "J/tok", "lower", "energy of the steady window/tokens produced in it"),
     ("energy.per_request", "energy per request", "J", "lower", "energy of the steady window/requests completed in it"),
 )

@@ -30,7 +30,7 @@ def launches(run: Run) -> pd.DataFrame:
 
     Columns: launch, variant, block, status, state, why (the evidence where the state is not as asked), cold_ttft_s,
     startup_s, prepare_s, warmup_s, warmup_requests, first_ttft_ms, first_e2el_ms, ttft_ms, tpot_ms, e2el_ms,
-    memory_mib, cache_mib. Medians over the steady requests.
+    memory_mib, cache_mib, warmup_j. Medians over the steady requests.
     """
     metrics: dict[str, Any] = {str(row["launch"]): row for row in run.per_launch.to_dict("records")}
     rows = [_row(launch, metrics[launch.id]) for launch in run.all if launch.record.status in SEEN]
@@ -177,6 +177,7 @@ def _row(launch: Launch, metrics: Mapping[str, Any]) -> dict[str, Any]:
         "e2el_ms": metrics.get("e2el.p50"),
         "memory_mib": metrics.get("memory.peak"),
         "cache_mib": _cache_mib(record.state_before),
+        "warmup_j": metrics.get("energy.warmup"),
     }
 
 

@@ -42,6 +42,8 @@ PER_LAUNCH = {
     "memory.idle": "memory",
     "memory.peak": "memory",
     "memory.steady": "memory",
+    "energy.startup": "energy",
+    "energy.warmup": "energy",
     "energy.per_token": "energy",
     "energy.per_request": "energy",
 }

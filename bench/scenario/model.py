@@ -160,7 +160,7 @@ class Design(Strict):
     seed: int = Field(1, description="draws the order and the prompts")
     page_cache: PageCache = Field("leave", description="state of the weight files in the page cache before each launch")
     cool_down: CoolDown | None = Field(None, description="wait for the idle temperature before each launch")
-    retries: int = Field(1, ge=0, description="how often an invalid launch is repeated, where that helps")
+    retries: int = Field(1, ge=0, description="how often an invalid launch is repeated")
     max_steal: float = Field(0.01, gt=0, le=1, description="share of processor time that a hypervisor may take away")
     budget_minutes: PositiveFloat | None = Field(None, description="stop adding blocks after this long")
     precision: PositiveFloat | None = Field(None, description="stop once the interval's half-width is below this")

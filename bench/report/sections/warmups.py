@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
@@ -27,8 +28,11 @@ def section(view: View) -> Section | None:
 
 def warmups(view: View, compared: pd.DataFrame) -> Table:
     """What each variant saves at the first request, costs at the start, and when it has paid."""
+    costs = worth.summary(view.run)
+    costs = costs[costs["state"] != NOT_AS_ASKED].set_index("variant")
     head = (
         Column("variant"),
+        Column("warm-up", numeric=True),
         Column("saved on the first request", "ms", numeric=True),
         Column("saved on the cold start", "s", numeric=True),
         Column("steady TPOT", "ratio", numeric=True),
@@ -52,6 +56,7 @@ def warmups(view: View, compared: pd.DataFrame) -> Table:
         rows.append(
             (
                 Cell(variant, f"{count(int(values['n']), 'block')}", colour=view.colour(variant)),
+                _cost(costs.loc[variant].to_dict()),
                 cell(values, "first_saving_ms", 0),
                 cell(values, "cold_saving_s", 2),
                 cell(values, "steady_tpot_ratio", 3),
@@ -60,6 +65,17 @@ def warmups(view: View, compared: pd.DataFrame) -> Table:
             )
         )
     return Table(head, tuple(rows), f"Against {view.baseline}, paired by block, 95 % intervals")
+
+
+def _cost(row: dict[Any, Any]) -> Cell:
+    """What a warm-up takes after the engine is ready; its disk and energy where they were seen."""
+    seconds = row["warmup_s"]
+    more = [f"{row['warmup_requests']:.0f} requests"] if row["warmup_requests"] else []
+    if pd.notna(row["cache_mib"]) and row["cache_mib"] > 0:
+        more.append(f"{row['cache_mib']:.0f} MiB on disk")
+    if pd.notna(row["warmup_j"]):
+        more.append(f"{number(row['warmup_j'], 1)} J")
+    return Cell("–" if pd.isna(seconds) else duration(seconds), ", ".join(more))
 
 
 def curve(view: View) -> Figure:

@@ -167,7 +167,7 @@ def idle_watts(source: Source | None, record: LaunchRecord) -> float | None:
 
 
 def phases(record: LaunchRecord, requests: pa.Table, samples: Samples) -> dict[str, dict[str, Any]]:
-    """Energy by phase, idle-subtracted too: startup, warmup, steady, and within it prefill and decode if they are apart.
+    """Energy by phase, idle-subtracted too: startup, warmup, steady, and within that prefill and decode if apart.
 
     Each has the fields of Energy, `above_idle_j` (null without an idle reference) and `mean_w`.
     """

@@ -59,6 +59,43 @@ def test_a_board_runs_from_its_sensors_to_a_report(tmp_path: Path, board: str) -
     assert json.loads(text.as_json(run, None))["emulated"] == board
 
 
+REAL = """
+scenario: emulated-real
+host: {class: jetson, clocks: locked}
+model: {source: default}
+engines: {transformers: {engine: transformers, args: {threads: 1}}}
+warmups: {each-length: {strategy: multi-stage, tokens: [15, 64]}}
+matrix: {quantization: [fp32, bf16], warmup: [each-length]}
+workload: {prompts: {kind: random, tokens: [15, 64]}, output_tokens: 16, requests: 12}
+design: {max_steal: 1.0, blocks: 1, retries: 0}
+measure: [ttft, tpot, startup, energy, memory]
+"""
+
+
+@pytest.mark.end_to_end
+@pytest.mark.timeout(900)
+def test_the_embedded_model_under_transformers_runs_on_an_emulated_orin(tmp_path: Path) -> None:
+    file = tmp_path / "scenario.yaml"
+    file.write_text(REAL)
+    folder = execute(Scenario.load(file), results=tmp_path / "results", judge=rule(), emulate="orin-nx", apply=True)
+    run = Run.open(folder)
+    assert [launch.record.status for launch in run.all] == ["ok", "ok"], [launch.record.reason for launch in run.all]
+    for launch in run.all:
+        power = Samples(launch.table("samples")).of("jetson", "power_w")
+        assert len(power) > 20, "the board's sensors were read while the engine ran"
+        assert float(power.value.max()) > float(power.value.min()), "load is seen in its power"
+        phases = energy.phases(launch.record, launch.requests(), Samples(launch.table("samples")))
+        assert phases["startup"]["joules"], phases["startup"]["reason"]
+        assert phases["steady"]["joules"], phases["steady"]["reason"]
+        assert phases["steady"]["scope"] == "module: VDD_IN"
+    assert set(run.per_launch["status"]) == {"ok"}
+    assert (run.per_launch["energy.per_token"] > 0).all()
+    assert (run.per_launch["ttft.p50"] > 1).all()
+    page = html.write(run, tmp_path / "page.html").read_text()
+    assert "EMULATED" in page
+    assert "VDD_IN" in page
+
+
 @pytest.mark.end_to_end
 @pytest.mark.slow
 def test_the_whole_orin_suite_on_an_emulated_board_with_a_real_engine(

@@ -16,7 +16,7 @@ import pandas as pd
 from bench.analyse import comparable
 from bench.analyse.decide import Decision, Interval, Verdict, benjamini_hochberg, decide, holm
 from bench.analyse.metrics import METRICS, Metric, metric
-from bench.analyse.pairs import Pair, Side, pairs_of, side_of, values_of, variant_id
+from bench.analyse.pairs import Pair, Side, pairs_of, side_of, unsteady_blocks, values_of, variant_id
 from bench.errors import UnknownName, UsageError
 
 if TYPE_CHECKING:
@@ -240,12 +240,27 @@ def _compare_one(
         return replace(result, verdict=spoiled[0], reason=spoiled[1])
     if obstacles:
         return replace(result, verdict=Verdict.INCONCLUSIVE, reason=obstacles[0])
+    if measure.kind == "quantile" and (doubt := _unsteady(measure, result, unsteady_blocks(a, b), alpha)):
+        return replace(result, verdict=Verdict.INCONCLUSIVE, reason=doubt)
     if decision.verdict is Verdict.PASS and (failed := sides[0].failed + sides[1].failed):
         reason = (
             f"{len(failed)} launch{'es' * (len(failed) > 1)} failed: the survivors alone prove nothing ({failed[0]})"
         )
         return replace(result, verdict=Verdict.INCONCLUSIVE, reason=reason)
     return result
+
+
+def _unsteady(measure: Metric, result: Result, blocks: frozenset[int], alpha: float) -> str | None:
+    """Why launches that drifted or never settled leave the verdict open; None if it stands without their blocks too."""
+    assert result.margin is not None
+    kept = [pair for pair in result.pairs if pair.block not in blocks]
+    if result.verdict not in {Verdict.PASS, Verdict.FAIL} or len(kept) == len(result.pairs):
+        return None
+    without = decide(_worse(measure, kept), limit_of(measure, result.margin), alpha)
+    if without.verdict is result.verdict:
+        return None
+    named = ", ".join(str(block) for block in sorted(blocks))
+    return f"launches in block {named} were not steady, and without them the {result.verdict} does not hold"
 
 
 def _spoiled(

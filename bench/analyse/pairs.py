@@ -67,6 +67,16 @@ def values_of(rows: pd.DataFrame, name: str) -> dict[int, float]:
     }
 
 
+def unsteady_blocks(*sides: pd.DataFrame) -> frozenset[int]:
+    """Blocks in which a valid launch of either side drifted or never settled."""
+    return frozenset(
+        int(block)
+        for rows in sides
+        if "unsteady" in rows
+        for block in rows.loc[(rows["status"] == "ok") & rows["unsteady"].astype(bool), "block"]
+    )
+
+
 def side_of(rows: pd.DataFrame, label: str) -> Side:
     """What became of a side's launches; one that was repeated with success is no loss."""
     if not len(rows):

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from bench.analyse.energy import COVERED, CROSS_CHECK, of_window, source_of
 from bench.analyse.evidence import Evidence, Rule, Verdict, failed
 from bench.analyse.series import Series
+from bench.analyse.steady import of_requests
 
 # NVML's clock-event reasons.
 HARDWARE = {0x8: "hardware slowdown", 0x20: "software thermal", 0x40: "hardware thermal", 0x80: "power brake"}
@@ -135,6 +136,17 @@ def foreign_cpu(e: Evidence) -> Verdict | None:
         return "unknown", "processor time of the engine was not recorded"
     share = max(0.0, busy - sum(part or 0.0 for part in ours)) / (busy + idle)
     return ("warning" if share > FOREIGN_CPU else "ok"), f"{share:.1%} of the machine's processor time"
+
+
+def steadiness(e: Evidence) -> Verdict | None:
+    """Answers that came later and later, or settled only past the middle: no median stands for such a launch."""
+    seen = of_requests(e.requests)
+    if seen.kind == "too short":
+        return None
+    moved = seen.drift or seen.change or 0.0
+    if seen.kind in ("slowdown", "not steady"):
+        return "warning", f"{seen.kind}: TTFT changed by {moved:+.1%} over {seen.n} requests"
+    return "ok", f"{seen.kind}: steady from request {(seen.first or 0) + 1} on of {seen.n}"
 
 
 def client_saturation(e: Evidence) -> Verdict | None:
@@ -319,6 +331,12 @@ RULES = (
         f"≤ {FOREIGN_CPU:.0%} used by others",
         "stop other programs; on a Jetson `sudo systemctl isolate multi-user.target`",
         foreign_cpu,
+    ),
+    Rule(
+        "steadiness",
+        "TTFT neither drifts nor settles only past the middle",
+        "a cool-down, a lower power mode, a longer warm-up, or fewer neighbours",
+        steadiness,
     ),
     Rule(
         "client_saturation",

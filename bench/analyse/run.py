@@ -150,7 +150,7 @@ class Run:
         for launch in self.all:
             requests = launch.requests()
             samples = metrics.samples_of(requests, launch.gaps(requests))
-            counted = {"requests": len(samples["ttft"])}
+            counted = {"requests": len(samples["ttft"]), "unsteady": _unsteady(launch.record)}
             found = metrics.of_launch(launch.record, requests, samples, self.slo) | _resources(launch, requests)
             rows.append(identity(launch) | counted | found)
             if launch.record.status == "ok":
@@ -190,6 +190,11 @@ def per_launch(run: Run) -> pd.DataFrame:
     Rows of failed and invalid launches are there too: `status == "ok"` are those that count.
     """
     return run.per_launch
+
+
+def _unsteady(record: LaunchRecord) -> bool:
+    """Whether the launch's own check found that it drifted or never settled."""
+    return any(check.name == "steadiness" and check.status == "warning" for check in record.checks)
 
 
 def identity(launch: Launch) -> dict[str, Any]:

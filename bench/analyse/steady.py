@@ -12,13 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from scipy import stats
 
-from bench.analyse.run import Launch, Run
+if TYPE_CHECKING:
+    from bench.analyse.run import Launch, Run
 
 Class = Literal["flat", "warm-up", "slowdown", "not steady", "too short"]
 Values = np.ndarray[Any, np.dtype[np.float64]]
@@ -87,7 +89,12 @@ def classify(latencies_ms: Sequence[float], buckets: Sequence[int | None] | None
 
 def of_launch(launch: Launch) -> Verdict:
     """The class of a launch by the TTFT of its answered workload requests, the first one included."""
-    requests = launch.requests().to_pandas()
+    return of_requests(launch.requests())
+
+
+def of_requests(table: pa.Table) -> Verdict:
+    """The same from a launch's requests with their durations."""
+    requests = table.to_pandas()
     asked = requests[requests["stage"].isin(["first", "measured"]) & requests["ok"]].sort_values("sent_ns")
     buckets = [None if pd.isna(bucket) else int(bucket) for bucket in asked["bucket"]]
     return classify(asked["ttft_ms"].astype(float).to_list(), buckets)

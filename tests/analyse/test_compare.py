@@ -215,6 +215,16 @@ def test_obstacles_leave_the_ratio_and_take_the_verdict() -> None:
     assert comparison[METRIC].ratio == pytest.approx(1.2, rel=0.01)
 
 
+def test_a_verdict_must_stand_without_the_blocks_that_were_not_steady() -> None:
+    late = [block >= 5 for block in range(8)]
+    drifted = side(1.12, blocks=8).assign(unsteady=late)
+    assert judge(side(blocks=8).assign(unsteady=False), drifted).verdict is Verdict.FAIL
+    all_but_two = drifted.assign(unsteady=[block > 1 for block in range(8)])
+    result = judge(side(blocks=8).assign(unsteady=False), all_but_two)[METRIC]
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert "were not steady, and without them the FAIL does not hold" in result.reason
+
+
 def test_gated_metrics_share_one_false_alarm() -> None:
     # Alone this is a narrow FAIL; beside three others it may be chance.
     a = launches([100.0] * 8)

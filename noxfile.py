@@ -1,6 +1,7 @@
 """Every job of the project. Without nox: `python3 noxfile.py -s NAME` makes itself a virtual environment and goes on.
 
-Without a session's name it runs lint, types, the unit tests and the end-to-end tests on real engines.
+Without a session's name it runs lint, types, the unit tests, the gate of our own client and the end-to-end tests on
+real engines.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_venv = "yes"
 THIS = f"{sys.version_info.major}.{sys.version_info.minor}"
-nox.options.sessions = ["lint", "types", f"tests-{THIS}", "end_to_end"]
+nox.options.sessions = ["lint", "types", f"tests-{THIS}", "client", "end_to_end"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 DEV = nox.project.dependency_groups(PROJECT, "dev")
@@ -86,6 +87,13 @@ def tests(session: nox.Session) -> None:
     """Unit tests: no engine, no network."""
     install(session)
     session.run("pytest", "-q", "-m", "not end_to_end and not slow and not calibration", *session.posargs)
+
+
+@nox.session(python=THIS)
+def client(session: nox.Session) -> None:
+    """Our own client gated: its cost and its error as ratios, against stored sessions. `-- --add` stores one more."""
+    install(session)
+    session.run("python", "-m", "tests.benchmarks.own_client", *session.posargs)
 
 
 @nox.session(python=THIS)

@@ -62,7 +62,13 @@ class Change:
         if self.certainty == "no difference found":
             return f"{name} no difference found"
         share = 100 * (self.ratio - 1)
-        told = f"{abs(share):.0f} % {more if share > 0 else less}" if more else f"{share:+.0f} %".replace("-", "−")
+        places = 0 if abs(share) >= 0.95 else 1
+        if round(share, places) == 0:
+            return f"{name} the same"
+        if more:
+            told = f"{abs(share):.{places}f} % {more if share > 0 else less}"
+        else:
+            told = f"{share:+.{places}f} %".replace("-", "−")
         return f"{name} {told}" + (", sure" if self.certainty == "sure" else "" if self.certainty == "exact" else "?")
 
 

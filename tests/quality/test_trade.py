@@ -13,7 +13,7 @@ from bench.gate.policy import Gate
 from bench.quality import answers
 from bench.quality.claim import findings
 from bench.quality.limit import limits
-from bench.quality.trade import Trade, reference, trades
+from bench.quality.trade import Change, Trade, reference, trades
 from tests.quality.recorded import DOCUMENTS, distributions, recorded
 
 MB = 1_000_000
@@ -106,3 +106,17 @@ def test_a_trade_without_interval_is_not_shown_to_hold(tmp_path: Path) -> None:
     run = recorded(tmp_path, {"bf16": REFERENCE, "awq": REFERENCE}, blocks=1)
     trade: Trade = trades(run)[0]
     assert [finding.holds for finding in findings(trade)][1] == "not shown"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words"),
+    [
+        (1.12, "tokens/s 12 % more, sure"),
+        (1.004, "tokens/s 0.4 % more, sure"),
+        (0.993, "tokens/s 0.7 % fewer, sure"),
+        (1.0001, "tokens/s the same"),
+    ],
+)
+def test_a_small_change_is_told_with_the_digits_that_it_needs(ratio: float, words: str) -> None:
+    change = Change("output_throughput", "tok/s", 10.0, 10 * ratio, ratio, ratio * 0.9999, ratio * 1.0001, "sure")
+    assert change.words == words

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from bench.probes.base import Reading
 from bench.probes.context import Context, nulls
@@ -89,12 +90,15 @@ def held_mib(pids: Iterable[int], proc: str = "/proc") -> float | None:
     """Proportional set size of some processes now, MiB; None if none of them can be read."""
     found = []
     for pid in pids:
-        try:
-            lines = peek(f"{proc}/{pid}/smaps_rollup").splitlines()
-        except OSError:
-            continue
-        found += [int(line.split()[1]) for line in lines if line.startswith(b"Pss:")]
+        with suppress(OSError):
+            found.append(_rollup(proc, pid).get(b"Pss", 0))
     return sum(found) / 1024 if found else None
+
+
+def _rollup(proc: str, pid: int) -> dict[bytes, int]:
+    """A process's memory by kind, KiB; OSError if it cannot be read."""
+    lines = peek(f"{proc}/{pid}/smaps_rollup").splitlines()[1:]
+    return {key: int(value.split()[0]) for key, _, value in (line.partition(b":") for line in lines) if value}
 
 
 class TreeMemory:
@@ -151,13 +155,12 @@ class TreeMemory:
         seen = False
         for pid in members:
             try:
-                lines = peek(f"{self._proc}/{pid}/smaps_rollup").splitlines()[1:]
+                kib = _rollup(self._proc, pid)
             except PermissionError:
                 null = Reading.null("no_permission")
                 return {"pss_mib": null, "uss_mib": null, "swap_pss_mib": null}
             except OSError:
                 continue  # it ended meanwhile, or is a kernel thread
-            kib = {key: int(value.split()[0]) for key, _, value in (line.partition(b":") for line in lines) if value}
             pss += kib.get(b"Pss", 0)
             private += kib.get(b"Private_Clean", 0) + kib.get(b"Private_Dirty", 0)
             swap += kib.get(b"SwapPss", 0)

@@ -78,7 +78,7 @@ def _requests(run: Run, a: str, other: Run, b: str) -> Iterator[str]:
     left, right = _valid(run, a), _valid(other, b)
     for block in sorted(left.keys() & right.keys()):
         mine, theirs = _tokens(left[block]), _tokens(right[block])
-        both = mine.join(theirs, "request_id", right_suffix="_b", join_type="inner")
+        both = mine.join(theirs, "number", right_suffix="_b", join_type="inner")
         if len(mine) != len(theirs):
             yield f"requests in block {block}: {len(mine)} and {len(theirs)}"
         if pc.any(pc.not_equal(both["prompt_id"], both["prompt_id_b"])).as_py():
@@ -100,8 +100,10 @@ def _valid(run: Run, variant: str) -> dict[int, Launch]:
 
 
 def _tokens(launch: Launch) -> pa.Table:
+    """The workload's requests, numbered from 0: a warm-up before them takes the first of a launch's own numbers."""
     table = launch.table("requests", TOKEN_COLUMNS)
-    return table.filter(pc.is_in(table["stage"], value_set=pa.array(["first", "measured"])))
+    asked = table.filter(pc.is_in(table["stage"], value_set=pa.array(["first", "measured"]))).sort_by("request_id")
+    return asked.drop_columns(["request_id"]).append_column("number", pa.array(range(len(asked)), pa.int64()))
 
 
 def _total(column: pa.ChunkedArray) -> int | None:

@@ -76,13 +76,15 @@ def test_a_run_records_every_launch_and_opens_as_tables(tmp_path: Path) -> None:
 
 
 def test_the_workload_is_the_same_for_every_variant_of_a_block_and_apart_from_the_warmup(tmp_path: Path) -> None:
-    requests = rows(bench.Run.open(run(write(tmp_path))).requests)
+    opened = bench.Run.open(run(write(tmp_path)))
+    requests = rows(opened.requests)
     asked = {
         variant: [row["prompt_id"] for row in requests if row["variant"] == variant and row["stage"] != "warmup"]
         for variant in ("none", "requests")
     }
     assert asked["none"] == asked["requests"]
     assert not {row["prompt_id"] for row in requests if row["stage"] == "warmup"} & set(asked["none"])
+    assert not bench.Comparison.of(opened, "none", "requests").refused, "a warm-up is a factor, not another workload"
 
 
 def test_ready_is_the_first_completion_and_cold_ends_with_the_workloads_first(tmp_path: Path) -> None:

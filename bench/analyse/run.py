@@ -239,7 +239,8 @@ def _numeric(rows: list[dict[str, Any]]) -> pd.DataFrame:
     names = dict.fromkeys([*IDENTITY, *(name for row in rows for name in row), *metrics.METRICS])
     table = pd.DataFrame(rows, columns=list(names))
     measured = [name for name in names if name in metrics.METRICS or name.startswith("ttft[")]
-    return table.astype(dict.fromkeys(measured, "float64"))
+    # The copy lays the many columns, each converted on its own, together again.
+    return table.astype(dict.fromkeys(measured, "float64")).copy()
 
 
 def _resources(launch: Launch, requests: pa.Table) -> dict[str, float | None]:

@@ -94,7 +94,8 @@ def _judged(claim: str, row: dict[Any, Any] | None, figure: str, limit: float) -
     value, low, high = (row[f"{figure}{end}"] if row else None for end in ("", "_low", "_high"))
     if value is None or low is None or high is None:
         return Finding(claim, "not shown", "too few launches as asked")
-    seen = f"{value:.3g} times the baseline's, between {low:.3g} and {high:.3g}"
+    first, lowest, highest = (f"{ratio:.0f}" if ratio >= 100 else f"{ratio:.3g}" for ratio in (value, low, high))
+    seen = f"{first} times the baseline's, between {lowest} and {highest}"
     return judged(claim, seen, low, high, limit, less=True)
 
 

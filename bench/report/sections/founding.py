@@ -32,6 +32,11 @@ METHOD = (
 )
 
 
+def _reduction(share: float) -> str:
+    """A reduction in percent; what took longer, as a multiple where percent would run into the thousands."""
+    return f"{100 * share:.1f} %".replace("-", "−") if share >= -1 else f"× {1 - share:.3g}"
+
+
 def _figures(view: View, baseline: str) -> Table:
     head = (
         Column("variant"),
@@ -51,7 +56,7 @@ def _figures(view: View, baseline: str) -> Table:
             (
                 Cell(variant, f"{row['launches']} launches, {row['state']}", colour=view.colour(variant)),
                 Cell(number(row["first_ttft_ms"], 0)),
-                Cell("–" if variant == baseline else f"{100 * row['reduction']:.1f} %"),
+                Cell("–" if variant == baseline else _reduction(row["reduction"])),
                 Cell("–", str(row["p99_reason"] or ""), "muted") if pd.isna(tail) else Cell(number(tail, 0)),
                 Cell(number(row["memory_mib"], 0)),
                 Cell(number(row["before_s"], 1)),

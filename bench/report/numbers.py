@@ -56,8 +56,12 @@ def change(ratio: float | None) -> str:
 
 
 def changes(bounds: tuple[float, float] | None) -> str:
-    """The interval of a ratio as changes."""
-    return "" if bounds is None else f"{change(bounds[0])}{_TO}{change(bounds[1])}"
+    """The interval of a ratio as changes; one of more is not in percent on one end and a multiple on the other."""
+    if bounds is None:
+        return ""
+    low, high = bounds
+    first = f"×{number(low)}" if 1 < low < 3 <= high else change(low)
+    return f"{first}{_TO}{change(high)}"
 
 
 def duration(seconds: float | None) -> str:

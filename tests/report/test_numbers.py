@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.report.numbers import count, decimals, duration, interval, listed, number, quantity
+from bench.report.numbers import changes, count, decimals, duration, interval, listed, number, quantity
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,11 @@ def test_words_agree_in_number() -> None:
     assert listed(["a", "b", "c"]) == "a, b and c"
     assert listed(["a", "b"], "or") == "a or b"
     assert listed([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [(1.1, 1.3, "+10.0 % to +30.0 %"), (2.54, 3.82, "×2.54 to ×3.82"), (0.8, 4.0, "−20.0 % to ×4.00")],
+)
+def test_both_ends_of_a_change_are_told_alike(low: float, high: float, text: str) -> None:
+    assert changes((low, high)).replace("\u00a0", " ") == text

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -152,3 +153,11 @@ def _floats(values: Sequence[Any]) -> Floats:
 
 def _number(value: Any) -> float:
     return float(value) if isinstance(value, (int, float)) else float("nan")
+
+
+def seconds(launch: Launch) -> float | None:
+    """How long the quality questions took, from first sending to last end; None if none was asked."""
+    requests = launch.requests()
+    asked = requests.filter(pc.equal(requests["stage"], "quality"))
+    start, end = pc.min(asked["sent_ns"]).as_py(), pc.max(asked["end_ns"]).as_py()
+    return None if start is None or end is None else (end - start) / 1e9

@@ -15,7 +15,7 @@ from bench.quality.trade import Trade, trades
 from bench.report.blocks import Block, Cell, Column, Figure, Fold, Note, Notes, Prose, Section, Table
 from bench.report.claims import claimed
 from bench.report.drawing import MARKERS, colour, figure
-from bench.report.numbers import change, changes, decimals, interval, listed, number
+from bench.report.numbers import change, changes, decimals, duration, interval, listed, number
 from bench.report.sections.comparison import TONES
 from bench.report.sections.summary import measured
 from bench.report.view import View
@@ -39,7 +39,7 @@ def section(view: View) -> Section | None:
     blocks += [
         _claims(trade) for trade in found if _quantization(view, trade.variant) == CLAIMED and trade.status == "ok"
     ]
-    blocks += [Prose((METHOD,)), *(fold for trade in found for fold in _answers(trade.quality))]
+    blocks += [Prose((METHOD, *_effort(view))), *(fold for trade in found for fold in _answers(trade.quality))]
     return Section("quality", f"The trade, against {view.reference}", tuple(blocks))
 
 
@@ -51,6 +51,15 @@ def _words(trade: Trade) -> Note:
 def _quantization(view: View, variant: str) -> str:
     factors = next((launch.record.factors for launch in view.run.all if launch.record.variant == variant), {})
     return factors.get("quantization", "")
+
+
+def _effort(view: View) -> tuple[str, ...]:
+    """What asking the questions took."""
+    took = [seconds for launch in view.run.all if (seconds := answers.seconds(launch)) is not None]
+    if not took:
+        return ()
+    each = f"{duration(min(took))} to {duration(max(took))}" if len(took) > 1 else duration(took[0])
+    return (f"The questions are asked once per variant, after the measurement, and took {each} each.",)
 
 
 METHOD = (

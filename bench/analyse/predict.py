@@ -16,11 +16,12 @@ import numpy as np
 
 from bench.analyse import host
 from bench.analyse.baseline import Baseline, Session, session
-from bench.analyse.compare import Comparison, Result, explain, limit_of, with_holm
+from bench.analyse.compare import Comparison, with_holm
 from bench.analyse.decide import Decision, Interval, Verdict, p_above
 from bench.analyse.metrics import Metric, metric
 from bench.analyse.pairs import Side
 from bench.analyse.power import noncentrality, t_quantile
+from bench.analyse.result import Result, explain, limit_of
 
 if TYPE_CHECKING:
     from bench.analyse.run import Run

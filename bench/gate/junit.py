@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 
-from bench.analyse.compare import Comparison, Result
+from bench.analyse.compare import Comparison
 from bench.analyse.decide import Verdict
+from bench.analyse.result import Result
 from bench.gate.policy import Gate
 from bench.gate.words import change, losses, name, span
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.analyse.compare import Comparison, Result
+from bench.analyse.compare import Comparison
+from bench.analyse.result import Result
 
 COLUMNS = ("metric", "baseline", "candidate", "change", "interval", "margin", "verdict")
 

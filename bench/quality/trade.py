@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from bench.analyse.compare import Comparison, Result
+from bench.analyse.compare import Comparison
 from bench.analyse.pairs import variant_id
+from bench.analyse.result import Result
 from bench.errors import IncomparableError, UsageError
 from bench.quality import answers
 from bench.quality.divergence import Quality

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from bench.analyse.compare import Comparison, Result
+from bench.analyse.compare import Comparison
+from bench.analyse.result import Result
 from bench.report.blocks import Figure
 from bench.report.drawing import BAD, INK, MUTED, NARROW, colour, figure
 from bench.report.numbers import change, count, listed

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from bench.analyse.compare import Comparison, Result
+from bench.analyse.compare import Comparison
 from bench.analyse.decide import Verdict
 from bench.analyse.gated import comparisons, policy
 from bench.analyse.metrics import metric
+from bench.analyse.result import Result
 from bench.errors import BenchError
 from bench.gate.words import behind, losses
 from bench.report.blocks import Block, Cell, Column, Fold, Note, Notes, Prose, Section, Table, Tone

@@ -4,7 +4,8 @@ Power samples are joined by straight lines (trapezoid), with the power at the wi
 draws its times at random within each period, so fluctuations too fast to follow show as scatter between neighbouring
 samples instead of a bias. That scatter gives the uncertainty: u = 2·T·s/√n, where s² = mean((P[i+1] − P[i])²)/2
 (von Neumann), to which half a sampling interval's change of power at each end is added. It is about two standard
-errors. There is no figure for a window too short or too thinly sampled to carry one.
+errors; pulses so short that a dozen readings or fewer catch them are understated. There is no figure for a window too
+short or too thinly sampled to carry one.
 """
 
 from __future__ import annotations

@@ -15,5 +15,5 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples every time: a red run then speaks of the change. HYPOTHESIS_SEARCH=1 looks for new ones.
-settings.register_profile("repeated", derandomize=not os.environ.get("HYPOTHESIS_SEARCH"))
+settings.register_profile("repeated", derandomize=not os.environ.get("HYPOTHESIS_SEARCH"), deadline=None)
 settings.load_profile("repeated")

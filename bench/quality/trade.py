@@ -35,6 +35,8 @@ WORDS = {
     "perplexity": ("perplexity", "", ""),
 }
 MIB = 1 << 20
+# One-sided: the intervals are of 95 %, as those over documents are.
+ALPHA = 0.025
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ def _trade(run: Run, against: str, variant: str, quality: Quality) -> Trade:
 def _measured(run: Run, against: str, variant: str) -> Iterator[Change]:
     names = (*(f"{name}.p50" for name in _lengths(run)), *MEASURED)
     try:
-        compared = Comparison.of(run, against, variant, metrics=names)
+        compared = Comparison.of(run, against, variant, metrics=names, alpha=ALPHA)
     except IncomparableError as error:
         yield from (Change(name, "", None, None, None, None, None, "unknown", error.message) for name in names)
         return

@@ -65,8 +65,8 @@ def _effort(view: View) -> tuple[str, ...]:
 METHOD = (
     "KL divergence is from the reference's next-token probabilities to the variant's, in nats per token over the "
     "evaluation texts; perplexity is over the same texts; agreement counts greedy answers that are the same to the "
-    "end. Intervals are 95 %, over documents. Answers of a model with random weights say nothing about quality, and "
-    "none is given for one."
+    "end. Intervals are 95 %, of speed and memory over blocks, of quality over documents. Answers of a model with "
+    "random weights say nothing about quality, and none is given for one."
 )
 
 

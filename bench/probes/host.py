@@ -62,6 +62,8 @@ class Host:
         self._turn = 0
         if b"NvMapMemUsed:" not in self._try(self._meminfo):
             self.fields = self.fields[:-1]
+        known = {info.field for info in self.fields}
+        self._wanted = tuple((b"\n" + key + b":", field) for key, field in _MEMINFO.items() if field in known)
 
     @staticmethod
     def _try(source: Source) -> bytes:
@@ -77,10 +79,10 @@ class Host:
         if turn == 0:
             readings |= self._processor()
         try:
-            for line in self._meminfo.raw().splitlines():
-                key, _, rest = line.partition(b":")
-                if key in _MEMINFO and _MEMINFO[key] in readings:
-                    readings[_MEMINFO[key]] = Reading(int(rest.split()[0]) / 1024)
+            page = b"\n" + self._meminfo.raw()
+            for key, field in self._wanted:
+                if (at := page.find(key)) >= 0:
+                    readings[field] = Reading(int(page[at + len(key) : at + len(key) + 24].split(None, 1)[0]) / 1024)
         except (ValueError, IndexError):
             pass
         except OSError as error:

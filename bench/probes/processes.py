@@ -10,7 +10,7 @@ from contextlib import suppress
 from bench.probes.base import Reading
 from bench.probes.context import Context, nulls
 from bench.probes.roots import Source, peek
-from bench.probes.tree import Tree
+from bench.probes.tree import Tree, processes
 from bench.record.schema import FieldInfo
 
 
@@ -50,11 +50,12 @@ class Processes:
             self._read_bytes = {}
         if (self._harness.roots, self._harness.apart) != (self._watched.harness, apart):
             self._harness = Tree(self._proc, self._watched.harness, apart=apart, reaped=False)
-        self._harness.scan()
+        present = processes(self._proc)
+        self._harness.scan(present)
         readings = nulls(self.fields, "not_found")
         if self._harness.members:
             readings["harness_cpu_s"] = Reading(self._harness.cpu_s)
-        members = self._engine.scan()
+        members = self._engine.scan(present)
         if not members:
             return readings
         readings["processes"] = Reading(len(members))
@@ -105,13 +106,13 @@ class TreeMemory:
     """Memory of the engine's tree by /proc/PID/smaps_rollup: PSS and USS, and its control group's account.
 
     Walking a large process's pages takes the kernel milliseconds and holds its map lock. The period stretches so that
-    this never takes more than 1/1000 of the time.
+    this never takes more than 1/2000 of the time.
     """
 
     name = "tree_memory"
     alone = True  # it may take long, and what is read ten times a second must not wait for it
     least_period_s = 1.0
-    share = 1 / 1000
+    share = 1 / 2000
 
     def __init__(self, context: Context) -> None:
         self.period_s = self.least_period_s

@@ -55,6 +55,15 @@ class Task:
         )
 
 
+def processes(proc: str) -> set[int]:
+    """Every process there is; none where that cannot be read."""
+    try:
+        # os.listdir takes a quarter of Path.iterdir's time, and this runs every second.
+        return {int(name) for name in os.listdir(proc) if name.isdigit()}  # noqa: PTH208
+    except OSError:
+        return set()
+
+
 class Tree:
     """The living members of a tree, and what its dead ones used.
 
@@ -76,8 +85,8 @@ class Tree:
         self._dead_faults = 0
         self._cpu_s = 0.0
 
-    def scan(self) -> dict[int, Task]:
-        """Bring the members up to date."""
+    def scan(self, present: set[int] | None = None) -> dict[int, Task]:
+        """Bring the members up to date; `present` are all processes there are, where somebody has just looked."""
         if not self.roots:
             return self.members
         for pid, known in list(self.members.items()):
@@ -86,11 +95,8 @@ class Tree:
                 self.members[pid] = task
             else:
                 self._bury(self.members.pop(pid))
-        try:
-            # os.listdir takes a quarter of Path.iterdir's time, and this runs every second.
-            present = {int(name) for name in os.listdir(self.proc) if name.isdigit()}  # noqa: PTH208
-        except OSError:
-            return self.members
+        if present is None:
+            present = processes(self.proc)
         self._strangers &= present
         unknown = present - self._strangers - self.members.keys()
         fresh = {pid: task for pid in unknown if (task := Task.read(self.proc, pid))}

@@ -106,13 +106,13 @@ class TreeMemory:
     """Memory of the engine's tree by /proc/PID/smaps_rollup: PSS and USS, and its control group's account.
 
     Walking a large process's pages takes the kernel milliseconds and holds its map lock. The period stretches so that
-    this never takes more than 1/2000 of the time.
+    this never takes more than 1/1000 of the time.
     """
 
     name = "tree_memory"
     alone = True  # it may take long, and what is read ten times a second must not wait for it
     least_period_s = 1.0
-    share = 1 / 2000
+    share = 1 / 1000
 
     def __init__(self, context: Context) -> None:
         self.period_s = self.least_period_s

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from bench.cli.signals import never_unheard
 from bench.errors import BenchError, Exit, ScenarioError, UnknownName
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def bench(
         typer.echo(context.get_help())
 
 
+@never_unheard()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     try:

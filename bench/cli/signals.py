@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
+
+AGAIN_S = 0.05
 
 
 @contextmanager
@@ -21,3 +25,30 @@ def ends_on_term() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def never_unheard() -> Iterator[None]:
+    """Within it a Ctrl-C comes again that fell where Python can only print and forget it.
+
+    That is in a finaliser, or in a weak reference's callback, of which imports have many.
+    """
+    before = sys.unraisablehook
+
+    def again(lost: Any) -> None:
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            before(lost)
+            return
+        import threading
+
+        # A real signal, so that a waiting main thread wakes too.
+        main = threading.main_thread().ident
+        timer = threading.Timer(AGAIN_S, signal.pthread_kill, (main, signal.SIGINT))
+        timer.daemon = True
+        timer.start()
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before

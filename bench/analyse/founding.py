@@ -7,9 +7,8 @@ from typing import Any
 import pandas as pd
 
 from bench.analyse.claims import Finding, judged
-from bench.analyse.coldstart import AS_ASKED, NOT_AS_ASKED
 from bench.analyse.run import Run
-from bench.analyse.worth import against, summary
+from bench.analyse.worth import against, by_variant
 
 # First-request latency, ms, in the order in which the article adds its tricks, and the reduction that it states.
 ARTICLE_FIRST_MS = (2800.0, 1800.0, 950.0, 450.0)
@@ -23,7 +22,7 @@ def table(run: Run, baseline: str) -> pd.DataFrame:
     where there are too few requests; memory_mib at its peak; before_s from spawn to warm; extra_s of it over the
     baseline; cold_ttft_s; reduction of first_ttft_ms against the baseline, as a share; state as verified.
     """
-    rows = _per_variant(run)
+    rows = by_variant(run)
     if baseline not in rows:
         return pd.DataFrame()
     base = rows[baseline]
@@ -97,16 +96,6 @@ def _judged(claim: str, row: dict[Any, Any] | None, figure: str, limit: float) -
     first, lowest, highest = (f"{ratio:.0f}" if ratio >= 100 else f"{ratio:.3g}" for ratio in (value, low, high))
     seen = f"{first} times the baseline's, between {lowest} and {highest}"
     return judged(claim, seen, low, high, limit, less=True)
-
-
-def _per_variant(run: Run) -> dict[str, dict[Any, Any]]:
-    """The summary's row of each variant: launches as asked where there are any."""
-    rows: dict[str, dict[Any, Any]] = {}
-    rank = {AS_ASKED: 0, NOT_AS_ASKED: 2}
-    known = summary(run).to_dict("records")
-    for row in sorted(known, key=lambda row: rank.get(row["state"], 1)):
-        rows.setdefault(str(row["variant"]), row)
-    return {variant: rows[variant] for variant in run.variants if variant in rows}
 
 
 def _before(row: dict[Any, Any]) -> float:

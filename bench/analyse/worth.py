@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bench.analyse.coldstart import NOT_AS_ASKED, SEEN, STATE, verified
+from bench.analyse.coldstart import AS_ASKED, NOT_AS_ASKED, SEEN, STATE, verified
 from bench.analyse.run import Launch, Run
 
 
@@ -53,6 +53,15 @@ def summary(run: Run) -> pd.DataFrame:
     medians["cold_ttft_min_s"], medians["cold_ttft_max_s"] = grouped["cold_ttft_s"].min(), grouped["cold_ttft_s"].max()
     medians["why"] = grouped["why"].first()
     return medians.reset_index()
+
+
+def by_variant(run: Run) -> dict[str, dict[Any, Any]]:
+    """The summary's row of each variant that has one: of its launches as asked where there are any."""
+    rows: dict[str, dict[Any, Any]] = {}
+    rank = {AS_ASKED: 0, NOT_AS_ASKED: 2}
+    for row in sorted(summary(run).to_dict("records"), key=lambda row: rank.get(row["state"], 1)):
+        rows.setdefault(str(row["variant"]), row)
+    return {variant: rows[variant] for variant in run.variants if variant in rows}
 
 
 def against(run: Run, baseline: str) -> pd.DataFrame:

@@ -28,8 +28,7 @@ def section(view: View) -> Section | None:
 
 def warmups(view: View, compared: pd.DataFrame) -> Table:
     """What each variant saves at the first request, costs at the start, and when it has paid."""
-    costs = worth.summary(view.run)
-    costs = costs[costs["state"] != NOT_AS_ASKED].set_index("variant")
+    costs = worth.by_variant(view.run)
     head = (
         Column("variant"),
         Column("warm-up", numeric=True),
@@ -56,7 +55,7 @@ def warmups(view: View, compared: pd.DataFrame) -> Table:
         rows.append(
             (
                 Cell(variant, f"{count(int(values['n']), 'block')}", colour=view.colour(variant)),
-                _cost(costs.loc[variant].to_dict()),
+                _cost(costs[variant]),
                 cell(values, "first_saving_ms", 0),
                 cell(values, "cold_saving_s", 2),
                 cell(values, "steady_tpot_ratio", 3),

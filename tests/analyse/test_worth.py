@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from bench.analyse.run import Run
-from bench.analyse.worth import against, break_even, cost_curve, fieller, launches, summary
+from bench.analyse.worth import against, break_even, by_variant, cost_curve, fieller, launches, summary
 from bench.record.schema import Check
 from bench.record.store import RunFolder
 from tests.runs import Behaviour, synthetic_run
@@ -115,3 +115,14 @@ def test_a_run_of_failures_has_no_rows(tmp_path: Path) -> None:
     assert summary(run).empty
     assert against(run, "broken").empty
     assert cost_curve(run, [1, 2]).empty
+
+
+def test_a_variant_has_one_row_also_where_some_of_its_launches_could_not_be_verified(tmp_path: Path) -> None:
+    run = Run.open(synthetic_run(tmp_path, {"none": Behaviour(), "kept": Behaviour()}, blocks=3))
+    doubtful, *_ = [launch for launch in run.all if launch.record.variant == "kept"]
+    doubtful.record.checks.append(Check("compile_cache.state", "unknown", "no word of it", None, None))
+    rows = by_variant(run)
+    assert {name: (row["state"], row["launches"]) for name, row in rows.items()} == {
+        "none": ("as asked", 3),
+        "kept": ("as asked", 2),
+    }

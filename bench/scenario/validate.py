@@ -174,6 +174,8 @@ def _words(group: Sequence[Mapping[str, Any]], path: Path, root: type[BaseModel]
             return f"{value} is below {context['ge']:g}{about}", False
         case "less_than":
             return f"{value} is not below {context['lt']:g}{about}", False
+        case "less_than_equal":
+            return f"{value} is above {context['le']:g}{about}", False
         case "too_short":
             return f"is empty; at least {context['min_length']} is needed{about}", False
         case "string_pattern_mismatch":

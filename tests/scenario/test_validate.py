@@ -31,6 +31,7 @@ JARGON = re.compile(r"Input should|validation|pydantic|\btype=|_type\b|Extra inp
         ("blocks: 4", "blocks: '4'", "design.blocks: '4' is not a whole number"),
         ("blocks: 4", "blocks: true", "design.blocks: true is not a whole number"),
         ("blocks: 4", "retries: -1", "design.retries: -1 is below 0 (how often an invalid launch is repeated)"),
+        ("blocks: 4", "max_steal: 2", "design.max_steal: 2 is above 1 (share of processor time"),
         ("blocks: 4", "sequential: on", "design.sequential: 'on' is not true or false"),
         ("blocks: 4", "precision: .inf", "design.precision: inf is not a finite number"),
         ("blocks: 4", "cool_down: 5", "design.cool_down: 5 is not a mapping"),

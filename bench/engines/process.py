@@ -16,6 +16,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -67,6 +68,8 @@ class Server:
         self.folder = folder
         self.log_path = folder / LOG_NAME
         self.mark = uuid.uuid4().hex
+        # Short, because sockets are made in it and their paths may have 107 characters.
+        self.scratch = Path(tempfile.gettempdir(), f"firsttoken-{self.mark[:12]}")
         self.pid: int | None = None
         self.stamps: dict[str, int | None] = dict.fromkeys(
             ("spawn", "first_output", "port_open", "health", "stop", "exit")
@@ -98,6 +101,7 @@ class Server:
             "env": self.environment(),
             "cwd": str(self.spec.cwd) if self.spec.cwd else None,
             "log": str(self.log_path),
+            "scratch": str(self.scratch),
             "stop_signal": self.spec.stop_signal,
             "stop_timeout_s": self.spec.stop_timeout_s,
         }
@@ -115,9 +119,14 @@ class Server:
             raise self.failure("start")
 
     def environment(self) -> dict[str, str]:
-        """The harness's environment without what is its own, then the launch's; output is not held back in buffers."""
+        """The harness's environment without what is its own, then the launch's; output is not held back in buffers.
+
+        Temporary files go to a folder that ends with the launch: engines leave sockets and caches there, and what one
+        launch leaves would warm the next.
+        """
         inherited = {name: value for name, value in os.environ.items() if name not in PRIVATE}
-        return {"PYTHONUNBUFFERED": "1", **inherited, **self.spec.env, MARK: self.mark}
+        own = {"TMPDIR": str(self.scratch), **self.spec.env, MARK: self.mark}
+        return {"PYTHONUNBUFFERED": "1", **inherited, **own}
 
     def alive(self) -> bool:
         """Whether the engine's main process runs; for an attached server, whether it accepts connections."""
@@ -284,6 +293,7 @@ class Server:
                 supervisor.send(pid, signal.SIGKILL)
             time.sleep(0.02)
         self.stamps["exit"] = time.monotonic_ns()
+        supervisor.clear(str(self.scratch))
         self.exit = {
             "code": None,
             "signal": None,

@@ -198,6 +198,7 @@ class Supervisor:
                 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
                 os.dup2(out[1], 1)
                 os.dup2(err[1], 2)
+                os.makedirs(self.launch["scratch"], mode=0o700, exist_ok=True)
                 if self.launch.get("cwd"):
                     os.chdir(self.launch["cwd"])
                 lower_survival()
@@ -216,6 +217,7 @@ class Supervisor:
         if told:
             number, _, message = told.partition(" ")
             os.waitpid(self.pid, 0)
+            clear(self.launch["scratch"])
             self.report("failed", t_ns=t_ns, errno=int(number), message=message)
             return False
         self.report("spawned", t_ns=t_ns, pid=self.pid)
@@ -374,10 +376,12 @@ class Supervisor:
         self.drain()
         for lines in self.streams.values():
             self.log.write(lines.flush())
+        gone = time.monotonic_ns()
+        clear(self.launch["scratch"])
         self.report(
             "gone",
             stop_ns=begun,
-            t_ns=time.monotonic_ns(),
+            t_ns=gone,
             killed=killed,
             by_itself=alone,
             leftover=descendants(os.getpid()),
@@ -392,6 +396,22 @@ def lower_survival() -> None:
     try:
         with open("/proc/self/oom_score_adj", "w") as score:
             score.write(OOM_SCORE_ADJ)
+    except OSError:
+        return
+
+
+def clear(folder: str) -> None:
+    """Remove a folder with all that is in it, as far as that goes."""
+    for path, folders, files in os.walk(folder, topdown=False):
+        for remove, names in ((os.unlink, files), (os.rmdir, folders)):
+            for name in names:
+                entry = os.path.join(path, name)  # noqa: PTH118
+                try:
+                    (os.unlink if os.path.islink(entry) else remove)(entry)  # noqa: PTH114
+                except OSError:
+                    continue
+    try:
+        os.rmdir(folder)
     except OSError:
         return
 

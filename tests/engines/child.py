@@ -57,6 +57,11 @@ def sleeper(daemonise: bool) -> None:
         child.wait()
 
 
+if "litters" in habits:
+    folder = os.path.join(os.environ["TMPDIR"], "cache", "kernels")
+    os.makedirs(folder)
+    os.mkfifo(os.path.join(folder, "channel"))
+    os.symlink("/", os.path.join(folder, "everything"))
 if "ignores_term" in habits:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if "forks" in habits:

@@ -116,6 +116,25 @@ def test_children_left_by_an_engine_that_ended_are_ended_too(launch: Callable[..
     assert not any(living(pid) for pid in tree)
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_an_engine_leaves_among_temporary_files_goes_with_it(launch: Callable[..., Server], killed: bool) -> None:
+    server = launch("litters")
+    server.wait_healthy()
+    assert (server.scratch / "cache" / "kernels" / "everything").is_symlink()
+    if killed:
+        assert server._supervisor is not None
+        server._supervisor.kill()
+    server.stop()
+    assert not server.scratch.exists()
+
+
+def test_a_scenario_may_choose_the_place_of_temporary_files(launch: Callable[..., Server], tmp_path: Path) -> None:
+    server = launch("litters", env={"TMPDIR": str(tmp_path)})
+    server.wait_healthy()
+    server.stop()
+    assert (tmp_path / "cache").is_dir()
+
+
 def test_an_engine_that_dies_at_start_says_why(launch: Callable[..., Server]) -> None:
     server = launch("dies_at_start")
     with pytest.raises(LaunchError, match="torchvision") as caught:
@@ -262,7 +281,7 @@ HARNESS = """
 import sys, time
 from pathlib import Path
 from tests.engines.test_process import spec, start
-server = start(spec("forks", "daemonises", "ignores_term", stop_timeout_s=0.5), Path(sys.argv[1]))
+server = start(spec("litters", "forks", "daemonises", "ignores_term", stop_timeout_s=0.5), Path(sys.argv[1]))
 server.wait_healthy()
 time.sleep(600)
 """
@@ -284,7 +303,7 @@ def left_after(folder: Path, moment_s: float, number: int) -> tuple[bool, list[i
     conductor = subprocess.Popen(
         [sys.executable, "-c", HARNESS, str(folder)],
         cwd=Path(__file__).parents[2],
-        env={**os.environ, "TEST_MARK": mark},
+        env={**os.environ, "TEST_MARK": mark, "TMPDIR": str(folder)},
         stderr=subprocess.DEVNULL,
     )
     time.sleep(moment_s)
@@ -294,6 +313,7 @@ def left_after(folder: Path, moment_s: float, number: int) -> tuple[bool, list[i
     deadline = time.monotonic() + 15
     while left_behind(mark) and time.monotonic() < deadline:
         time.sleep(0.05)
+    assert not list(folder.glob("firsttoken-*"))
     return started, left_behind(mark)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -65,7 +66,7 @@ class Compiler:
                 return
             data, _ = artifacts
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            fresh = self._file.with_name(f"{self._file.name}.new")
+            fresh = self._file.with_name(f"{self._file.name}.{os.getpid()}.new")
             fresh.write_bytes(data)
             fresh.replace(self._file)
             detail["bytes"] = len(data)

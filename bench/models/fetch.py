@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import zipfile
 from collections.abc import Callable
@@ -155,7 +156,8 @@ def _sums(files: list[Path], cache: Cache, progress: Progress | None) -> dict[st
         sums[file.name] = fresh[stamp] = known.get(stamp) or sha256(file)
     if not fresh.keys() <= known.keys():
         memory.parent.mkdir(parents=True, exist_ok=True)
-        written = memory.with_suffix(".new")
+        # Each run writes a file of its own: two that start at once would take each other's away.
+        written = memory.with_suffix(f".{os.getpid()}.new")
         written.write_text(json.dumps(known | fresh))
         written.replace(memory)
     return sums

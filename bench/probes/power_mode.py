@@ -113,7 +113,6 @@ def applied(host: Host, roots: Roots) -> Iterator[list[str]]:
     does not exist here or may not be set.
     """
     before, changed, undo = power_mode(roots), [], []
-    store = Path(tempfile.mkdtemp(prefix="bench-clocks-")) / "stored"
     commands: list[list[str]] = []
     if host.power_mode != "any" and (before is None or before.name != host.power_mode):
         known = modes(roots)
@@ -127,9 +126,10 @@ def applied(host: Host, roots: Roots) -> Iterator[list[str]]:
         changed.append(f"power mode {before.name} → {host.power_mode}")
     if host.clocks == "locked" and not locked(roots):
         program = _program(roots, "jetson_clocks")
+        store = Path(tempfile.mkdtemp(prefix="bench-clocks-")) / "stored"
         commands += [[program, "--store", str(store)], [program]]
         # The stored clocks belong to the mode in which they were stored.
-        undo.insert(0, [program, "--restore", str(store)])
+        undo = [[program, "--restore", str(store)], *undo, ["rm", "-r", str(store.parent)]]
         changed.append("clocks locked at their maximum")
     if not commands:
         yield changed
@@ -147,8 +147,6 @@ def applied(host: Host, roots: Roots) -> Iterator[list[str]]:
         yield changed
     finally:
         guard.communicate()
-        store.unlink(missing_ok=True)
-        store.parent.rmdir()
 
 
 def _program(roots: Roots, name: str) -> str:

@@ -1,4 +1,4 @@
-# ruff: noqa: PTH123, PTH208 (pathlib would be most of this program's start-up)
+# ruff: noqa: PTH (pathlib would be most of this program's start-up)
 """One launch's guardian: starts the engine, stamps its output, and leaves nothing of it behind.
 
 A tiny program of its own (`python -S -E supervisor.py`), because a harness killed by `kill -9` can clean up nothing. It
@@ -405,9 +405,9 @@ def clear(folder: str) -> None:
     for path, folders, files in os.walk(folder, topdown=False):
         for remove, names in ((os.unlink, files), (os.rmdir, folders)):
             for name in names:
-                entry = os.path.join(path, name)  # noqa: PTH118
+                entry = os.path.join(path, name)
                 try:
-                    (os.unlink if os.path.islink(entry) else remove)(entry)  # noqa: PTH114
+                    (os.unlink if os.path.islink(entry) else remove)(entry)
                 except OSError:
                     continue
     try:

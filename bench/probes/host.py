@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from bench.probes.base import Reading
 from bench.probes.context import Context, nulls
-from bench.probes.roots import Source
+from bench.probes.roots import Answer, Source, parsed
 from bench.probes.tree import TICK_S
 from bench.record.schema import FieldInfo
 
@@ -41,7 +41,7 @@ class Host:
 
     def __init__(self, context: Context) -> None:
         self._stat = Source(f"{context.roots.tasks}/stat", 256)
-        self._meminfo = Source(f"{context.roots.proc}/meminfo", 8192)
+        self._meminfo = Source(f"{context.roots.proc}/meminfo", 8192, every=10)
         counters = {
             "cpu_busy_s": "user, nice, system, interrupts; all cores, since boot",
             "cpu_idle_s": "idle, all cores, since boot",
@@ -60,50 +60,50 @@ class Host:
             *(FieldInfo(self.name, field, "MiB", doc, "machine") for field, doc in memory.items()),
         )
         self._turn = 0
-        if b"NvMapMemUsed:" not in self._try(self._meminfo):
+        page = self._meminfo.answer()
+        if isinstance(page, Reading) or b"NvMapMemUsed:" not in page:
             self.fields = self.fields[:-1]
         known = {info.field for info in self.fields}
         self._wanted = tuple((b"\n" + key + b":", field) for key, field in _MEMINFO.items() if field in known)
 
-    @staticmethod
-    def _try(source: Source) -> bytes:
-        try:
-            return source.raw()
-        except OSError:
-            return b""
-
     def read(self) -> Mapping[str, Reading]:
         """Every field, those of the processor every fifth time."""
+        return self.parse(self.raw())
+
+    def raw(self) -> tuple[Answer | None, Answer]:
+        """The kernel's pages on time (every fifth call) and memory."""
         turn, self._turn = self._turn, (self._turn + 1) % self.stat_every
+        return (self._stat.answer() if turn == 0 else None), self._meminfo.answer()
+
+    def parse(self, raw: tuple[Answer | None, Answer]) -> Mapping[str, Reading]:
+        """Every field, those of the processor if its page is there."""
+        stat, meminfo = raw
+        return self._memory(meminfo) | (self._processor(stat) if stat is not None else {})
+
+    def _memory(self, answer: Answer) -> dict[str, Reading]:
+        if isinstance(answer, Reading):
+            return dict.fromkeys((info.field for info in self.fields[4:]), answer)
         readings = nulls(self.fields[4:], "parse_failed")
-        if turn == 0:
-            readings |= self._processor()
-        try:
-            page = b"\n" + self._meminfo.raw()
-            for key, field in self._wanted:
-                if (at := page.find(key)) >= 0:
-                    readings[field] = Reading(int(page[at + len(key) : at + len(key) + 24].split(None, 1)[0]) / 1024)
-        except (ValueError, IndexError):
-            pass
-        except OSError as error:
-            for info in self.fields[4:]:
-                readings[info.field] = Reading.null(self._meminfo.why(error))
+        page = b"\n" + answer
+        for key, field in self._wanted:
+            if (at := page.find(key)) >= 0:
+                readings[field] = parsed(page[at + len(key) : at + len(key) + 24], _mib)
         return readings
 
-    def _processor(self) -> dict[str, Reading]:
-        readings = nulls(self.fields[:4], "parse_failed")
+    def _processor(self, answer: Answer) -> dict[str, Reading]:
+        fields = [info.field for info in self.fields[:4]]
+        if isinstance(answer, Reading):
+            return dict.fromkeys(fields, answer)
         try:
-            user, nice, system, idle, wait, irq, soft, steal = (int(x) for x in self._stat.raw().split(None, 9)[1:9])
-            readings["cpu_busy_s"] = Reading((user + nice + system + irq + soft) * TICK_S)
-            readings["cpu_idle_s"] = Reading(idle * TICK_S)
-            readings["cpu_iowait_s"] = Reading(wait * TICK_S)
-            readings["cpu_steal_s"] = Reading(steal * TICK_S)
+            user, nice, system, idle, wait, irq, soft, steal = (int(x) for x in answer.split(None, 9)[1:9])
         except ValueError:
-            pass
-        except OSError as error:
-            for field in ("cpu_busy_s", "cpu_idle_s", "cpu_iowait_s", "cpu_steal_s"):
-                readings[field] = Reading.null(self._stat.why(error))
-        return readings
+            return dict.fromkeys(fields, Reading.null("parse_failed"))
+        ticks = (user + nice + system + irq + soft, idle, wait, steal)
+        return {field: Reading(count * TICK_S) for field, count in zip(fields, ticks, strict=True)}
+
+
+def _mib(kib: bytes) -> float:
+    return int(kib.split(None, 1)[0]) / 1024
 
 
 class Pressure:

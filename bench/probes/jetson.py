@@ -7,37 +7,36 @@ sensor resolves 8 mV and 40 µV over the shunt, about 40 mW to 0.15 W on a modul
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from bench.probes.base import Reading
 from bench.probes.boards import INPUT_RAILS, Board, identify
 from bench.probes.context import Context
 from bench.probes.power_mode import is_gpu
-from bench.probes.roots import Roots, Source, listing, text
+from bench.probes.roots import Answer, Roots, Source, listing, scaled, text
 from bench.record.schema import FieldInfo
 
 
 @dataclass(frozen=True, slots=True)
 class Rail:
-    """One supply line: a voltage (mV) and a current (mA), or a power alone with its scale to W."""
+    """One supply line: files whose product is its power (voltage and current, or power alone), and the scale to W."""
 
     label: str
-    volts: Source | None
-    amperes: Source | None
-    power: Source | None = None
-    scale: float = 1e-3
+    sources: tuple[Source, ...]
+    scale: float
 
-    def read(self) -> Reading:
-        """Power in W."""
-        if self.power is not None:
-            return self.power.read(self.scale)
-        assert self.volts is not None and self.amperes is not None  # noqa: PT018 (a rail has one pair or the other)
-        millivolts, milliamperes = self.volts.read(), self.amperes.read()
-        if millivolts.value is None or milliamperes.value is None:
-            return millivolts if millivolts.value is None else milliamperes
-        return Reading(millivolts.value * milliamperes.value / 1e6)
+    def power(self, answers: Iterable[Answer]) -> Reading:
+        """Power in W from what its files answered."""
+        product = self.scale
+        for answer in answers:
+            factor = scaled(answer, 1.0)
+            if factor.value is None:
+                return factor
+            product *= factor.value
+        return Reading(product)
 
 
 def rails(roots: Roots) -> list[Rail]:
@@ -46,16 +45,21 @@ def rails(roots: Roots) -> list[Rail]:
     for chip in listing(roots.in_sys("class/hwmon"), "hwmon*"):
         if (text(chip / "name") or "").startswith("ina"):
             for label, channel in _channels(chip):
-                power, current = chip / f"power{channel}_input", chip / f"curr{channel}_input"
+                power, volts, current = (chip / f"{kind}{channel}_input" for kind in ("power", "in", "curr"))
                 if power.exists():
-                    found.setdefault(label, Rail(label, None, None, Source(power), 1e-6))
+                    found.setdefault(label, Rail(label, (_source(power),), 1e-6))
                 elif current.exists():
-                    found.setdefault(label, Rail(label, Source(chip / f"in{channel}_input"), Source(current)))
+                    found.setdefault(label, Rail(label, (_source(volts), _source(current)), 1e-6))
     for file in listing(roots.in_sys("bus/i2c/drivers/ina3221x"), "*/iio:device*/rail_name_*"):
         if _named(label := text(file) or ""):
-            source = Source(file.parent / f"in_power{file.name.removeprefix('rail_name_')}_input")
-            found.setdefault(label, Rail(label, None, None, source))
+            power = file.parent / f"in_power{file.name.removeprefix('rail_name_')}_input"
+            found.setdefault(label, Rail(label, (_source(power),), 1e-3))
     return [found[label] for label in sorted(found)]
+
+
+def _source(path: Path) -> Source:
+    """A file read ten times a second."""
+    return Source(path, every=10)
 
 
 def _channels(chip: Path) -> Iterator[tuple[str, str]]:
@@ -105,10 +109,12 @@ class Jetson:
         self._total, scope = module_power(identity.board if identity else None, [rail.label for rail in self._rails])
         gpu = next((node for node in listing(roots.in_sys("class/devfreq")) if is_gpu(node.name)), None)
         self._sources = {
-            "gpu_load": (Source(_load(roots, gpu)), 0.1),
-            "gpu_clock_mhz": (Source((gpu or Path("/nonexistent")) / "cur_freq"), 1e-6),
-            "emc_clock_mhz": (Source(roots.in_sys("kernel/debug/bpmp/debug/clk/emc/rate")), 1e-6),
+            "gpu_load": (_source(_load(roots, gpu)), 0.1),
+            "gpu_clock_mhz": (_source((gpu or Path("/nonexistent")) / "cur_freq"), 1e-6),
+            "emc_clock_mhz": (_source(roots.in_sys("kernel/debug/bpmp/debug/clk/emc/rate")), 1e-6),
         }
+        self._files = [source for rail in self._rails for source in rail.sources]
+        self._files += [source for source, _ in self._sources.values()]
         self.fields = (
             FieldInfo(self.name, "power_w", "W", "power of the module", scope),
             *(
@@ -122,10 +128,19 @@ class Jetson:
 
     def read(self) -> Mapping[str, Reading]:
         """Every field."""
-        powers = {rail.label: rail.read() for rail in self._rails}
+        return self.parse(self.raw())
+
+    def raw(self) -> list[Answer]:
+        """What every file answers: the rails' first, then the others."""
+        return [source.answer() for source in self._files]
+
+    def parse(self, raw: list[Answer]) -> Mapping[str, Reading]:
+        """Every field."""
+        answers = iter(raw)
+        powers = {rail.label: rail.power(list(islice(answers, len(rail.sources)))) for rail in self._rails}
         readings = {"power_w": total_power(powers, self._total)}
         readings |= {f"power.{label}_w": reading for label, reading in powers.items()}
-        return readings | {field: source.read(scale) for field, (source, scale) in self._sources.items()}
+        return readings | {field: scaled(next(answers), scale) for field, (_, scale) in self._sources.items()}
 
     def hint(self, field: str, reason: str) -> str | None:
         """The command that would make a null a value."""

@@ -134,11 +134,11 @@ class TreeMemory:
         engine = (self._watched.engine,) if self._watched.engine else ()
         if self._tree.roots != engine:
             self._tree = Tree(self._proc, engine)
+        start = time.thread_time()
         members = self._tree.scan()
         readings = nulls(self.fields, "not_found")
         if not members:
             return readings
-        start = time.thread_time()
         readings |= self._rollups(members)
         self.period_s = max(self.least_period_s, (time.thread_time() - start) / self.share)
         return readings | self._cgroup(next(iter(engine)))

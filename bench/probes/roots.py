@@ -125,25 +125,49 @@ def reason(error: OSError) -> str:
     return _ERRNO.get(error.errno or 0, "stale")
 
 
+Answer = bytes | Reading
+"""What a file said: its content, or a null."""
+
+
+def parsed(answer: Answer, value: Callable[[bytes], float]) -> Reading:
+    """What `value` makes of a content; a null stays what it is."""
+    if isinstance(answer, Reading):
+        return answer
+    try:
+        return Reading(float(value(answer)))
+    except (ValueError, LookupError):
+        return Reading.null("parse_failed")
+
+
+def scaled(answer: Answer, scale: float) -> Reading:
+    """The number in a content, times `scale`."""
+    return parsed(answer, lambda data: int(data) * scale)
+
+
 class Source:
     """One file read again and again through one descriptor: a few microseconds a time.
 
     A file that was there and goes away gives `stale`; one that was never there, `not_found`. It is opened again when
-    it comes back.
+    it comes back. Whether it is still, or by now, at its path is looked at once in `every` readings: that costs more
+    than the reading, and a device that has gone says so by itself when its file is read.
     """
 
-    def __init__(self, path: Path | str, size: int = 4096) -> None:
+    def __init__(self, path: Path | str, size: int = 4096, every: int = 1) -> None:
         self.path = str(path)
         self._size = size
+        self._every = every
+        self._turn = 0
         self._fd: int | None = None
+        self._null: Reading | None = None
         self._seen = False
 
     def raw(self) -> bytes:
         """The content; OSError says why there is none."""
+        turn, self._turn = self._turn, (self._turn + 1) % self._every
         try:
             if self._fd is None:
                 self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            elif os.fstat(self._fd).st_nlink == 0:
+            elif not turn and os.fstat(self._fd).st_nlink == 0:
                 raise FileNotFoundError(errno.ENOENT, "gone", self.path)
             data = os.pread(self._fd, self._size, 0)
         except OSError:
@@ -152,18 +176,25 @@ class Source:
         self._seen = True
         return data
 
+    def answer(self) -> Answer:
+        """The content, or the null that stands for it."""
+        if self._turn and self._fd is None and self._null is not None:
+            self._turn = (self._turn + 1) % self._every
+            return self._null
+        try:
+            return self.raw()
+        except OSError as error:
+            self._turn = 1 % self._every
+            self._null = Reading.null(self.why(error))
+            return self._null
+
     def read(self, scale: float = 1.0) -> Reading:
         """The number in it, times `scale`."""
-        return self.parse(lambda data: int(data) * scale)
+        return scaled(self.answer(), scale)
 
     def parse(self, value: Callable[[bytes], float]) -> Reading:
         """What `value` makes of the content."""
-        try:
-            return Reading(float(value(self.raw())))
-        except OSError as error:
-            return Reading.null(self.why(error))
-        except (ValueError, LookupError):
-            return Reading.null("parse_failed")
+        return parsed(self.answer(), value)
 
     def why(self, error: OSError) -> str:
         """The reason for a null, given whether the file ever answered."""

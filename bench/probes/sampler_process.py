@@ -19,13 +19,14 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from importlib import import_module
 from typing import Any
 
-from bench.probes.base import Probe, Reading
+from bench.probes.base import Deferred, Probe, Reading
 from bench.probes.context import Context, Watched, nulls
 from bench.probes.roots import Roots, peek
 from bench.probes.tree import PAGE
@@ -37,6 +38,7 @@ START_S = 3.0
 HANG_S = 0.5
 NICE = 10
 SCATTER_BELOW_S = 0.5
+NAP_S = 0.25
 
 _OWN = (
     ("cpu_s", "s", "cumulative: CPU time of the sampler"),
@@ -58,6 +60,9 @@ def scattered(turn: int) -> float:
     return (x ^ x >> 31) / 2**64
 
 
+Made = Mapping[str, Reading] | Callable[[], Mapping[str, Reading]]
+
+
 class Sink:
     """The samples file: whole lines, or a count of those that did not fit.
 
@@ -67,19 +72,20 @@ class Sink:
 
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        self._gathered: deque[tuple[int, str, Mapping[str, Reading]]] = deque()
+        self._gathered: deque[tuple[int, str, Made]] = deque()
         self._broken = False
         self.lost = 0
 
-    def write(self, t_ns: int, probe: str, readings: Mapping[str, Reading]) -> None:
-        """One reading of one probe."""
-        self._gathered.append((t_ns, probe, readings))
+    def write(self, t_ns: int, probe: str, made: Made) -> None:
+        """One reading of one probe, or what makes it."""
+        self._gathered.append((t_ns, probe, made))
 
     def flush(self) -> None:
         """Put all that was gathered on disk; called by one thread alone."""
         lines = []
         while self._gathered:
-            lines.append(_line(*self._gathered.popleft()))
+            t_ns, probe, made = self._gathered.popleft()
+            lines.append(_line(t_ns, probe, made() if callable(made) else made))
         # After a short write the next line starts on a fresh one: the reader drops the half.
         data = b"\n" * self._broken + b"".join(lines)
         try:
@@ -91,12 +97,14 @@ class Sink:
         self.lost += len(lines) - whole
 
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def _line(t_ns: int, probe: str, readings: Mapping[str, Reading]) -> bytes:
     values = {
-        field: round(reading.value, 6) if reading.value is not None else [None, reading.reason]
-        for field, reading in readings.items()
+        field: round(value, 6) if value is not None else (None, reason) for field, (value, reason) in readings.items()
     }
-    return json.dumps({"t": t_ns, "p": probe, "v": values}, separators=(",", ":")).encode() + b"\n"
+    return _encode({"t": t_ns, "p": probe, "v": values}).encode() + b"\n"
 
 
 class Lane:
@@ -117,7 +125,8 @@ class Lane:
         self.error: str | None = None
         self.built = threading.Event()
         self._spec, self._context, self._sink, self._least = spec, context, sink, least_period_s
-        self._last = 0.0
+        self._deferred: Deferred | None = None
+        self._last = self._parse_s = 0.0
         self._turn: int | None = None
 
     @property
@@ -133,6 +142,7 @@ class Lane:
         try:
             self.probe = getattr(import_module(module), attribute)(self._context)
             self.alone = bool(getattr(self.probe, "alone", False))
+            self._deferred = self.probe if isinstance(self.probe, Deferred) else None
         except Exception as error:
             self.error = f"{type(error).__name__}: {error}"
         self.built.set()
@@ -144,23 +154,34 @@ class Lane:
             return
         start = self.busy_since = time.monotonic()
         used = time.thread_time()
+        made: Made
         try:
-            readings = probe.read()
+            made = partial(self._parse, self._deferred, self._deferred.raw()) if self._deferred else probe.read()
         except Exception as error:
-            self.error, self.failed = f"{type(error).__name__}: {error}", self.failed + 1
-            readings = nulls(probe.fields, "parse_failed")
+            made = self._failure(error, probe)
         now, self.busy_since = time.monotonic(), None
         self.due = self._next(now)
-        if readings:
-            self._keep(probe, readings, start, now)
+        if made:
+            # The middle of a quick reading; a slow one says nothing about the time when it began.
+            self._sink.write(int((now - min(now - start, self.period_s) / 2) * 1e9), probe.name, made)
+            if self.samples:
+                self.max_gap_s = max(self.max_gap_s, now - self._last)
+            self.samples, self._last = self.samples + 1, now
         self.cpu_s += time.thread_time() - used
 
-    def _keep(self, probe: Probe, readings: Mapping[str, Reading], start: float, now: float) -> None:
-        # The middle of a quick reading; a slow one says nothing about the time when it began.
-        self._sink.write(int((now - min(now - start, self.period_s) / 2) * 1e9), probe.name, readings)
-        if self.samples:
-            self.max_gap_s = max(self.max_gap_s, now - self._last)
-        self.samples, self._last = self.samples + 1, now
+    def _parse(self, probe: Deferred, raw: Any) -> Mapping[str, Reading]:
+        """The second step, in the thread that writes."""
+        used = time.thread_time()
+        try:
+            return probe.parse(raw)
+        except Exception as error:
+            return self._failure(error, probe)
+        finally:
+            self._parse_s += time.thread_time() - used
+
+    def _failure(self, error: Exception, probe: Probe) -> Mapping[str, Reading]:
+        self.error, self.failed = f"{type(error).__name__}: {error}", self.failed + 1
+        return nulls(probe.fields, "parse_failed")
 
     def _next(self, now: float) -> float:
         period = self.period_s
@@ -191,7 +212,7 @@ class Lane:
             "stale": self.stale,
             "failed": self.failed,
             "max_gap_s": round(self.max_gap_s, 6),
-            "cpu_s": round(self.cpu_s, 6),
+            "cpu_s": round(self.cpu_s + self._parse_s, 6),
             "error": self.error if self.built.is_set() else "did not come up in time",
         }
 
@@ -217,7 +238,13 @@ class Rounds:
             thread.start()
 
     def _run(self, group: list[Lane]) -> None:
-        while group and not self.halt.wait(max(0.0, min(lane.due for lane in group) - time.monotonic())):
+        while group and not self.halt.is_set():
+            rest = min(lane.due for lane in group) - time.monotonic()
+            # A sleep takes half the processor time of a wait for an event, and this happens ten times a second.
+            if rest > NAP_S:
+                self.halt.wait(rest)
+            elif rest > 0:
+                time.sleep(rest)
             now = time.monotonic()
             for lane in [lane for lane in group if lane.due <= now]:
                 lane.read()

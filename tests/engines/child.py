@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 port, habits = int(sys.argv[1]), set(sys.argv[2:])
 
@@ -58,10 +59,10 @@ def sleeper(daemonise: bool) -> None:
 
 
 if "litters" in habits:
-    folder = os.path.join(os.environ["TMPDIR"], "cache", "kernels")
-    os.makedirs(folder)
-    os.mkfifo(os.path.join(folder, "channel"))
-    os.symlink("/", os.path.join(folder, "everything"))
+    folder = Path(os.environ["TMPDIR"], "cache", "kernels")
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "channel")
+    (folder / "everything").symlink_to("/")
 if "ignores_term" in habits:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if "forks" in habits:

@@ -170,22 +170,25 @@ def test_a_rail_that_vanishes_is_stale_and_comes_back(tmp_path: Path) -> None:
     roots, board = alive(tmp_path, "orin-nx", 0.5, "rail@3+2")
     probe = Jetson(Context(roots))
     assert probe.read()["power_w"].value is not None
-    for _ in range(15):
+    seen = []
+    for _ in range(60):
         board.step(0.1)
-    reading = probe.read()["power_w"]
-    assert (reading.value, reading.reason) == (None, "stale")
-    assert probe.read()["gpu_load"].value is not None, "the rest goes on"
-    for _ in range(20):
-        board.step(0.1)
-    assert probe.read()["power_w"].value is not None
+        seen.append(probe.read())
+    power = [readings["power_w"] for readings in seen]
+    gone = [number for number, reading in enumerate(power) if reading.reason == "stale"]
+    assert gone == list(range(gone[0], gone[-1] + 1))
+    assert 8 <= len(gone) <= 32, "two seconds, noticed within one"
+    assert power[0].value is not None
+    assert power[-1].value is not None
+    assert all(readings["gpu_load"].value is not None for readings in seen), "the rest goes on"
 
 
 def test_one_missing_rail_of_three_is_partial_and_not_a_smaller_total(tmp_path: Path) -> None:
     roots, board = alive(tmp_path, "agx-orin")
     probe = Jetson(Context(roots))
-    probe.read()
+    assert probe.read()["power_w"].value is not None
     next(volts for rail, volts, _ in rail_files(board.model, board.sys) if rail.label == "VDD_CPU_CV").unlink()
-    assert probe.read()["power_w"].reason == "partial"
+    assert "partial" in [probe.read()["power_w"].reason for _ in range(10)], "noticed within a second"
     assert total_power({"A": Reading(1.0)}, ("A", "B")).reason == "partial"
 
 

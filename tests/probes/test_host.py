@@ -113,6 +113,17 @@ class TestSource:
         file.write_text("4000\n")
         assert source.read(0.001).value == 4.0
 
+    def test_one_read_often_looks_at_its_path_now_and_then(self, tmp_path: Path) -> None:
+        file = tmp_path / "in1_input"
+        source = Source(file, every=5)
+        assert source.read().reason == "not_found"
+        file.write_text("5000\n")
+        assert [source.read().value for _ in range(5)] == [None] * 4 + [5000.0]
+        file.unlink()
+        assert [source.read().reason for _ in range(5)] == [None] * 4 + ["stale"]
+        file.write_text("4000\n")
+        assert [source.read().value for _ in range(5)] == [None] * 4 + [4000.0]
+
     def test_a_file_rewritten_in_place_is_read_anew(self, tmp_path: Path) -> None:
         file = tmp_path / "temp"
         file.write_text("41000\n")

@@ -1,4 +1,4 @@
-# ruff: noqa: PTH (pathlib would be most of this program's start-up)
+# ruff: noqa: PTH103, PTH106, PTH114, PTH118, PTH123, PTH208 (pathlib would be most of this program's start-up)
 """One launch's guardian: starts the engine, stamps its output, and leaves nothing of it behind.
 
 A tiny program of its own (`python -S -E supervisor.py`), because a harness killed by `kill -9` can clean up nothing. It

@@ -25,7 +25,7 @@ _NVPMODEL = """#!/bin/sh
 set -- $*
 case "$1" in
   -q) mode=$(cat "@state@/mode" | tr -d ' '); printf 'NV Power Mode: '; @names@; echo "$mode" ;;
-  -m) echo "$2" > "@state@/mode" ;;
+  -m) echo "$2" > "@state@/mode.$$" && mv "@state@/mode.$$" "@state@/mode" ;;
   -p) @list@ ;;
 esac
 """

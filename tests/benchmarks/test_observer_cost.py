@@ -1,16 +1,21 @@
-"""Does watching slow the engine down? Paired batches on one running engine, the sampler on and off by turns."""
+"""Does watching slow the engine down? Short answers of one running engine, the sampler halted for every other one.
+
+The speed of a shared machine wanders by several per cent within seconds, so the two sides of a pair must lie close to
+each other, and there must be many. A halted process (SIGSTOP) reads nothing and costs nothing.
+"""
 
 from __future__ import annotations
 
 import http.client
 import json
 import os
-import statistics
+import signal
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from bench.engines import process
 from bench.engines.base import Endpoint, LaunchContext
@@ -19,9 +24,11 @@ from bench.models import sources
 from bench.probes.sampler import Sampler
 from bench.scenario.load import Scenario
 
-PAIRS = 12
-TOKENS = 48
-SETTLE_S = 1.5
+PAIRS = 400
+TOKENS = 12
+SETTLE_S = 3.0
+LIMIT = 0.01
+TRIMMED = 0.1
 
 
 def ms_per_token(endpoint: Endpoint, seed: int) -> float:
@@ -46,34 +53,37 @@ def ms_per_token(endpoint: Endpoint, seed: int) -> float:
 
 @pytest.mark.end_to_end
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_sampling_adds_less_than_one_percent_to_a_token(tmp_path: Path) -> None:
     variant = next(v for v in Scenario.load("scenarios/quick.yaml").variants if v.quantization == "bf16")
     checkpoint = sources.resolve(variant.model, variant.quantization)
     spec = Transformers().command(variant, LaunchContext(process.free_port(), tmp_path, checkpoint))
-    server = process.start(spec, tmp_path)
-    ratios = []
-    try:
+    draw = np.random.default_rng(0)
+    with process.start(spec, tmp_path) as server:
         server.wait_healthy()
-        ms_per_token(server.endpoint, 0)
-        for pair in range(PAIRS):
-            seen: dict[bool, float] = {}
-            # The order alternates, so that a drift of the machine falls on both sides alike.
-            for watched in (True, False) if pair % 2 else (False, True):
-                sampler = Sampler.start(tmp_path, pid=server.pid, harness_pids=[os.getpid()]) if watched else None
-                # What starting a process takes is over before a launch's engine is spawned.
-                time.sleep(SETTLE_S)
-                seen[watched] = ms_per_token(server.endpoint, pair + 1)
-                if sampler is not None:
-                    sampler.stop()
-            ratios.append(seen[True] / seen[False])
-    finally:
-        server.stop()
-    logs = [float(np.log(ratio)) for ratio in ratios]
-    mean, error = statistics.mean(logs), statistics.stdev(logs) / len(logs) ** 0.5
-    low, high = np.exp(mean - 1.8 * error) - 1, np.exp(mean + 1.8 * error) - 1
-    busy = os.getloadavg()[0]
-    print(
-        f"\nsampler on/off: {np.exp(mean) - 1:+.2%} a token, 90 % interval {low:+.2%} to {high:+.2%}, load {busy:.1f}"
-    )
+        sampler = Sampler.start(tmp_path, pid=server.pid, harness_pids=[os.getpid()])
+        for seed in range(5):
+            ms_per_token(server.endpoint, seed)
+        time.sleep(SETTLE_S)
+        ratios = []
+        try:
+            for pair in range(PAIRS):
+                seen: dict[bool, float] = {}
+                for watched in draw.permutation((True, False)):
+                    os.kill(sampler.process_id, signal.SIGCONT if watched else signal.SIGSTOP)
+                    seen[bool(watched)] = ms_per_token(server.endpoint, 5 + pair)
+                ratios.append(seen[True] / seen[False])
+        finally:
+            os.kill(sampler.process_id, signal.SIGCONT)
+            info = sampler.stop()
+    logs = np.log(ratios)
+    # A stall of the machine falls on one side of a pair by chance and is no cost of the sampler's.
+    mean, error = stats.trim_mean(logs, TRIMMED), stats.mstats.trimmed_stde(logs, (TRIMMED, TRIMMED))
+    low, high = np.exp(mean - 1.65 * error) - 1, np.exp(mean + 1.65 * error) - 1
+    print(f"\n{PAIRS} pairs, pair scatter {logs.std():.1%}, load {os.getloadavg()[0]:.1f}")
+    print(f"sampler on/off: {np.exp(mean) - 1:+.2%} a token, 90 % interval {low:+.2%} to {high:+.2%}")
+    assert info.probes["host"]["samples"] > 0.2 * PAIRS, "the sampler was halted all the time"
     # Only an interval that lies wholly above the limit contradicts it; a wide one says that the machine is too busy.
-    assert low < 0.01
+    assert low < LIMIT
+    if high >= LIMIT:
+        pytest.skip(f"not decided: the interval reaches {high:+.2%}; this machine is too busy to tell")

@@ -100,9 +100,11 @@ def _state(view: View) -> Iterator[Note]:
         yield Note(words, "`bench run --resume` goes on with one that is not running any more.", "warn")
     if view.troubled:
         variants = dict.fromkeys(launch.record.variant for launch in view.troubled)
-        verb = "does" if len(view.troubled) == 1 else "do"
+        one = len(view.troubled) == 1
+        verb = "does" if one else "do"
         words = f"{len(view.troubled)} of {count(len(launches), 'launch')} {verb} not count ({listed(variants)})."
-        yield Note(words, "They are in no figure; “What does not count” gives their reasons.", "warn")
+        kept_out, reasons = ("It is", "its reason") if one else ("They are", "their reasons")
+        yield Note(words, f"{kept_out} in no figure; “What does not count” gives {reasons}.", "warn")
     yield from _made_up(view)
     for text in manifest.notes:
         yield Note(text)

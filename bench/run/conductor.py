@@ -36,10 +36,12 @@ from bench.run.turns import turn
 from bench.scenario.load import Scenario
 from bench.scenario.variant import Variant
 
-# Rules handed down from the head, which the hands may not import: what makes a finished launch invalid, and whether
-# the blocks so far are enough. Both see folders, so that they judge what is on disk and nothing else.
+# Rules handed down from the head, which the hands may not import: what makes a finished launch invalid, whether the
+# blocks so far are enough, and which variants need no more of them, and why. All see folders, so that they judge what
+# is on disk and nothing else.
 Judge = Callable[[Path], Sequence[Check]]
 StopRule = Callable[[Path], str | None]
+Retire = Callable[[Path], Mapping[str, str]]
 
 
 def execute(
@@ -50,6 +52,7 @@ def execute(
     progress: Progress | None = None,
     judge: Judge | None = None,
     stop_rule: StopRule | None = None,
+    retire: Retire | None = None,
     resume: Path | None = None,
     emulate: str | None = None,
     apply: bool = False,
@@ -92,7 +95,7 @@ def execute(
                 idle_reference(host.roots) if cool else {},
             )
             try:
-                _launches(stand, plan, checkpoints, folder, judge, stop_rule)
+                _launches(stand, plan, checkpoints, folder, judge, stop_rule, retire)
             except BaseException:
                 _close(folder, "interrupted")
                 raise
@@ -120,6 +123,7 @@ def _launches(
     folder: RunFolder,
     judge: Judge | None,
     stop_rule: StopRule | None,
+    retire: Retire | None,
 ) -> None:
     design = stand.scenario.model.design
     begun = time.monotonic()
@@ -127,6 +131,7 @@ def _launches(
     done = folder.finished()
     # By variant: what a launch stayed invalid for although it was repeated. Repeating it again would only cost time.
     settled: dict[str, str | None] = {}
+    retired: dict[str, str] = {}
     for number, planned in enumerate(plan.launches, 1):
         if planned.position == 0 and planned.block > 0:
             block_seconds.append(time.monotonic() - begun - sum(block_seconds))
@@ -138,6 +143,14 @@ def _launches(
                 folder.manifest.notes.append(left)
                 stand.progress.note(left)
                 return
+            for variant, why in (retire(folder.path) if retire else {}).items():
+                if variant not in retired:
+                    retired[variant] = why
+                    left = f"{variant} is not launched from block {planned.block + 1} on: {why}"
+                    folder.manifest.notes.append(left)
+                    stand.progress.note(left)
+        if planned.variant in retired:
+            continue
         for attempt in range(1, design.retries + 2):
             launch_id = planned.id if attempt == 1 else f"{planned.id}~{attempt}"
             record = done.get(launch_id)

@@ -110,14 +110,14 @@ def _ids(found: Sequence[Cell]) -> list[str]:
     varying = [name for name in names if len({level_text(cell.get(name)) for cell in found}) > 1]
     # A scenario with one variant still wants a name that says something.
     chosen = varying or ["engine", "quantization"]
-    ids = ["-".join(_slug(name, cell[name]) for name in chosen if name in cell) for cell in found]
+    ids = ["-".join(slug(name, cell[name]) for name in chosen if name in cell) for cell in found]
     return [
         one if ids.count(one) == 1 and 0 < len(one) <= MAX_ID else f"{one[: MAX_ID - 7].rstrip('-')}-{_digest(cell)}"
         for one, cell in zip(ids, found, strict=True)
     ]
 
 
-def _slug(name: str, level: Any) -> str:
+def slug(name: str, level: Any) -> str:
     """`vllm`, `max-num-seqs-4`, `enforce-eager`, `no-enforce-eager`."""
     flag = name.removeprefix("args.")
     if flag == name:

@@ -188,6 +188,13 @@ def _metrics(document: Document) -> None:
     objective = document.get(("tune", "objective"))
     if isinstance(objective, str) and objective not in NEEDS:
         document.problem(("tune", "objective"), f"no metric is called {objective!r}; {_near_metrics(objective)}")
+    elif isinstance(objective, str) and isinstance(measured, list) and NEEDS[objective] not in measured:
+        document.problem(("tune", "objective"), f"is not measured; add {NEEDS[objective]} to `measure`")
+    for path, levels in document.entries("tune", "levers"):
+        if isinstance(levels, list) and not levels:
+            document.problem(path, "has no value to try; write [first, second]")
+        if str(path[-1]).startswith("args."):
+            document.problem(path, f"write the flag alone: {str(path[-1]).removeprefix('args.')}", at_key=True)
 
 
 def _near_metrics(name: str) -> str:

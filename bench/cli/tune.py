@@ -1,0 +1,198 @@
+"""`bench tune`: which engine flags make the first token come sooner, tried and confirmed on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.cli.output import print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bench.analyse.decide import Interval
+    from bench.scenario.load import Scenario
+    from bench.scenario.variant import Variant
+    from bench.tune.search import Confirmed, Found
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(name="tune")(tune)
+
+
+def tune(
+    scenario: Annotated[Path, typer.Argument(help="scenario file with `tune: levers:`")],
+    variant: Annotated[
+        str | None, typer.Option(help="variant to start from: its id; the gate's baseline, or the first, by default")
+    ] = None,
+    results: Annotated[Path, typer.Option(help="folder that runs are kept in")] = Path("results"),
+    resume: Annotated[
+        bool, typer.Option(help="keep what is finished of the newest search, go on with the rest")
+    ] = False,
+    install: Annotated[bool, typer.Option(help="install a missing engine environment first")] = False,
+    emulate: Annotated[str | None, typer.Option(help="pretend to be this board; every page says so")] = None,
+    apply: Annotated[bool, typer.Option(help="set the declared power mode and clocks; put back afterwards")] = False,
+    report: Annotated[bool, typer.Option(help="write the HTML page when done")] = True,
+    json: Annotated[bool, typer.Option("--json", help="print what was found as JSON")] = False,
+) -> None:
+    """Search engine flags for a faster first token.
+
+    Candidates race in random blocks and fall out when they are surely behind; the best of them then meet the start
+    again, on fresh launches, and only these count. The gate's other metrics must not get worse than it allows.
+
+    0 a better setting was confirmed, 2 none was shown to be better, 3 nothing that counts, 4 usage.
+
+    Example: bench tune scenarios/studies/tune-first-token.yaml
+    """
+    from bench.analyse.run import Run
+    from bench.cli.progress import watch
+    from bench.cli.signals import ends_on_term
+    from bench.errors import Exit
+    from bench.report import html
+    from bench.scenario.load import Scenario
+    from bench.tune.search import search
+
+    loaded = Scenario.load(scenario)
+    start = _start(loaded, variant)
+    with ends_on_term(), watch(quiet=json) as progress:
+        if install:
+            _install(start, progress.preparing)
+        found = search(loaded, start, results=results, progress=progress, resume=resume, emulate=emulate, apply=apply)
+    runs = [Run.open(folder) for folder in (found.race, found.confirm) if folder]
+    page = html.write(runs, Path("reports") / f"tune-{loaded.name}-{runs[-1].manifest.run_id}.html") if report else None
+    if json:
+        print_json(_document(found, start, page))
+    else:
+        typer.echo("\n".join(_lines(found, start)))
+        for run in runs:
+            typer.echo(f"run     {run.path}")
+        if page is not None:
+            typer.echo(f"report  {page}")
+    if found.chosen is None or found.chosen.doubtful:
+        raise typer.Exit(Exit.INCONCLUSIVE)
+
+
+def _start(scenario: Scenario, name: str | None) -> Variant:
+    from bench.errors import UnknownName
+
+    known = scenario.variants
+    if name is not None:
+        for one in known:
+            if one.id == name:
+                return one
+        raise UnknownName("variant", name, [one.id for one in known])
+    selector = scenario.model.gate.baseline.model_extra if scenario.model.gate else None
+    return next((one for one in known if selector and one.matches(selector)), known[0])
+
+
+def _install(start: Variant, progress: Any) -> None:
+    from bench.engines.environment import install, needed
+
+    if name := needed(start.engine):
+        install(name, progress=progress)
+
+
+def _lines(found: Found, start: Variant) -> Iterator[str]:
+    from bench.gate.words import columns
+
+    title = found.objective.title
+    yield f"{start.id}: {title}, against what it is now"
+    yield ""
+    rows = [("race", "change (90 %)", "blocks", "")]
+    for one in found.field.candidates:
+        effect = found.effects.get(one.id)
+        blocks = str(effect.blocks) if effect else "0"
+        rows.append((one.id, _change(found, effect.interval if effect else None), blocks, _fate(found, one.id)))
+    yield from columns(rows)
+    yield ""
+    if not found.confirmed:
+        yield f"No candidate looked better than {start.id} in the race. What the engine has now stays."
+        return
+    yield from columns(
+        [
+            ("confirmation", f"change ({found.confidence:.0%})".replace("%", " %"), "blocks", ""),
+            *(
+                (one.candidate.id, _change(found, one.loss), str(one.gain.blocks), _verdict(one))
+                for one in found.confirmed
+            ),
+        ]
+    )
+    yield ""
+    if found.chosen is None:
+        yield f"None of them was shown to be better than {start.id} on launches of its own."
+        return
+    yield "Put into the scenario:"
+    yield f"  engines: {{{start.engine_name}: {{args: {_yaml(found.chosen)}}}}}"
+
+
+def _fate(found: Found, name: str) -> str:
+    if name in found.out:
+        return f"out: {found.out[name]}"
+    return "confirmed below" if any(one.candidate.id == name for one in found.confirmed) else ""
+
+
+def _verdict(one: Confirmed) -> str:
+    word = "better" if one.better else f"not shown to be better{f': {one.gain.reason}' if one.gain.reason else ''}"
+    guarded = [f"{result.metric.title} {result.verdict}" for result in one.comparison.gated]
+    return "; ".join([word, *guarded])
+
+
+def _change(found: Found, interval: Interval | None) -> str:
+    """An interval in log units, positive is worse, as a change of the metric."""
+    import math
+
+    if interval is None:
+        return "–"
+    sign = -1 if found.objective.direction == "higher" else 1
+    low, high = sorted((sign * interval.low, sign * interval.high))
+    middle = math.expm1(sign * interval.estimate)
+    if not math.isfinite(low):
+        return f"{middle:+.1%}"
+    return f"{middle:+.1%} ({math.expm1(low):+.1%} to {math.expm1(high):+.1%})"
+
+
+def _yaml(one: Confirmed) -> str:
+    from bench.scenario.variant import level_text
+
+    args = one.candidate.variant.engine.args
+    return "{" + ", ".join(f"{flag}: {level_text(level)}" for flag, level in args.items()) + "}"
+
+
+def _document(found: Found, start: Variant, page: Path | None) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from bench.gate.document import compared
+    from bench.record.documents import plain
+
+    document: dict[str, Any] = plain(
+        {
+            "start": start.id,
+            "objective": found.objective.id,
+            "race": [
+                {
+                    "id": one.id,
+                    "changes": dict(one.changes),
+                    "effect": asdict(effect) if (effect := found.effects.get(one.id)) else None,
+                    "out": found.out.get(one.id),
+                }
+                for one in found.field.candidates
+            ],
+            "confirmed": [
+                {
+                    "id": one.candidate.id,
+                    "changes": dict(one.candidate.changes),
+                    "gain": asdict(one.gain),
+                    "better": one.better,
+                    "comparison": compared(one.comparison),
+                }
+                for one in found.confirmed
+            ],
+            "chosen": found.chosen.candidate.id if found.chosen else None,
+            "runs": [str(folder) for folder in (found.race, found.confirm) if folder],
+            "report": str(page) if page else None,
+        }
+    )
+    return document

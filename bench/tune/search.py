@@ -1,0 +1,234 @@
+"""The search: one run that races the candidates, one that confirms the best of them on fresh launches."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.analyse.compare import Comparison
+from bench.analyse.decide import Decision, Interval, Verdict, decide
+from bench.analyse.metrics import Metric, metric
+from bench.analyse.run import Run
+from bench.analyse.validity import rule
+from bench.errors import RecordError, UnknownName, UsageError
+from bench.plan.blocks import in_blocks
+from bench.plan.budget import another_fits
+from bench.record.documents import read_manifest
+from bench.run import execute
+from bench.run.progress import Progress
+from bench.scenario.metrics import margin
+from bench.tune import race
+from bench.tune.levers import START, Candidate, Field
+
+if TYPE_CHECKING:
+    from bench.plan.launches import Plan
+    from bench.scenario.load import Scenario
+    from bench.scenario.model import Tune
+    from bench.scenario.variant import Variant
+
+# The race may spend this share of the budget; the confirmation gets the rest.
+RACE_SHARE = 0.6
+# One-sided error of calling a finalist better than the start, for all finalists together.
+ALPHA = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A finalist against the start, on launches that had no part in choosing it.
+
+    `gain` is its decision on log(start/candidate): `better` where that is surely above 0. `comparison` has the guards.
+    """
+
+    candidate: Candidate
+    comparison: Comparison
+    gain: Decision
+
+    @property
+    def better(self) -> bool:
+        """Surely better than the start in the objective."""
+        return self.gain.verdict is Verdict.FAIL  # decide's word for "surely above the limit"
+
+    @property
+    def loss(self) -> Interval | None:
+        """The same as log(candidate/start) where less is better: positive is worse, as everywhere else."""
+        found = self.gain.interval
+        return found and Interval(-found.estimate, -found.high, -found.low)
+
+    @property
+    def harmless(self) -> bool:
+        """No guard says FAIL or could not be judged for want of launches."""
+        return self.comparison.verdict not in {Verdict.FAIL, Verdict.INVALID}
+
+    @property
+    def doubtful(self) -> bool:
+        """A guard could not be decided."""
+        return self.comparison.verdict is Verdict.INCONCLUSIVE
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A search from start to end. `out` says who fell out of the race and why; `confirm` is None without finalists."""
+
+    objective: Metric
+    field: Field
+    race: Path
+    effects: Mapping[str, Decision]
+    out: Mapping[str, str]
+    confirm: Path | None
+    confirmed: tuple[Confirmed, ...]
+
+    @property
+    def confidence(self) -> float:
+        """Level of the confirmation's two-sided intervals."""
+        return 1 - 2 * ALPHA / max(1, len(self.confirmed))
+
+    @property
+    def chosen(self) -> Confirmed | None:
+        """The finalist that gains most of those that are surely better and break no guard."""
+        fit = [one for one in self.confirmed if one.better and one.harmless and one.gain.interval]
+        return max(fit, key=lambda one: one.gain.interval.estimate, default=None)  # type: ignore[union-attr]  # kept above
+
+
+def tuning(scenario: Scenario) -> Tune:
+    """The scenario's `tune`; UsageError if it has none, or too few blocks for a verdict."""
+    asked = scenario.model.tune
+    if asked is None:
+        raise UsageError(
+            f"{scenario.path} does not say what may be turned",
+            hint="add for example  tune: {levers: {enforce_eager: [true]}, objective: cold_ttft}",
+        )
+    if scenario.model.design.blocks < race.LEAST:
+        raise UsageError(
+            f"a search needs at least {race.LEAST} blocks; {scenario.path} has {scenario.model.design.blocks}",
+            hint="raise `design: blocks:`",
+        )
+    return asked
+
+
+def guards(scenario: Scenario, objective: Metric) -> dict[str, float]:
+    """The gate's margins without the objective's own: what must not get worse by more while it gets better."""
+    asked = scenario.model.gate.metrics if scenario.model.gate else {}
+    return {metric(name).id: margin(text) for name, text in asked.items() if metric(name).id != objective.id}
+
+
+def search(
+    scenario: Scenario,
+    start: Variant,
+    *,
+    results: Path,
+    progress: Progress,
+    resume: bool = False,
+    emulate: str | None = None,
+    apply: bool = False,
+) -> Found:
+    """Race the candidates around a variant and confirm the best; UsageError if there is nothing to try."""
+    asked = tuning(scenario)
+    objective = metric(asked.objective)
+    limits = guards(scenario, objective)
+    field = Field.of(start, asked.levers)
+    design = scenario.model.design
+
+    def carried_out(plan: Plan, minutes: float, done: Race | None, check_client: bool) -> Path:
+        earlier = _recorded(results, scenario, plan) if resume else None
+        if earlier and earlier[1] == "complete":
+            return earlier[0]
+        return execute(
+            scenario,
+            results=results,
+            plan=plan,
+            progress=progress,
+            judge=rule(),
+            stop_rule=Within(minutes, done),
+            retire=done.fallen if done else None,
+            resume=earlier[0] if earlier else None,
+            emulate=emulate,
+            apply=apply,
+            check_client=check_client,
+        )
+
+    racing = Race(field, objective, limits)
+    progress.note(f"race: {START} and {len(field.candidates)} candidates, at most {design.blocks} blocks")
+    arms = [field.start.variant, *(one.variant for one in field.candidates)]
+    raced = carried_out(in_blocks(arms, design.blocks, design.seed), RACE_SHARE * asked.budget_minutes, racing, True)
+    rows = Run.open(raced).per_launch
+    if not len(rows) or not ((rows["variant"] == START) & (rows["status"] == "ok")).any():
+        raise RecordError(
+            f"no launch of the start, {start.id}, counts: there is nothing to compare with",
+            hint=f"`bench report {raced}` says why",
+        )
+    out = racing.fallen(raced)
+    last = race.finalists(rows, objective, field, asked.levers, out)
+    confirm: Path | None = None
+    confirmed: tuple[Confirmed, ...] = ()
+    if last:
+        progress.note(f"confirmation: {START}, {', '.join(one.id for one in last)}; {design.blocks} blocks")
+        fresh = in_blocks([field.start.variant, *(one.variant for one in last)], design.blocks, design.seed + 1)
+        confirm = carried_out(fresh, (1 - RACE_SHARE) * asked.budget_minutes, None, False)
+        run = Run.open(confirm)
+        confirmed = tuple(_confirmed(run, one, objective, limits, ALPHA / len(last)) for one in last)
+    return Found(objective, field, raced, race.effects(rows, objective, field), out, confirm, confirmed)
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """The race as the conductor asks about it between blocks: from what is on the disk."""
+
+    field: Field
+    objective: Metric
+    guards: Mapping[str, float]
+
+    def fallen(self, folder: Path) -> dict[str, str]:
+        """Who is out, and why."""
+        return race.fallen(Run.open(folder).per_launch, self.objective, self.field, self.guards)
+
+    def decided(self, folder: Path) -> str | None:
+        """Why no further block is needed."""
+        left = len(self.field.candidates) - len(self.fallen(folder))
+        return "every candidate has fallen out" if left == 0 else None
+
+
+class Within:
+    """A stop rule: the race is decided, or one more block, as long as the longest, would not end in time."""
+
+    def __init__(self, minutes: float, done: Race | None = None) -> None:
+        self._minutes = minutes
+        self._done = done
+        self._last = time.monotonic()
+        self._blocks: list[float] = []
+
+    def __call__(self, folder: Path) -> str | None:
+        """Why the run ends before its next block; None to go on."""
+        now = time.monotonic()
+        self._blocks.append(now - self._last)
+        self._last = now
+        if self._done and (reason := self._done.decided(folder)):
+            return reason
+        if another_fits(self._blocks, self._minutes):
+            return None
+        return f"another block would not end within this part's {self._minutes:g} minutes of the tuning budget"
+
+
+def _confirmed(run: Run, one: Candidate, objective: Metric, limits: Mapping[str, float], alpha: float) -> Confirmed:
+    comparison = Comparison.of(run, START, one.id, margins=limits, metrics=[objective.id])
+    try:
+        pairs = comparison[objective.id].pairs
+    except UnknownName:  # no block has both
+        pairs = ()
+    sign = 1 if objective.direction == "higher" else -1
+    gain = decide({pair.block: sign * math.log(pair.ratio) for pair in pairs}, 0.0, alpha)
+    return Confirmed(one, comparison, gain)
+
+
+def _recorded(results: Path, scenario: Scenario, plan: Plan) -> tuple[Path, str] | None:
+    """The newest run of this very plan, and its state."""
+    wanted = [dataclasses.asdict(planned) for planned in plan.launches]
+    for file in sorted((results / scenario.name).glob("[!.]*/manifest.json"), reverse=True):
+        manifest = read_manifest(file.parent)
+        if manifest.scenario_digest == scenario.digest and manifest.plan == wanted:
+            return file.parent, manifest.state
+    return None

@@ -1,0 +1,96 @@
+"""A whole search on the scripted engine, whose first token comes when its flag says so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.analyse.metrics import metric
+from bench.errors import UsageError
+from bench.record.store import RunFolder
+from bench.run import execute
+from bench.run.progress import Silent
+from bench.tune.search import Found, Within, guards, search
+from tests.tune.fields import scenario
+
+
+def find(folder: Path, changes: Mapping[str, str] | None = None, **how: Any) -> Found:
+    asked = scenario(folder, **(changes or {}))
+    with pytest.MonkeyPatch.context() as patch:
+        # The client's own check has tests of its own and takes seconds.
+        unchecked = partial(execute, check_client=False)
+        patch.setattr("bench.tune.search.execute", lambda *args, **how: unchecked(*args, **without(how)))
+        return search(asked, asked.variants[0], results=folder / "results", progress=Silent(), **how)
+
+
+def without(how: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in how.items() if name != "check_client"}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    return find(tmp_path_factory.mktemp("tune"), {"design": "{blocks: 4, max_steal: 1}"})
+
+
+def test_the_faster_flag_is_found_and_confirmed_on_launches_of_its_own(found: Found) -> None:
+    assert found.chosen is not None
+    assert found.chosen.candidate.changes == {"ttft_ms": 5}
+    assert found.chosen.gain.blocks == 4
+    assert found.confirm is not None
+    assert found.confirm != found.race
+    race, confirm = (RunFolder.open(folder).manifest for folder in (found.race, found.confirm))
+    assert race.seed != confirm.seed
+    assert {variant["id"] for variant in confirm.variants} == {"start", "ttft-ms-5"}
+
+
+def test_one_that_has_fallen_out_is_launched_no_more(found: Found) -> None:
+    assert found.out == {"ttft-ms-60": "slower than ttft-ms-5"}
+    folder = RunFolder.open(found.race)
+    records = folder.finished().values()
+    blocks = {name: sum(one.variant == name for one in records) for name in ("start", "ttft-ms-5", "ttft-ms-60")}
+    assert blocks == {"start": 4, "ttft-ms-5": 4, "ttft-ms-60": 3}
+    assert any("ttft-ms-60 is not launched from block 4 on" in note for note in folder.manifest.notes)
+
+
+def test_a_search_that_was_broken_off_keeps_what_is_finished(found: Found) -> None:
+    assert found.confirm is not None
+    manifest = found.confirm / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"state": "interrupted"}))
+    folder = found.race.parents[2]
+    again = find(folder, {"design": "{blocks: 4, max_steal: 1}"}, resume=True)
+    assert (again.race, again.confirm) == (found.race, found.confirm)
+    assert again.chosen == found.chosen
+    assert len(list((folder / "results" / "small").glob("[!.]*/manifest.json"))) == 2
+
+
+def test_nothing_is_recommended_where_nothing_is_better(tmp_path: Path) -> None:
+    found = find(tmp_path, {"tune": "{levers: {ttft_ms: [60]}, objective: ttft.p50}"})
+    assert (found.chosen, found.confirm, found.confirmed) == (None, None, ())
+
+
+def test_what_the_gate_asks_of_the_other_metrics_guards_the_search(tmp_path: Path) -> None:
+    asked = scenario(tmp_path, gate="{baseline: {engine: s}, metrics: {ttft: 5%, tpot.p50: 50%}}")
+    assert guards(asked, metric("ttft.p50")) == {"tpot.p50": 0.5}
+    assert guards(scenario(tmp_path), metric("ttft.p50")) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [({"tune": "{levers: {ttft_ms: [20]}}"}, "nothing to try"), ({"design": "{blocks: 2}"}, "at least 3 blocks")],
+)
+def test_what_cannot_be_searched_is_refused_before_anything_starts(
+    tmp_path: Path, changes: Mapping[str, str], says: str
+) -> None:
+    with pytest.raises(UsageError, match=says):
+        find(tmp_path, changes)
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_budget_leaves_out_a_block_that_would_not_end_in_time(tmp_path: Path) -> None:
+    assert Within(60.0)(tmp_path) is None
+    assert "tuning budget" in (Within(0.0)(tmp_path) or "")

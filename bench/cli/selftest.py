@@ -141,7 +141,7 @@ def _carry_out(
     from bench.run import execute, unfinished
 
     planned: Plan = in_blocks(arms, blocks, scenario.model.design.seed)
-    going_on = unfinished(results, scenario) if resume else None
+    going_on = unfinished(results, scenario, planned) if resume else None
     with ends_on_term(), watch(quiet=quiet) as progress:
         return execute(scenario, results=results, plan=planned, progress=progress, judge=rule(), resume=going_on)
 

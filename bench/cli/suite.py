@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -150,12 +150,13 @@ def _one(
     from bench.analyse.stopping import stop_rule
     from bench.analyse.validity import rule
     from bench.engines import environment
-    from bench.run import execute
+    from bench.plan.blocks import draw
+    from bench.run import execute, recorded
 
-    earlier = _newest(scenario, results, emulate) if resume else None
-    if earlier is not None and earlier[1] == "complete":
-        progress.note(f"{scenario.name} is finished: {earlier[0]}")
-        return earlier[0]
+    earlier = recorded(results, scenario, draw(scenario), emulate) if resume else None
+    if earlier is not None and earlier.manifest.state == "complete":
+        progress.note(f"{scenario.name} is finished: {earlier.path}")
+        return earlier.path
     if install:
         needed = {environment.needed(variant.engine) for variant in scenario.variants}
         for name in sorted(name for name in needed if name):
@@ -166,21 +167,10 @@ def _one(
         progress=progress,
         judge=rule(),
         stop_rule=stop_rule(scenario),
-        resume=earlier[0] if earlier else None,
+        resume=earlier.path if earlier else None,
         emulate=emulate,
         apply=apply,
     )
-
-
-def _newest(scenario: Scenario, results: Path, emulate: str | None) -> tuple[Path, str] | None:
-    """The newest run of this very scenario on the same (emulated) machine, and its state."""
-    from bench.record.documents import read_manifest
-
-    for folder in sorted((results / scenario.name).glob("[!.]*/manifest.json"), reverse=True):
-        manifest: Any = read_manifest(folder.parent)
-        if manifest.scenario_digest == scenario.digest and manifest.emulated == emulate:
-            return folder.parent, manifest.state
-    return None
 
 
 def _report(name: str, folders: Sequence[Path]) -> bool:

@@ -53,14 +53,14 @@ def tune(
     from bench.errors import Exit
     from bench.report import html
     from bench.scenario.load import Scenario
-    from bench.tune.search import search
+    from bench.tune.search import Setting, search
 
     loaded = Scenario.load(scenario)
     start = _start(loaded, variant)
     with ends_on_term(), watch(quiet=json) as progress:
         if install:
             _install(start, progress.preparing)
-        found = search(loaded, start, results=results, progress=progress, resume=resume, emulate=emulate, apply=apply)
+        found = search(loaded, start, Setting(results, progress, resume, emulate, apply))
     runs = [Run.open(folder) for folder in (found.race, found.confirm) if folder]
     page = html.write(runs, Path("reports") / f"tune-{loaded.name}-{runs[-1].manifest.run_id}.html") if report else None
     if json:

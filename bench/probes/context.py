@@ -25,8 +25,9 @@ class Context:
     """Roots to read, processes to watch, and the probe's options from the sampler's configuration.
 
     A probe's factory takes one Context. Beside the contract of probes.base.Probe a probe may have `alone = True` (it
-    waits for others: give it a thread of its own), `close()`, and `hint(field, reason) -> str | None`, the command that
-    would turn a null into a value: `bench doctor` prints it.
+    waits for others: give it a thread of its own), `raw()` and `parse()` (a reading in two steps: base.Deferred),
+    `close()`, and `hint(field, reason) -> str | None`, the command that would turn a null into a value: `bench doctor`
+    prints it.
     """
 
     roots: Roots = field(default_factory=Roots)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from bench.run.conductor import execute, unfinished
+from bench.run.conductor import execute, recorded, unfinished
 
-__all__ = ["execute", "unfinished"]
+__all__ = ["execute", "recorded", "unfinished"]

@@ -7,7 +7,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -57,11 +57,13 @@ def execute(
     emulate: str | None = None,
     apply: bool = False,
     check_client: bool = True,
+    note: str | None = None,
 ) -> Path:
     """Run a scenario, or go on with one; the run's folder. BenchError if nothing could be started.
 
     `apply` sets the power mode and clocks that the scenario declares, and puts them back at the end.
-    `check_client` measures the load generator's own error once, before the first launch.
+    `check_client` measures the load generator's own error once, before the first launch. `note` is what readers of the
+    run should know of its purpose.
     """
     progress = progress or Silent()
     plan = plan or draw(scenario)
@@ -78,6 +80,7 @@ def execute(
             _require_same(folder, scenario, plan)
         else:
             folder = RunFolder.create(results, _manifest(scenario, plan, host))
+            folder.manifest.notes += [note] if note else []
         with folder:
             if check_client and "client" not in folder.manifest.fingerprint:
                 progress.preparing("checking the client against a scripted server")
@@ -103,17 +106,41 @@ def execute(
     return folder.path
 
 
-def unfinished(results: Path, scenario: Scenario) -> Path:
-    """The newest run of this scenario that is not complete; RecordError if there is none."""
-    folder = results / scenario.model.scenario
-    runs = sorted((path.parent for path in folder.glob("[!.]*/manifest.json")), reverse=True)
-    for run in runs:
-        if RunFolder.open(run).manifest.state != "complete":
-            return run
+def unfinished(results: Path, scenario: Scenario, plan: Plan | None = None) -> Path:
+    """The newest run of this scenario and plan (its own by default) that is not complete; RecordError if none is.
+
+    One of another version of the scenario is not passed over, so that whoever goes on with it is told.
+    """
+    wanted = _launches_of(plan or draw(scenario))
+    for folder in _runs(results, scenario):
+        manifest = folder.manifest
+        another = manifest.scenario_digest == scenario.digest and manifest.plan != wanted
+        if manifest.state != "complete" and not another:
+            return folder.path
     raise RecordError(
-        f"there is no unfinished run of {scenario.model.scenario!r} in {folder}",
+        f"there is no unfinished run of {scenario.model.scenario!r} in {results / scenario.model.scenario}",
         hint=f"`bench run {scenario.path}` starts one",
     )
+
+
+def recorded(results: Path, scenario: Scenario, plan: Plan, emulated: str | None = None) -> RunFolder | None:
+    """The newest run of this very scenario and plan on the same (emulated) machine, complete or not."""
+    wanted = (scenario.digest, _launches_of(plan), emulated)
+    for folder in _runs(results, scenario):
+        manifest = folder.manifest
+        if (manifest.scenario_digest, manifest.plan, manifest.emulated) == wanted:
+            return folder
+    return None
+
+
+def _runs(results: Path, scenario: Scenario) -> Iterator[RunFolder]:
+    """The scenario's runs, the newest first."""
+    manifests = (results / scenario.model.scenario).glob("[!.]*/manifest.json")
+    yield from (RunFolder.open(path.parent) for path in sorted(manifests, reverse=True))
+
+
+def _launches_of(plan: Plan) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(planned) for planned in plan.launches]
 
 
 def _launches(
@@ -247,7 +274,7 @@ def _manifest(scenario: Scenario, plan: Plan, host: Machine) -> Manifest:
         scenario_text=scenario.text,
         seed=plan.seed,
         variants=[_described(variant) for variant in plan.variants],
-        plan=[dataclasses.asdict(planned) for planned in plan.launches],
+        plan=_launches_of(plan),
         fingerprint=dict(host.fingerprint),
         versions={"firsttoken": version("firsttoken"), "python": platform.python_version()},
         created=now.isoformat(timespec="seconds"),
@@ -277,8 +304,7 @@ def _require_same(folder: RunFolder, scenario: Scenario, plan: Plan) -> None:
             f"{folder.path} was begun with another version of {scenario.model.scenario!r}",
             hint="undo the change to the scenario, or start a new run without --resume",
         )
-    begun_with = [dataclasses.asdict(planned) for planned in plan.launches]
-    if folder.manifest.plan != begun_with:
+    if folder.manifest.plan != _launches_of(plan):
         raise RecordError(f"{folder.path} was begun with another plan", hint="start a new run without --resume")
 
 

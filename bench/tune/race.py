@@ -36,7 +36,7 @@ def effects(rows: pd.DataFrame, objective: Metric, field: Field) -> dict[str, De
 
 def versus(rows: pd.DataFrame, objective: Metric, a: str, b: str, alpha: float = 0.05) -> Decision:
     """Variant b against a over their common blocks; `Verdict.FAIL` says that b is surely worse."""
-    pairs, _ = pairs_of(objective.id, _of(rows, a), _of(rows, b))
+    pairs, _ = pairs_of(objective.id, launches_of(rows, a), launches_of(rows, b))
     sign = -1 if objective.direction == "higher" else 1
     return decide({pair.block: sign * math.log(pair.ratio) for pair in pairs}, 0.0, alpha)
 
@@ -48,7 +48,7 @@ def fallen(
     out = {}
     blocks = rows["block"].nunique() if len(rows) else 0
     for one in field.candidates:
-        side = side_of(_of(rows, one.id), one.id)
+        side = side_of(launches_of(rows, one.id), one.id)
         if not side.ok and blocks >= PATIENCE:
             out[one.id] = (*side.failed, *side.invalid, "it was never launched")[0]
     if blocks < LEAST:
@@ -90,10 +90,11 @@ def finalists(
 
 def _breach(rows: pd.DataFrame, name: str, guards: Mapping[str, float]) -> str | None:
     """Which guard a candidate surely breaks."""
-    compared = compare(_of(rows, START), _of(rows, name), margins=guards, metrics=())
+    compared = compare(launches_of(rows, START), launches_of(rows, name), margins=guards, metrics=())
     failed = next((result for result in compared.gated if result.verdict is Verdict.FAIL), None)
     return f"{failed.metric.title} {failed.reason}" if failed else None
 
 
-def _of(rows: pd.DataFrame, variant: str) -> pd.DataFrame:
+def launches_of(rows: pd.DataFrame, variant: str) -> pd.DataFrame:
+    """The launches of one variant."""
     return rows[rows["variant"] == variant] if len(rows) else rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Mapping
@@ -13,13 +12,13 @@ from typing import TYPE_CHECKING
 from bench.analyse.compare import Comparison
 from bench.analyse.decide import Decision, Interval, Verdict, decide
 from bench.analyse.metrics import Metric, metric
+from bench.analyse.pairs import side_of
 from bench.analyse.run import Run
 from bench.analyse.validity import rule
-from bench.errors import RecordError, UnknownName, UsageError
+from bench.errors import IncomparableError, UnknownName, UsageError
 from bench.plan.blocks import in_blocks
 from bench.plan.budget import another_fits
-from bench.record.documents import read_manifest
-from bench.run import execute
+from bench.run import execute, recorded
 from bench.run.progress import Progress
 from bench.scenario.metrics import margin
 from bench.tune import race
@@ -35,6 +34,10 @@ if TYPE_CHECKING:
 RACE_SHARE = 0.6
 # One-sided error of calling a finalist better than the start, for all finalists together.
 ALPHA = 0.05
+RACED = (
+    "A race of `bench tune`: the best of many is partly the luckiest of many. What counts is the run that confirms it."
+)
+CONFIRMS = "It confirms the best of a race of `bench tune`, on launches that had no part in choosing them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,62 +119,71 @@ def guards(scenario: Scenario, objective: Metric) -> dict[str, float]:
     return {metric(name).id: margin(text) for name, text in asked.items() if metric(name).id != objective.id}
 
 
-def search(
-    scenario: Scenario,
-    start: Variant,
-    *,
-    results: Path,
-    progress: Progress,
-    resume: bool = False,
-    emulate: str | None = None,
-    apply: bool = False,
-) -> Found:
-    """Race the candidates around a variant and confirm the best; UsageError if there is nothing to try."""
-    asked = tuning(scenario)
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where and how the search's runs are carried out."""
+
+    results: Path
+    progress: Progress
+    resume: bool = False
+    emulate: str | None = None
+    apply: bool = False
+
+
+def search(scenario: Scenario, start: Variant, setting: Setting) -> Found:
+    """Race the candidates around a variant and confirm the best.
+
+    UsageError if there is nothing to try; IncomparableError if no launch of the start counts.
+    """
+    asked, design = tuning(scenario), scenario.model.design
     objective = metric(asked.objective)
     limits = guards(scenario, objective)
     field = Field.of(start, asked.levers)
-    design = scenario.model.design
-
-    def carried_out(plan: Plan, minutes: float, done: Race | None, check_client: bool) -> Path:
-        earlier = _recorded(results, scenario, plan) if resume else None
-        if earlier and earlier[1] == "complete":
-            return earlier[0]
-        return execute(
-            scenario,
-            results=results,
-            plan=plan,
-            progress=progress,
-            judge=rule(),
-            stop_rule=Within(minutes, done),
-            retire=done.fallen if done else None,
-            resume=earlier[0] if earlier else None,
-            emulate=emulate,
-            apply=apply,
-            check_client=check_client,
-        )
-
     racing = Race(field, objective, limits)
-    progress.note(f"race: {START} and {len(field.candidates)} candidates, at most {design.blocks} blocks")
+    setting.progress.note(f"race: {START} and {len(field.candidates)} candidates, at most {design.blocks} blocks")
     arms = [field.start.variant, *(one.variant for one in field.candidates)]
-    raced = carried_out(in_blocks(arms, design.blocks, design.seed), RACE_SHARE * asked.budget_minutes, racing, True)
+    plan = in_blocks(arms, design.blocks, design.seed)
+    raced = _carry_out(scenario, plan, setting, RACED, RACE_SHARE * asked.budget_minutes, racing)
     rows = Run.open(raced).per_launch
-    if not len(rows) or not ((rows["variant"] == START) & (rows["status"] == "ok")).any():
-        raise RecordError(
+    if not side_of(race.launches_of(rows, START), START).ok:
+        raise IncomparableError(
             f"no launch of the start, {start.id}, counts: there is nothing to compare with",
             hint=f"`bench report {raced}` says why",
         )
-    out = racing.fallen(raced)
+    effects, out = race.effects(rows, objective, field), racing.fallen(raced)
     last = race.finalists(rows, objective, field, asked.levers, out)
-    confirm: Path | None = None
-    confirmed: tuple[Confirmed, ...] = ()
-    if last:
-        progress.note(f"confirmation: {START}, {', '.join(one.id for one in last)}; {design.blocks} blocks")
-        fresh = in_blocks([field.start.variant, *(one.variant for one in last)], design.blocks, design.seed + 1)
-        confirm = carried_out(fresh, (1 - RACE_SHARE) * asked.budget_minutes, None, False)
-        run = Run.open(confirm)
-        confirmed = tuple(_confirmed(run, one, objective, limits, ALPHA / len(last)) for one in last)
-    return Found(objective, field, raced, race.effects(rows, objective, field), out, confirm, confirmed)
+    if not last:
+        return Found(objective, field, raced, effects, out, None, ())
+    setting.progress.note(f"confirmation: {START}, {', '.join(one.id for one in last)}; {design.blocks} blocks")
+    fresh = in_blocks([field.start.variant, *(one.variant for one in last)], design.blocks, design.seed + 1)
+    confirm = _carry_out(scenario, fresh, setting, CONFIRMS, (1 - RACE_SHARE) * asked.budget_minutes)
+    run = Run.open(confirm)
+    confirmed = tuple(_confirmed(run, one, objective, limits, ALPHA / len(last)) for one in last)
+    return Found(objective, field, raced, effects, out, confirm, confirmed)
+
+
+def _carry_out(
+    scenario: Scenario, plan: Plan, setting: Setting, note: str, minutes: float, done: Race | None = None
+) -> Path:
+    """One of the two runs; an earlier one of the same plan is gone on with if so asked."""
+    earlier = recorded(setting.results, scenario, plan, setting.emulate) if setting.resume else None
+    if earlier and earlier.manifest.state == "complete":
+        return earlier.path
+    return execute(
+        scenario,
+        results=setting.results,
+        plan=plan,
+        progress=setting.progress,
+        judge=rule(),
+        stop_rule=Within(minutes, done),
+        retire=done.fallen if done else None,
+        resume=earlier.path if earlier else None,
+        emulate=setting.emulate,
+        apply=setting.apply,
+        # The client has not changed since the race.
+        check_client=done is not None,
+        note=note,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,13 +234,3 @@ def _confirmed(run: Run, one: Candidate, objective: Metric, limits: Mapping[str,
     sign = 1 if objective.direction == "higher" else -1
     gain = decide({pair.block: sign * math.log(pair.ratio) for pair in pairs}, 0.0, alpha)
     return Confirmed(one, comparison, gain)
-
-
-def _recorded(results: Path, scenario: Scenario, plan: Plan) -> tuple[Path, str] | None:
-    """The newest run of this very plan, and its state."""
-    wanted = [dataclasses.asdict(planned) for planned in plan.launches]
-    for file in sorted((results / scenario.name).glob("[!.]*/manifest.json"), reverse=True):
-        manifest = read_manifest(file.parent)
-        if manifest.scenario_digest == scenario.digest and manifest.plan == wanted:
-            return file.parent, manifest.state
-    return None

@@ -10,11 +10,12 @@ import pytest
 
 import bench
 from bench.errors import RecordError, UsageError
+from bench.plan.blocks import draw
 from bench.plan.launches import PlannedLaunch
 from bench.record.documents import read_launch
 from bench.record.schema import Check, LaunchRecord
 from bench.record.store import RunFolder
-from bench.run import execute, unfinished
+from bench.run import execute, recorded, unfinished
 from bench.run.progress import Silent
 from bench.scenario.load import Scenario
 
@@ -121,6 +122,37 @@ def test_breaking_off_keeps_what_is_finished_and_resume_completes_the_plan(tmp_p
     assert len(RunFolder.open(path).finished()) == 4
     with pytest.raises(RecordError, match="no unfinished run"):
         unfinished(tmp_path / "results", scenario)
+
+
+def test_a_run_by_another_plan_is_passed_over_by_who_goes_on(tmp_path: Path) -> None:
+    scenario = write(tmp_path)
+    other = draw(scenario, blocks=2)
+    with pytest.raises(KeyboardInterrupt):
+        run(scenario, plan=other, progress=BreakingOff(at=2))
+    with pytest.raises(RecordError, match="no unfinished run"):
+        unfinished(tmp_path / "results", scenario)
+    path = unfinished(tmp_path / "results", scenario, other)
+    found = recorded(tmp_path / "results", scenario, other)
+    assert found is not None
+    assert found.path == path
+    assert recorded(tmp_path / "results", scenario, other, emulated="orin-nx") is None
+    assert recorded(tmp_path / "results", scenario, draw(scenario)) is None
+
+
+def test_a_variant_that_needs_no_more_launches_gets_none(tmp_path: Path) -> None:
+    def retire(folder: Path) -> dict[str, str]:
+        blocks = {record.block for record in RunFolder.open(folder).finished().values()}
+        return {"requests": "known well enough"} if len(blocks) >= 2 else {}
+
+    path = run(write(tmp_path, design="{blocks: 4}"), retire=retire, note="a race")
+    folder = RunFolder.open(path)
+    seen = [record.variant for record in folder.finished().values()]
+    assert (seen.count("none"), seen.count("requests")) == (4, 2)
+    assert folder.manifest.notes == [
+        "a race",
+        "requests is not launched from block 3 on: known well enough",
+    ]
+    assert folder.manifest.state == "complete"
 
 
 def test_a_changed_scenario_is_not_resumed(tmp_path: Path) -> None:

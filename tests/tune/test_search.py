@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,21 +13,16 @@ from bench.errors import UsageError
 from bench.record.store import RunFolder
 from bench.run import execute
 from bench.run.progress import Silent
-from bench.tune.search import Found, Within, guards, search
+from bench.tune.search import Found, Setting, Within, guards, search
 from tests.tune.fields import scenario
 
 
-def find(folder: Path, changes: Mapping[str, str] | None = None, **how: Any) -> Found:
+def find(folder: Path, changes: Mapping[str, str] | None = None, resume: bool = False) -> Found:
     asked = scenario(folder, **(changes or {}))
     with pytest.MonkeyPatch.context() as patch:
         # The client's own check has tests of its own and takes seconds.
-        unchecked = partial(execute, check_client=False)
-        patch.setattr("bench.tune.search.execute", lambda *args, **how: unchecked(*args, **without(how)))
-        return search(asked, asked.variants[0], results=folder / "results", progress=Silent(), **how)
-
-
-def without(how: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in how.items() if name != "check_client"}
+        patch.setattr("bench.tune.search.execute", lambda *args, **how: execute(*args, **how | {"check_client": False}))
+        return search(asked, asked.variants[0], Setting(folder / "results", Silent(), resume))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,73 @@
+"""`bench tune` on the simulated engine, launched for real."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.cli import main
+
+SCENARIO = """\
+scenario: tuned
+engines: {server: {engine: simulated, args: {ttft_ms: 40, itl_ms: 2}}}
+workload: {prompts: {kind: random, tokens: 16}, output_tokens: 4, requests: 6}
+design: {blocks: 3, max_steal: 1}
+tune: {levers: {ttft_ms: [10]}, objective: ttft.p50}
+"""
+
+
+@pytest.fixture
+def scenario(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "tuned.yaml"
+    path.write_text(SCENARIO)
+    return path
+
+
+def test_a_search_ends_with_a_setting_to_put_into_the_scenario(
+    scenario: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tune", str(scenario), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["objective"], found["chosen"]) == ("ttft.p50", "ttft-ms-10")
+    (confirmed,) = found["confirmed"]
+    assert confirmed["changes"] == {"ttft_ms": 10}
+    assert len(found["runs"]) == 2
+    page = Path(found["report"]).read_text()
+    assert "that had no part in choosing them" in page
+
+    # Both runs are there: the same again, in words, launches nothing.
+    assert main(["tune", str(scenario), "--resume", "--no-report"]) == 0
+    said = capsys.readouterr().out
+    assert "engines: {server: {args: {ttft_ms: 10, itl_ms: 2}}}" in said
+    assert "ttft-ms-10" in said
+    assert "confirmed below" in said
+    assert len(list(Path("results/tuned").glob("[!.]*/manifest.json"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("tune: {levers: {ttft_ms: [10]}, objective: ttft.p50}", "", "does not say what may be turned"),
+        ("ttft_ms: [10]", "ttft_ms: [40]", "nothing to try"),
+        ("blocks: 3", "blocks: 2", "at least 3 blocks"),
+        ("ttft_ms: [10]", "ttft_ms: []", "has no value to try"),
+        ("ttft_ms: [10]", "args.ttft_ms: [10]", "write the flag alone: ttft_ms"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(
+    scenario: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, says: str
+) -> None:
+    scenario.write_text(SCENARIO.replace(old, new))
+    assert main(["tune", str(scenario)]) == 4
+    assert says in capsys.readouterr().err
+    assert not Path("results").exists()
+
+
+def test_an_unknown_variant_is_answered_with_those_there_are(
+    scenario: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tune", str(scenario), "--variant", "server-fp16"]) == 4
+    assert "server-bf16" in capsys.readouterr().err

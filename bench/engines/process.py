@@ -7,13 +7,10 @@ nothing behind. This side sends it a launch and an order, reads its reports, and
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import http.client
 import json
 import os
 import select
 import signal
-import ssl
 import subprocess
 import sys
 import tempfile
@@ -25,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from bench.engines import ports, supervisor
+from bench.engines import health, ports, supervisor
 from bench.engines.base import Endpoint, LaunchSpec, LogLine
 from bench.engines.failure import classify
 from bench.engines.ports import free_port
@@ -39,7 +36,6 @@ MARK = "FIRSTTOKEN_LAUNCH"
 # What belongs to the harness's own interpreter and would mislead the engine's.
 PRIVATE = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE", "PYTHONSTARTUP")
 POLL_S, POLL_MAX_S, POLL_GROWTH = 0.02, 0.1, 1.25
-HEALTH_TIMEOUT_S = 5.0
 # Beyond the engine's own time to stop: KILL, reaping, and a busy machine.
 SUPERVISOR_GRACE_S = 30.0
 TAIL = 40
@@ -151,10 +147,10 @@ class Server:
                 self._refuse_stranger()
                 pause = POLL_S
             if self.stamps["port_open"] is not None:
-                last = self._health()
+                last = health.problem(self.endpoint, self.spec.health, attached=self.spec.attached)
                 if not last:
                     self.stamps["health"] = time.monotonic_ns()
-                    self._name_model()
+                    self.endpoint = health.named(self.endpoint)
                     return
             waited = time.monotonic() - begun
             if waited > self.spec.ready_timeout_s:
@@ -312,44 +308,6 @@ class Server:
         # A younger stranger may be a container's process, which is no descendant of the command that started it.
         if spawned is not None and (_started_ns(owner) or spawned) < spawned:
             raise LaunchError("port", f"port {self.endpoint.port} is taken{_by(owner)}", tail=self.tail())
-
-    def _health(self) -> str:
-        """Why the health check is not passed; empty once it is."""
-        if self.spec.health is None:
-            return ""
-        try:
-            status, _ = self._get(self.spec.health)
-        except (OSError, http.client.HTTPException) as error:
-            return f"GET {self.spec.health} failed: {error or type(error).__name__}"
-        if status in (401, 403) and self.spec.attached:
-            raise LaunchError(
-                "bad_argument", f"the server answers {status} to GET {self.spec.health}: is the API key right?"
-            )
-        return "" if status == http.client.OK else f"GET {self.spec.health} answers {status}"
-
-    def _name_model(self) -> None:
-        """Put the first name of /v1/models into the endpoint, where the scenario gave none."""
-        if self.endpoint.model:
-            return
-        path = f"{self.endpoint.prefix}/v1/models"
-        try:
-            _, body = self._get(path)
-            name = json.loads(body)["data"][0]["id"]
-        except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
-            raise LaunchError("bad_argument", f"GET {path} names no model ({error}): set served_model") from error
-        self.endpoint = dataclasses.replace(self.endpoint, model=str(name))
-
-    def _get(self, path: str) -> tuple[int, bytes]:
-        host, port = self.endpoint.host, self.endpoint.port
-        connection: http.client.HTTPConnection = (
-            http.client.HTTPSConnection(host, port, timeout=HEALTH_TIMEOUT_S, context=ssl.create_default_context())
-            if self.endpoint.tls
-            else http.client.HTTPConnection(host, port, timeout=HEALTH_TIMEOUT_S)
-        )
-        with contextlib.closing(connection):
-            connection.request("GET", path, headers=dict(self.endpoint.headers))
-            answer = connection.getresponse()
-            return answer.status, answer.read()
 
     def _log_text(self, last: int | None = None) -> str:
         try:

@@ -18,7 +18,8 @@ from bench.plugins import available, load
 from bench.probes.boards import is_orin
 from bench.probes.context import Watched
 from bench.probes.roots import Roots
-from bench.probes.sampler_process import FILE, START_S
+from bench.probes.sampler_process import START_S
+from bench.probes.sink import FILE
 from bench.record.schema import FieldInfo
 
 STOP_S = 3.0

@@ -33,6 +33,7 @@ def render(runs: Sequence[Run]) -> str:
         .get_template("page.html")
         .render(
             documents=documents,
+            links=_links(runs, [document.title for document in documents]),
             policy=POLICY,
             style=_asset("page.css") + (_asset("vendor/uPlot-1.6.32.min.css") if timelines else ""),
             script=_asset("page.js"),
@@ -44,6 +45,14 @@ def render(runs: Sequence[Run]) -> str:
             kind=lambda block: type(block).__name__,
         )
     )
+
+
+def _links(runs: Sequence[Run], titles: Sequence[str]) -> list[str]:
+    """What the runs are called in the bar: by title, and where that repeats also by the time of day they began."""
+    return [
+        f"{title} {(run.manifest.created or '')[11:16]}".rstrip() if titles.count(title) > 1 else title
+        for run, title in zip(runs, titles, strict=True)
+    ]
 
 
 def write(runs: Run | Sequence[Run], path: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,8 @@ from bench.analyse.run import Run
 from bench.analyse.validity import rule
 from bench.errors import IncomparableError, UnknownName, UsageError
 from bench.plan.blocks import in_blocks
-from bench.plan.budget import another_fits
+from bench.plan.budget import another_fits, expect
+from bench.plan.earlier import measured
 from bench.run import execute, recorded
 from bench.run.progress import Progress
 from bench.scenario.metrics import margin
@@ -140,9 +141,10 @@ def search(scenario: Scenario, start: Variant, setting: Setting) -> Found:
     limits = guards(scenario, objective)
     field = Field.of(start, asked.levers)
     racing = Race(field, objective, limits)
-    setting.progress.note(f"race: {START} and {len(field.candidates)} candidates, at most {design.blocks} blocks")
-    arms = [field.start.variant, *(one.variant for one in field.candidates)]
-    plan = in_blocks(arms, design.blocks, design.seed)
+    plan = in_blocks([field.start.variant, *(one.variant for one in field.candidates)], design.blocks, design.seed)
+    setting.progress.note(
+        f"race: {START} and {_several(field.candidates)}, {_expected(scenario, plan, setting, RACE_SHARE)}"
+    )
     raced = _carry_out(scenario, plan, setting, RACED, RACE_SHARE * asked.budget_minutes, racing)
     rows = Run.open(raced).per_launch
     if not side_of(race.launches_of(rows, START), START).ok:
@@ -154,12 +156,27 @@ def search(scenario: Scenario, start: Variant, setting: Setting) -> Found:
     last = race.finalists(rows, objective, field, asked.levers, out)
     if not last:
         return Found(objective, field, raced, effects, out, None, ())
-    setting.progress.note(f"confirmation: {START}, {', '.join(one.id for one in last)}; {design.blocks} blocks")
     fresh = in_blocks([field.start.variant, *(one.variant for one in last)], design.blocks, design.seed + 1)
+    names = " and ".join(one.id for one in last)
+    setting.progress.note(
+        f"confirmation: {names} against {START}, {_expected(scenario, fresh, setting, 1 - RACE_SHARE)}"
+    )
     confirm = _carry_out(scenario, fresh, setting, CONFIRMS, (1 - RACE_SHARE) * asked.budget_minutes)
     run = Run.open(confirm)
     confirmed = tuple(_confirmed(run, one, objective, limits, ALPHA / len(last)) for one in last)
     return Found(objective, field, raced, effects, out, confirm, confirmed)
+
+
+def _several(candidates: Sequence[Candidate]) -> str:
+    return f"{len(candidates)} candidate{'s' * (len(candidates) > 1)}"
+
+
+def _expected(scenario: Scenario, plan: Plan, setting: Setting, share: float) -> str:
+    """How many launches a run has at most, how long they may take, and what it is allowed."""
+    earlier = measured(setting.results, scenario.name, scenario.digest)
+    minutes = expect(plan, scenario.model, earlier).seconds / 60
+    allowed = share * tuning(scenario).budget_minutes
+    return f"at most {len(plan.launches)} launches in about {minutes:.0f} min, with {allowed:.0f} min allowed"
 
 
 def _carry_out(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bench.analyse.energy import Energy, Source, difference, integrate, of_window, of_windows
 from bench.analyse.series import Series
-from bench.probes.sampler_process import scattered
+from bench.probes.lanes import scattered
 
 Values = npt.NDArray[np.float64]
 Wave = Callable[[Values], Values]

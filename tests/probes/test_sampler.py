@@ -16,7 +16,7 @@ import pytest
 from bench.errors import UnknownName
 from bench.probes.base import Reading
 from bench.probes.sampler import Sampler
-from bench.probes.sampler_process import Sink
+from bench.probes.sink import Sink
 
 
 def lines(folder: Path, probe: str | None = None) -> list[dict[str, Any]]:
@@ -157,7 +157,7 @@ def test_a_full_disk_costs_lines_and_says_how_many(tmp_path: Path) -> None:
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
-from bench.probes.sampler_process import Sink
+from bench.probes.sink import Sink
 from bench.probes.base import Reading
 sink = Sink({str(tmp_path / "samples.jsonl")!r})
 for t in range(5):

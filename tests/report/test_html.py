@@ -202,6 +202,13 @@ def test_an_emulated_run_is_stamped_on_every_section(small_run: Run, monkeypatch
     assert text.count('class="emulated"') == len([name for name in page.values("id") if name.startswith("r1-")])
 
 
+def test_runs_of_one_name_are_told_apart_by_their_time(small_run: Run) -> None:
+    bar = html.render([small_run, small_run]).split("</header>")[0]
+    title, began = small_run.manifest.scenario, (small_run.manifest.created or "")[11:16]
+    assert re.fullmatch(r"\d\d:\d\d", began)
+    assert bar.count(f">{title} {began}</a>") == 2
+
+
 def test_several_runs_share_one_page_without_clashing_and_the_same_run_looks_the_same(small_run: Run) -> None:
     text = html.render([small_run, Run.open(small_run.path)])
     page = Page(text)

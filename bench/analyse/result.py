@@ -83,9 +83,12 @@ def explain(result: Result) -> str:
     low, high = result.bounds[0] - 1, result.bounds[1] - 1
     up = result.metric.direction != "higher"
     word = "up" if up else "down"
+    least, most = (low, high) if up else (-high, -low)
     match result.verdict:
         case Verdict.FAIL:
-            return f"{word} by at least {low if up else -high:.1%}; {result.margin:.1%} is allowed"
+            return f"{word} by at least {least:.1%}; {result.margin:.1%} is allowed"
+        case Verdict.PASS if most < 0:
+            return f"{'down' if up else 'up'} by at least {-most:.1%}, which is better"
         case Verdict.PASS:
-            return f"{word} by at most {max(high if up else -low, 0):.1%}; {result.margin:.1%} is allowed"
+            return f"{word} by at most {most:.1%}; {result.margin:.1%} is allowed"
     return f"between {low:+.1%} and {high:+.1%}: the limit of {'+' if up else '-'}{result.margin:.1%} lies in between"

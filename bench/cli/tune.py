@@ -62,7 +62,8 @@ def tune(
             _install(start, progress.preparing)
         found = search(loaded, start, Setting(results, progress, resume, emulate, apply))
     runs = [Run.open(folder) for folder in (found.race, found.confirm) if folder]
-    page = html.write(runs, Path("reports") / f"tune-{loaded.name}-{runs[-1].manifest.run_id}.html") if report else None
+    name = f"tune-{loaded.name.removeprefix('tune-')}-{runs[-1].manifest.run_id}.html"
+    page = html.write(runs, Path("reports") / name) if report else None
     if json:
         print_json(_document(found, start, page))
     else:

@@ -61,7 +61,8 @@ def test_for_throughput_less_is_worse() -> None:
     [
         (METRIC, 1.2, "up by at least 19.1%; 5.0% is allowed"),
         (METRIC, 1.0, "up by at most 0.8%; 5.0% is allowed"),
-        (METRIC, 0.9, "up by at most 0.0%; 5.0% is allowed"),
+        (METRIC, 0.9, "down by at least 9.3%, which is better"),
+        ("output_throughput", 1.2, "up by at least 19.1%, which is better"),
         (METRIC, 1.048, "between +4.0% and +5.6%: the limit of +5.0% lies in between"),
         ("output_throughput", 0.8, "down by at least 19.4%; 5.0% is allowed"),
         ("output_throughput", 0.99, "down by at most 1.7%; 5.0% is allowed"),

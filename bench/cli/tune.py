@@ -132,7 +132,7 @@ def _lines(found: Found, start: Variant) -> Iterator[str]:
 def _fate(found: Found, name: str) -> str:
     if name in found.out:
         return f"out: {found.out[name]}"
-    return "confirmed below" if any(one.candidate.id == name for one in found.confirmed) else ""
+    return "in the confirmation" if any(one.candidate.id == name for one in found.confirmed) else ""
 
 
 def _verdict(one: Confirmed) -> str:

@@ -43,7 +43,7 @@ def test_a_search_ends_with_a_setting_to_put_into_the_scenario(
     said = capsys.readouterr().out
     assert "engines: {server: {args: {ttft_ms: 10, itl_ms: 2}}}" in said
     assert "ttft-ms-10" in said
-    assert "confirmed below" in said
+    assert "in the confirmation" in said
     assert len(list(Path("results/tuned").glob("[!.]*/manifest.json"))) == 2
 
 

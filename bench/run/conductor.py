@@ -170,12 +170,15 @@ def _launches(
                 folder.manifest.notes.append(left)
                 stand.progress.note(left)
                 return
-            for variant, why in (retire(folder.path) if retire else {}).items():
-                if variant not in retired:
-                    retired[variant] = why
-                    left = f"{variant} is not launched from block {planned.block + 1} on: {why}"
-                    folder.manifest.notes.append(left)
-                    stand.progress.note(left)
+            leaving = {
+                name: why for name, why in (retire(folder.path) if retire else {}).items() if name not in retired
+            }
+            retired |= leaving
+            for why in dict.fromkeys(leaving.values()):
+                names = [name for name in leaving if leaving[name] == why]
+                left = f"not launched from block {planned.block + 1} on: {', '.join(names)} ({why})"
+                folder.manifest.notes.append(left)
+                stand.progress.note(left)
         if planned.variant in retired:
             continue
         for attempt in range(1, design.retries + 2):

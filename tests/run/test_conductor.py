@@ -150,7 +150,7 @@ def test_a_variant_that_needs_no_more_launches_gets_none(tmp_path: Path) -> None
     assert (seen.count("none"), seen.count("requests")) == (4, 2)
     assert folder.manifest.notes == [
         "a race",
-        "requests is not launched from block 3 on: known well enough",
+        "not launched from block 3 on: requests (known well enough)",
     ]
     assert folder.manifest.state == "complete"
 

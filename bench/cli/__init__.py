@@ -49,6 +49,7 @@ COMMANDS = {
 }
 # The root of the CLI library's own errors, wherever this version of it keeps that.
 _REFUSAL: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+RESUMED = ("run", "suite", "aa", "inject", "tune")
 # What a shell reports for a process that ended because nobody read its output any more.
 BROKEN_PIPE = 141
 
@@ -134,8 +135,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _failed(error)
     if result == Exit.INTERRUPTED:
-        print("bench: interrupted", file=sys.stderr)
+        print(f"bench: interrupted{_further(sys.argv[1:] if arguments is None else arguments)}", file=sys.stderr)
     return _code(result)
+
+
+def _further(arguments: Sequence[str]) -> str:
+    """How to go on after an interruption, where a command can."""
+    name = next(iter(arguments), "")
+    return f"\n  → `bench {name} … --resume` goes on from what is finished" if name in RESUMED else ""
 
 
 def _code(result: object) -> int:

@@ -165,6 +165,20 @@ def test_an_interruption_is_one_line(
     assert capsys.readouterr().err == "bench: interrupted\n"
 
 
+def test_an_interrupted_run_is_told_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def register(app: typer.Typer) -> None:
+        @app.command("run")
+        def run(scenario: str) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.cli.run.register", register)
+    assert main(["run", "x.yaml"]) == 130
+    said = capsys.readouterr().err
+    assert said == "bench: interrupted\n  → `bench run … --resume` goes on from what is finished\n"
+
+
 def test_a_bug_is_one_sentence_and_a_file(
     ending: Callable[[BaseException | int | None], int],
     capsys: pytest.CaptureFixture[str],

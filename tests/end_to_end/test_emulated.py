@@ -98,6 +98,7 @@ def test_the_embedded_model_under_transformers_runs_on_an_emulated_orin(tmp_path
 
 @pytest.mark.end_to_end
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_whole_orin_suite_on_an_emulated_board_with_a_real_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

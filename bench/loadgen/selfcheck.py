@@ -7,6 +7,7 @@ arrival of the request's last byte and the sending of the first token's first by
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -106,7 +107,8 @@ def check(load: Load) -> Reading:
 def server(script: dict[str, Any], *, truth: Path | None = None, **options: str) -> Iterator[int]:
     """A scripted server in a process of its own while the block runs; gives its port."""
     flags = {"script": json.dumps(script), **({"truth": str(truth)} if truth else {}), **options}
-    argv = [sys.executable, "-m", SERVER, "--die-with-parent", *(f"--{name}={value}" for name, value in flags.items())]
+    flags["die-with-parent"] = str(os.getpid())
+    argv = [sys.executable, "-m", SERVER, *(f"--{name}={value}" for name, value in flags.items())]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, process_group=0) as process:
         assert process.stdout is not None
         try:

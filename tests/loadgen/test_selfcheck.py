@@ -1,4 +1,7 @@
-from bench.loadgen.selfcheck import Load, check, selfcheck
+import subprocess
+import sys
+
+from bench.loadgen.selfcheck import SERVER, Load, check, selfcheck
 
 
 def test_the_error_is_measured_against_the_servers_own_log() -> None:
@@ -21,3 +24,9 @@ def test_the_quick_check_has_both_loads_and_is_quick() -> None:
     assert [reading.load.streams for reading in result.readings] == [1, 64]
     assert all(reading.failed == 0 for reading in result.readings)
     assert all(reading.headroom > 0 for reading in result.readings)
+
+
+def test_a_scripted_server_whose_parent_is_gone_ends_without_a_word() -> None:
+    argv = [sys.executable, "-m", SERVER, "--die-with-parent=1"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import os
 import signal
 import socket
 import sys
@@ -63,7 +64,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--launch", default="0", help="draws this launch's noise, together with the seed")
     parser.add_argument("--block", type=int, default=0)
     parser.add_argument("--position", type=int, default=0)
-    parser.add_argument("--die-with-parent", action="store_true")
+    parser.add_argument("--die-with-parent", type=int, metavar="PID", help="end when this process, the parent, does")
     return parser.parse_args()
 
 
@@ -73,6 +74,8 @@ def main() -> int:
     arguments = _arguments()
     if arguments.die_with_parent:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != arguments.die_with_parent:
+            return 0  # it was gone before it could be watched
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     events = _Events(arguments.events)
     try:

@@ -81,7 +81,7 @@ class Comparison:
         if other is None and first == second:
             raise UsageError(f"both sides are the variant {first!r}", hint="name two different variants of the run")
         comparable.check(run, first, theirs, second)
-        frames = (_rows(run.per_launch, first), _rows(theirs.per_launch, second))
+        frames = (rows_of(run.per_launch, first), rows_of(theirs.per_launch, second))
         notes = comparable.unpaired(run, theirs) if other is not None else ()
         return compare(*frames, labels=(first, second), margins=margins, metrics=metrics, alpha=alpha, obstacles=notes)
 
@@ -154,7 +154,7 @@ def _compare_one(
     obstacles: Sequence[str],
 ) -> Result:
     pairs, notes = pairs_of(measure.id, a, b)
-    decision = decide(_worse(measure, pairs), limit_of(measure, margin), alpha)
+    decision = decide(worse(measure, pairs), limit_of(measure, margin), alpha)
     result = _result(measure, pairs, decision, notes, margin=margin, verdict=decision.verdict)
     result = replace(result, reason=decision.reason or explain(result))
     if spoiled := _spoiled(measure, a, b, sides, result):
@@ -177,7 +177,7 @@ def _unsteady(measure: Metric, result: Result, blocks: frozenset[int], alpha: fl
     kept = [pair for pair in result.pairs if pair.block not in blocks]
     if result.verdict not in {Verdict.PASS, Verdict.FAIL} or len(kept) == len(result.pairs):
         return None
-    without = decide(_worse(measure, kept), limit_of(measure, result.margin), alpha)
+    without = decide(worse(measure, kept), limit_of(measure, result.margin), alpha)
     if without.verdict is result.verdict:
         return None
     named = ", ".join(str(block) for block in sorted(blocks))
@@ -211,7 +211,7 @@ def _estimate_one(measure: Metric, a: pd.DataFrame, b: pd.DataFrame, alpha: floa
     if not pairs:
         return None
     # The verdict is not used; margin 0 makes p_worse the test of "not worse at all".
-    return _result(measure, pairs, decide(_worse(measure, pairs), 0.0, alpha), notes)
+    return _result(measure, pairs, decide(worse(measure, pairs), 0.0, alpha), notes)
 
 
 def _result(
@@ -249,12 +249,14 @@ def _with_bh(results: Sequence[Result]) -> list[Result]:
     return marked
 
 
-def _worse(measure: Metric, pairs: Iterable[Pair]) -> dict[int, float]:
+def worse(measure: Metric, pairs: Iterable[Pair]) -> dict[int, float]:
+    """Block to log ratio, turned so that positive is worse."""
     sign = -1 if measure.direction == "higher" else 1
     return {pair.block: sign * math.log(pair.ratio) for pair in pairs}
 
 
-def _rows(launches: pd.DataFrame, variant: str) -> pd.DataFrame:
+def rows_of(launches: pd.DataFrame, variant: str) -> pd.DataFrame:
+    """The launches of one variant."""
     return launches[launches["variant"] == variant] if len(launches) else launches
 
 

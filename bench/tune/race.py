@@ -7,12 +7,11 @@ claim. What is claimed in the end rests on the confirmation alone: the winner of
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import pandas as pd
 
-from bench.analyse.compare import compare
+from bench.analyse.compare import compare, rows_of, worse
 from bench.analyse.decide import Decision, Verdict, decide
 from bench.analyse.metrics import Metric
 from bench.analyse.pairs import pairs_of, side_of
@@ -36,9 +35,8 @@ def effects(rows: pd.DataFrame, objective: Metric, field: Field) -> dict[str, De
 
 def versus(rows: pd.DataFrame, objective: Metric, a: str, b: str, alpha: float = 0.05) -> Decision:
     """Variant b against a over their common blocks; `Verdict.FAIL` says that b is surely worse."""
-    pairs, _ = pairs_of(objective.id, launches_of(rows, a), launches_of(rows, b))
-    sign = -1 if objective.direction == "higher" else 1
-    return decide({pair.block: sign * math.log(pair.ratio) for pair in pairs}, 0.0, alpha)
+    pairs, _ = pairs_of(objective.id, rows_of(rows, a), rows_of(rows, b))
+    return decide(worse(objective, pairs), 0.0, alpha)
 
 
 def fallen(
@@ -48,7 +46,7 @@ def fallen(
     out = {}
     blocks = rows["block"].nunique() if len(rows) else 0
     for one in field.candidates:
-        side = side_of(launches_of(rows, one.id), one.id)
+        side = side_of(rows_of(rows, one.id), one.id)
         if not side.ok and blocks >= PATIENCE:
             out[one.id] = (*side.failed, *side.invalid, "it was never launched")[0]
     if blocks < LEAST:
@@ -61,8 +59,8 @@ def fallen(
         leader = min(rivals, key=lambda name: rivals[name])
         if versus(rows, objective, leader, one.id, ALPHA).verdict is Verdict.FAIL:
             out[one.id] = f"slower than {leader}" if objective.direction != "higher" else f"below {leader}"
-        elif worse := _breach(rows, one.id, guards or {}):
-            out[one.id] = worse
+        elif breach := _breach(rows, one.id, guards or {}):
+            out[one.id] = breach
     return out
 
 
@@ -90,11 +88,6 @@ def finalists(
 
 def _breach(rows: pd.DataFrame, name: str, guards: Mapping[str, float]) -> str | None:
     """Which guard a candidate surely breaks."""
-    compared = compare(launches_of(rows, START), launches_of(rows, name), margins=guards, metrics=())
+    compared = compare(rows_of(rows, START), rows_of(rows, name), margins=guards, metrics=())
     failed = next((result for result in compared.gated if result.verdict is Verdict.FAIL), None)
     return f"{failed.metric.title} {failed.reason}" if failed else None
-
-
-def launches_of(rows: pd.DataFrame, variant: str) -> pd.DataFrame:
-    """The launches of one variant."""
-    return rows[rows["variant"] == variant] if len(rows) else rows

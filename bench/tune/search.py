@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.analyse.compare import Comparison
+from bench.analyse.compare import Comparison, rows_of, worse
 from bench.analyse.decide import Decision, Interval, Verdict, decide
 from bench.analyse.metrics import Metric, metric
 from bench.analyse.pairs import side_of
@@ -147,7 +147,7 @@ def search(scenario: Scenario, start: Variant, setting: Setting) -> Found:
     )
     raced = _carry_out(scenario, plan, setting, RACED, RACE_SHARE * asked.budget_minutes, racing)
     rows = Run.open(raced).per_launch
-    if not side_of(race.launches_of(rows, START), START).ok:
+    if not side_of(rows_of(rows, START), START).ok:
         raise IncomparableError(
             f"no launch of the start, {start.id}, counts: there is nothing to compare with",
             hint=f"`bench report {raced}` says why",
@@ -248,6 +248,5 @@ def _confirmed(run: Run, one: Candidate, objective: Metric, limits: Mapping[str,
         pairs = comparison[objective.id].pairs
     except UnknownName:  # no block has both
         pairs = ()
-    sign = 1 if objective.direction == "higher" else -1
-    gain = decide({pair.block: sign * math.log(pair.ratio) for pair in pairs}, 0.0, alpha)
+    gain = decide({block: -loss for block, loss in worse(objective, pairs).items()}, 0.0, alpha)
     return Confirmed(one, comparison, gain)

@@ -25,25 +25,28 @@ from typing import Any, Self
 from bench.engines import health, ports, supervisor
 from bench.engines.base import Endpoint, LaunchSpec, LogLine
 from bench.engines.failure import classify
+from bench.engines.inheritance import MARK, inherited
+from bench.engines.parents import CannotFork, Guardian, Parent, Parents, ancestry
 from bench.engines.ports import free_port
 from bench.errors import LaunchError
 
 __all__ = ["Server", "free_port", "start"]
 
 LOG_NAME = "engine.log"
-# Every process of a launch inherits this, so that even one whose supervisor was killed can be found again.
-MARK = "FIRSTTOKEN_LAUNCH"
-# What belongs to the harness's own interpreter and would mislead the engine's.
-PRIVATE = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE", "PYTHONSTARTUP")
 POLL_S, POLL_MAX_S, POLL_GROWTH = 0.02, 0.1, 1.25
 # Beyond the engine's own time to stop: KILL, reaping, and a busy machine.
 SUPERVISOR_GRACE_S = 30.0
 TAIL = 40
+# A parent that died, or is no longer fit, is replaced once for a launch.
+FORK_TRIES = 2
 
 
-def start(spec: LaunchSpec, folder: Path) -> Server:
-    """Start the engine with its log in `folder`, or attach; LaunchError if that fails or its port is taken."""
-    server = Server(spec, folder)
+def start(spec: LaunchSpec, folder: Path, parents: Parents | None = None) -> Server:
+    """Start the engine with its log in `folder`, or attach; LaunchError if that fails or its port is taken.
+
+    With `parents` it is forked from a warm one, where its engine and that parent can; else it is executed.
+    """
+    server = Server(spec, folder, parents)
     try:
         server.launch()
     except BaseException:
@@ -55,11 +58,15 @@ def start(spec: LaunchSpec, folder: Path) -> Server:
 class Server:
     """One engine process tree, or someone else's server (`spec.attached`: never started, never stopped).
 
-    `stamps` has the keys spawn, first_output, port_open, health, stop and exit of record.schema.STAMPS, ns.
+    `stamps` has the keys spawn, first_output, port_open, health, stop and exit of record.schema.STAMPS, ns. `origin`
+    says where its process came from: mode (exec, forked or attached), why it was not forked where it should have been,
+    the parent with what that costs, the pids from the engine's parent upwards, and the MiB it read until healthy.
     """
 
-    def __init__(self, spec: LaunchSpec, folder: Path) -> None:
+    def __init__(self, spec: LaunchSpec, folder: Path, parents: Parents | None = None) -> None:
         self.spec = spec
+        self.parents = parents
+        self.origin: dict[str, Any] = {"mode": "attached" if spec.attached else "exec"}
         self.endpoint: Endpoint = spec.endpoint
         self.folder = folder
         self.log_path = folder / LOG_NAME
@@ -71,7 +78,7 @@ class Server:
             ("spawn", "first_output", "port_open", "health", "stop", "exit")
         )
         self.exit: dict[str, Any] = {}
-        self._supervisor: subprocess.Popen[bytes] | None = None
+        self._supervisor: subprocess.Popen[bytes] | Guardian | None = None
         self._unread = b""
         self._gone: dict[str, Any] | None = None
         self._lock = threading.RLock()
@@ -101,28 +108,52 @@ class Server:
             "stop_signal": self.spec.stop_signal,
             "stop_timeout_s": self.spec.stop_timeout_s,
         }
-        self._supervisor = subprocess.Popen(
-            [sys.executable, "-S", "-E", "-B", supervisor.__file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        self._say(order)
+        parent = self._parent() if self.parents is not None else None
+        if parent is None:
+            self._supervisor = subprocess.Popen(
+                [sys.executable, "-S", "-E", "-B", supervisor.__file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self._say(order | ({"ordered_ns": self.stamps["spawn"]} if parent else {}))
         while self.pid is None and self._gone is None:
             self._listen(None)
         if self.pid is None:
             raise self.failure("start")
+        assert self._supervisor is not None
+        self.origin |= {"guardian": self._supervisor.pid, "ancestry": list(ancestry(self.pid))}
+
+    def _parent(self) -> Parent | None:
+        """Have a warm parent fork the guardian, a new one if that has died; None with the reason where none can."""
+        assert self.parents is not None
+        for attempt in range(1, FORK_TRIES + 1):
+            parent = None
+            try:
+                parent = self.parents.warm(self.spec)
+                account = parent.account()
+                self.stamps["spawn"] = time.monotonic_ns()
+                self._supervisor = parent.fork()
+            except CannotFork as fault:
+                self.stamps["spawn"] = None
+                if parent is not None:
+                    self.parents.drop(parent)
+                if parent is None or attempt == FORK_TRIES:
+                    self.origin["reason"] = str(fault)
+                    return None
+            else:
+                self.origin |= {"mode": "forked", "parent": account}
+                return parent
+        return None
 
     def environment(self) -> dict[str, str]:
-        """The harness's environment without what is its own, then the launch's; output is not held back in buffers.
+        """The harness's environment without what is its own, then the launch's.
 
         Temporary files go to a folder that ends with the launch: engines leave sockets and caches there, and what one
         launch leaves would warm the next.
         """
-        inherited = {name: value for name, value in os.environ.items() if name not in PRIVATE}
-        own = {"TMPDIR": str(self.scratch), **self.spec.env, MARK: self.mark}
-        return {"PYTHONUNBUFFERED": "1", **inherited, **own}
+        return {**inherited(), "TMPDIR": str(self.scratch), **self.spec.env, MARK: self.mark}
 
     def alive(self) -> bool:
         """Whether the engine's main process runs; for an attached server, whether it accepts connections."""
@@ -151,6 +182,7 @@ class Server:
                 if not last:
                     self.stamps["health"] = time.monotonic_ns()
                     self.endpoint = health.named(self.endpoint)
+                    self.origin["read_mib"] = _read_mib(self.tree())
                     return
             waited = time.monotonic() - begun
             if waited > self.spec.ready_timeout_s:
@@ -261,6 +293,7 @@ class Server:
         match report.pop("event"):
             case "spawned":
                 self.pid, self.stamps["spawn"] = report["pid"], report["t_ns"]
+                self.origin["guardian_parent"] = report.get("parent")
             case "first_output":
                 self.stamps["first_output"] = report["t_ns"]
             case "failed":
@@ -328,6 +361,17 @@ def marked(mark: str) -> list[int]:
             if needle in (entry / "environ").read_bytes().split(b"\0"):
                 found.append(int(entry.name))
     return found
+
+
+def _read_mib(pids: list[int]) -> float | None:
+    """What these living processes have read by read(2) so far, from files, pipes and sockets, MiB; mapped files are not
+    in it. None where the kernel does not say.
+    """
+    found = []
+    for pid in pids:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            found.append(int(Path(f"/proc/{pid}/io").read_text().split()[1]))
+    return sum(found) / 2**20 if found else None
 
 
 def _log_line(line: str) -> LogLine | None:

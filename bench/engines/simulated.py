@@ -6,7 +6,7 @@ import json
 import sys
 from typing import Any
 
-from bench.engines.base import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
+from bench.engines.base import Endpoint, LaunchContext, LaunchSpec, LaunchTrace, ParentSpec
 from bench.engines.workers.simulated_script import BadScript, script
 from bench.errors import LaunchError
 from bench.record.schema import Phase
@@ -49,6 +49,7 @@ class Simulated:
             ready_timeout_s=variant.engine.ready_timeout_s,
             stop_timeout_s=variant.engine.stop_timeout_s,
             events_file=events,
+            parent=ParentSpec((WORKER,), env=dict(variant.engine.env)) if variant.start == "forked" else None,
         )
 
     def phases(self, trace: LaunchTrace) -> list[Phase]:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.engines.base import Checkpoint, Endpoint, LaunchContext, LaunchSpec, LaunchTrace
+from bench.engines.base import Checkpoint, Endpoint, LaunchContext, LaunchSpec, LaunchTrace, ParentSpec
+from bench.engines.caches import without_caches
 from bench.engines.environment import interpreter
 from bench.errors import LaunchError, choices
-from bench.record.schema import Phase
+from bench.record.schema import FORKED, Phase
 from bench.scenario.variant import Variant
 
 _WORKERS = Path(__file__).parent / "workers"
@@ -32,9 +33,13 @@ FLAGS: dict[str, tuple[type, ...]] = {
     "compile_scope": (str,),
     "compile_dynamic": (str,),
     "compile_artifacts": (str,),
+    # Ours: what a forked launch finds done, `code` unless it says more. Nothing to a start by exec.
+    "preload": (str,),
 }
 # Flags with a few allowed values.
+PRELOAD = ("code", "tokenizer", "weights")
 _CHOICES = {
+    "preload": PRELOAD,
     "cache_implementation": ("dynamic", "static"),
     "compile_scope": ("all", "decode"),
     "compile_dynamic": ("auto", "true", "false"),
@@ -58,6 +63,7 @@ class Transformers:
         engine, checkpoint = variant.engine, launch.checkpoint
         args = {**engine.args, **launch.args}
         _possible(variant, checkpoint, args)
+        preload = args.pop("preload", PRELOAD[0])
         served = engine.served_model or variant.model_name
         events = launch.folder / EVENTS
         options = {
@@ -88,6 +94,7 @@ class Transformers:
             ready_timeout_s=engine.ready_timeout_s,
             stop_timeout_s=engine.stop_timeout_s,
             events_file=events,
+            parent=_parent(options, preload, env) if variant.start == "forked" else None,
         )
 
     def phases(self, trace: LaunchTrace) -> list[Phase]:
@@ -150,6 +157,22 @@ def _possible(variant: Variant, checkpoint: Checkpoint, args: dict[str, Any]) ->
             raise LaunchError("bad_argument", f"args.{name} is {value!r}, and must be {allowed}")
 
 
+def _parent(options: Mapping[str, Any], preload: str, env: Mapping[str, str]) -> ParentSpec:
+    """The parent of a model's class; with `preload: weights` it is one of that very checkpoint."""
+    arguments = {"model": options["model"], "preload": preload}
+    if preload == PRELOAD[2]:
+        arguments |= {"dtype": options["dtype"], "attention": options.get("attention")}
+    return ParentSpec(
+        imports=("torch", "transformers"),
+        prepare="transformers_server.preload:prepare",
+        arguments=arguments,
+        child="transformers_server.preload:resume",
+        env=without_caches(env),
+        holds=options["model"] if preload == PRELOAD[2] else None,
+        versions=("torch", "transformers"),
+    )
+
+
 def _command_line(options: Mapping[str, Any]) -> list[str]:
     words = []
     for name, value in options.items():
@@ -170,6 +193,8 @@ def _before_worker(trace: LaunchTrace, start: Mapping[str, Any] | None) -> Phase
 
 
 def _phase(event: Mapping[str, Any], parent: str | None = None) -> Phase:
+    if event.get("preloaded"):
+        return Phase(event["name"], None, None, "worker", process=_process(event), parent=parent, reason=FORKED)
     return Phase(event["name"], event["t_ns"], event["end_ns"], "worker", process=_process(event), parent=parent)
 
 

@@ -18,6 +18,8 @@ CheckStatus = Literal["ok", "violated", "warning", "unknown"]
 
 # Why a reading or a phase is null.
 NULLS = ("unsupported", "no_permission", "not_found", "stale", "partial", "parse_failed")
+# A phase may also have happened before the launch, in the warm parent that it was forked from.
+FORKED = "forked"
 
 # Why a launch failed.
 REASONS = (
@@ -137,7 +139,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
 
 # The launch's own stamps, in the order in which they happen. Keys of LaunchRecord.stamps; a missing one is null.
 STAMPS = (
-    "spawn",  # just before exec of the engine
+    "spawn",  # just before the engine's process is made: before fork and exec, or before the order to fork
     "first_output",  # first line of its log
     "port_open",  # accepts a connection
     "health",  # answers its health check
@@ -202,6 +204,8 @@ class LaunchRecord:
     wall_time: str | None = None
     clock: dict[str, Any] = field(default_factory=dict)
     state_before: dict[str, Any] = field(default_factory=dict)
+    # Where the engine's process came from, with the evidence and what that cost; see engines/process.py.
+    start: dict[str, Any] = field(default_factory=dict)
     warmup: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)

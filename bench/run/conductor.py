@@ -17,6 +17,7 @@ from typing import Any, Literal
 from bench import plugins
 from bench.engines.base import Checkpoint
 from bench.engines.environment import needed, provisioned
+from bench.engines.parents import Parents
 from bench.errors import RecordError, UsageError
 from bench.home import home
 from bench.loadgen.selfcheck import selfcheck
@@ -90,13 +91,9 @@ def execute(
             cool = scenario.model.design.cool_down is not None
             if cool:
                 progress.preparing("taking the idle temperature")
-            stand = Stand(
-                scenario,
-                host,
-                home() / "caches" / scenario.model.scenario,
-                progress,
-                idle_reference(host.roots) if cool else {},
-            )
+            idle_c = idle_reference(host.roots) if cool else {}
+            parents = around.enter_context(Parents())
+            stand = Stand(scenario, host, home() / "caches" / scenario.model.scenario, progress, parents, idle_c)
             try:
                 _launches(stand, plan, checkpoints, folder, judge, stop_rule, retire)
             except BaseException:
@@ -294,6 +291,9 @@ def _described(variant: Variant) -> dict[str, Any]:
         "warmup": [dataclasses.asdict(step) for step in variant.warmup],
         "page_cache": variant.page_cache,
     }
+    # As for the slowdown: a digest of what older runs had no word for stays what it was.
+    if variant.start != "exec":
+        full["start"] = variant.start
     if variant.slowdown is not None:
         full["slowdown"] = dataclasses.asdict(variant.slowdown)
     digest = hashlib.sha256(json.dumps(full, sort_keys=True).encode()).hexdigest()

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from bench import plugins
 from bench.engines import process, startup
 from bench.engines.base import Checkpoint, Endpoint, Engine, LaunchContext, LaunchTrace
 from bench.engines.failure import told
+from bench.engines.origin import start_check
+from bench.engines.parents import CannotFork, Parents
 from bench.engines.slowed import slowed
 from bench.engines.spans import SpanSink
 from bench.errors import LaunchError
@@ -27,6 +29,7 @@ from bench.probes.processes import held_mib
 from bench.probes.sampler import Sampler
 from bench.record.schema import LaunchRecord, Phase
 from bench.run.asking import Asking
+from bench.run.oracle import ask
 from bench.run.progress import Progress
 from bench.scenario.load import Scenario
 from bench.scenario.variant import Variant
@@ -44,6 +47,8 @@ class Stand:
     machine: Machine
     caches: Path
     progress: Progress
+    # Warm parents, for the variants that are forked from one.
+    parents: Parents = field(default_factory=Parents)
     # Idle temperature of each zone, °C, taken before the first launch; empty where nothing waits for it.
     idle_c: Mapping[str, float] = field(default_factory=dict)
 
@@ -94,6 +99,9 @@ def _launch(
 
     progress.phase("preparing")
     _settle(stand, record)
+    if variant.page_cache == "drop":
+        # Weights that a parent of another variant maps cannot be dropped.
+        stand.parents.release(checkpoint.path)
     # The warm-up comes second: a step that reads the weights in would have them dropped again.
     page_cache = establish_page_cache(checkpoint, variant.page_cache)
     prepared = strategy.prepare(HostState(variant, checkpoint, caches, folder))
@@ -105,12 +113,6 @@ def _launch(
         # Whatever takes part in the measurement is up before the engine is spawned: it costs the launch nothing.
         sink = crew.enter_context(SpanSink())
         load = crew.enter_context(LoadGenerator())
-        sampler = Sampler.start(folder, harness_pids=[os.getpid()], roots=stand.machine.roots)
-        crew.callback(_sampled, sampler, record)
-        # With all of that in place, and sampled: this second is also the idle power that energy is measured against.
-        before = idle(stand.machine.roots)
-        record.memory["before"] = before.to_json()
-        record.checks.append(will_it_fit(checkpoint.size_bytes, before))
         context = LaunchContext(
             port=process.free_port(),
             folder=folder,
@@ -126,8 +128,20 @@ def _launch(
         spec = engine.command(variant, context)
         if variant.slowdown is not None:
             spec = slowed(spec, variant.slowdown, process.free_port())
+        forking = stand.parents if variant.start == "forked" else None
+        if forking is not None:
+            progress.phase("warming a parent")
+            # Made before anything is sampled; why it cannot be is told by the start itself.
+            with suppress(CannotFork):
+                forking.warm(spec)
+        sampler = Sampler.start(folder, harness_pids=[os.getpid()], roots=stand.machine.roots)
+        crew.callback(_sampled, sampler, record)
+        # With all of that in place, and sampled: this second is also the idle power that energy is measured against.
+        before = idle(stand.machine.roots)
+        record.memory["before"] = before.to_json()
+        record.checks.append(will_it_fit(checkpoint.size_bytes, before))
         progress.phase("starting")
-        server = process.start(spec, folder)
+        server = process.start(spec, folder, forking)
         watchdog = crew.enter_context(guarded_memory(stand.machine.roots, lambda reason: server.kill()))
         try:
             sampler.set_pid(server.pid)
@@ -139,6 +153,8 @@ def _launch(
             # Reading a large process's memory is slow and so done seldom while it is measured; this one is sure.
             record.memory["served"] = {"t_ns": time.monotonic_ns(), "pss_mib": held_mib(server.tree())}
             asking.question()
+            if any(one.start == "forked" for one in stand.scenario.variants):
+                record.start["oracle"] = ask(server.endpoint, checkpoint)
         except LaunchError as error:
             if watchdog is not None and watchdog.tripped:
                 raise LaunchError("out_of_memory", watchdog.tripped, tail=server.tail()) from None
@@ -147,6 +163,9 @@ def _launch(
             progress.phase("stopping")
             record.exit = server.stop()
             record.stamps |= server.stamps
+            record.start |= {"asked": variant.start, **server.origin}
+            if check := start_check(record.start):
+                record.checks.append(check)
             record.client |= load.account()
             record.clock = load.clock()
             record.memory["after"] = {} if spec.attached else returned(before, stand.machine.roots)
@@ -157,6 +176,7 @@ def _launch(
                 spans=sink.drain(),
                 endpoint=server.endpoint,
                 warmup=record.warmup,
+                forked=server.origin["mode"] == "forked",
             )
             _interpret(engine, strategy, prepared, trace, seen)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -12,6 +12,7 @@ from typing import NoReturn
 from bench import plugins
 from bench.engines import process
 from bench.engines.base import Endpoint, Engine, LaunchContext
+from bench.engines.parents import Parents
 from bench.engines.process import Server
 from bench.errors import LaunchError, UnknownName
 from bench.home import home
@@ -72,11 +73,19 @@ def serving(
     context = LaunchContext(port, folder, checkpoint, caches, args=prepared.args, env=prepared.env)
     progress.preparing(f"starting {variant.id} on port {port}")
     spec = engine.command(variant, context)
-    with machine(None) as host, LoadGenerator() as load, process.start(spec, folder) as server:
+    with ExitStack() as crew:
+        host = crew.enter_context(machine(None))
+        load = crew.enter_context(LoadGenerator())
+        parents = crew.enter_context(Parents())
+        if variant.start == "forked":
+            progress.preparing("warming a parent")
+        server = crew.enter_context(process.start(spec, folder, parents if variant.start == "forked" else None))
+        if "reason" in server.origin:
+            progress.note(f"started by exec and not forked: {server.origin['reason']}")
         server.wait_healthy()
         planned = PlannedLaunch(0, 0, variant.id, scenario.model.design.seed)
         seen = Seen(LaunchRecord(planned.id, variant.id, dict(variant.factors), 0, 0))
-        stand = Stand(scenario, host, caches, progress)
+        stand = Stand(scenario, host, caches, progress, parents)
         asking = Asking(stand, planned, variant, checkpoint, server, load, seen)
         progress.preparing("warming up")
         asking.warm_up(strategy)

@@ -169,8 +169,8 @@ def _references(document: Document, scenario: ScenarioModel, variants: tuple[Var
 
 
 def _answers(variant: Variant) -> tuple[tuple[str, str], ...]:
-    """What a variant's answers depend on: neither the warm-up nor the page cache changes them."""
-    return tuple(item for item in variant.factors.items() if item[0] not in ("warmup", "page_cache"))
+    """What a variant's answers depend on: neither the warm-up nor the page cache nor the start changes them."""
+    return tuple(item for item in variant.factors.items() if item[0] not in ("warmup", "page_cache", "start"))
 
 
 def _none(variants: tuple[Variant, ...]) -> str:

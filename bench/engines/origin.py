@@ -1,0 +1,28 @@
+"""Whether a launch came from where its variant says: a new program, or a fork of a warm parent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bench.record.schema import Check
+
+LIMIT = "forked from a warm parent, as the variant asks"
+REMEDY = "docs/start.md says which engines and versions can be forked"
+
+
+def start_check(start: Mapping[str, Any]) -> Check | None:
+    """Of a launch's `start`: forked where that was asked for, by the pids as they were seen; None for any other."""
+    if start.get("asked") != "forked":
+        return None
+    if start.get("mode") != "forked":
+        words = f"started by exec: {start.get('reason') or 'no reason was given'}"
+        return Check("start.state", "violated", words, LIMIT, REMEDY)
+    parent, line = start["parent"], list(start.get("ancestry") or ())
+    told = f"{parent['name']}, pid {parent['pid']} since tick {parent['started']}"
+    if start.get("guardian_parent") != parent["pid"] or line[:1] != [start.get("guardian")]:
+        words = f"the engine descends from {line}, its guardian from {start.get('guardian_parent')}, and not from {told}"
+        return Check("start.state", "violated", words, LIMIT, REMEDY)
+    read = start.get("read_mib")
+    words = f"fork {parent['forks'] + 1} of {told}"
+    return Check("start.state", "ok", words + (f"; {read:.1f} MiB read until healthy" if read is not None else ""), LIMIT)

@@ -14,6 +14,7 @@ import pyarrow as pa
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from bench.analyse import oracle
 from bench.analyse.evidence import Evidence
 from bench.analyse.requests import with_durations
 from bench.analyse.rules import RULES
@@ -45,13 +46,18 @@ def judge_folder(folder: Path) -> list[Check]:
     """The checks of a launch on disk. RecordError if its folder is damaged."""
     record = read_launch(folder)
     manifest = read_manifest(folder.parent.parent)
-    return judge(
+    found = judge(
         record,
         tables.read(folder / "requests.parquet", "requests"),
         tables.read(folder / "samples.parquet", "samples"),
         scenario=_scenario(manifest.scenario_text),
         fingerprint=manifest.fingerprint,
     )
+    # The one rule that looks at other launches.
+    if record.start.get("mode") == "forked":
+        others = [read_launch(path.parent) for path in folder.parent.glob("[!.]*/launch.json") if path.parent != folder]
+        found += [one for one in (oracle.check(record, others),) if one is not None]
+    return found
 
 
 def _scenario(text: str) -> Mapping[str, Any]:

@@ -20,9 +20,12 @@ def start_check(start: Mapping[str, Any]) -> Check | None:
         return Check("start.state", "violated", words, LIMIT, REMEDY)
     parent, line = start["parent"], list(start.get("ancestry") or ())
     told = f"{parent['name']}, pid {parent['pid']} since tick {parent['started']}"
-    if start.get("guardian_parent") != parent["pid"] or line[:1] != [start.get("guardian")]:
-        words = f"the engine descends from {line}, its guardian from {start.get('guardian_parent')}, and not from {told}"
+    above = start.get("guardian_parent")
+    if above != parent["pid"] or line[:1] != [start.get("guardian")]:
+        words = f"the engine descends from {line}, its guardian from {above}, and not from {told}"
         return Check("start.state", "violated", words, LIMIT, REMEDY)
     read = start.get("read_mib")
-    words = f"fork {parent['forks'] + 1} of {told}"
-    return Check("start.state", "ok", words + (f"; {read:.1f} MiB read until healthy" if read is not None else ""), LIMIT)
+    words = f"fork {parent['forks'] + 1} of {told}" + (
+        f"; {read:.1f} MiB read until healthy" if read is not None else ""
+    )
+    return Check("start.state", "ok", words, LIMIT)

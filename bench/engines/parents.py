@@ -88,7 +88,7 @@ class Parent:
     def get_ready(self, program: Mapping[str, Any], timeout_s: float) -> None:
         """Let it import and prepare; CannotFork with its own words if it does not get there, or may not be forked."""
         begun = time.monotonic()
-        self._say(json.dumps(program).encode())
+        self._say(json.dumps(program, default=str).encode())
         self.about = self._hear(timeout_s)
         self.seconds = time.monotonic() - begun
         if self.about["event"] != "ready":
@@ -254,7 +254,7 @@ def make(name: str, python: str, spec: ParentSpec, timeout_s: float) -> Parent:
             "imports": spec.imports,
             "optional": spec.optional,
             "prepare": spec.prepare,
-            "arguments": {key: str(value) if isinstance(value, Path) else value for key, value in spec.arguments.items()},
+            "arguments": dict(spec.arguments),
             "child": spec.child,
         }
         parent.get_ready(program, timeout_s)
@@ -265,20 +265,24 @@ def make(name: str, python: str, spec: ParentSpec, timeout_s: float) -> Parent:
 
 
 def named(python: Path, spec: ParentSpec) -> str:
-    """What a parent is called: its distributions' versions, and a digest of all that its imports come from.
+    """What a parent is called: its distributions' versions, and a digest of all that its imports come from."""
+    versions = [f"{name}-{found}" for name in spec.versions if (found := installed(python, name))]
+    return "_".join([*versions, installation(python, spec.env.get("PYTHONPATH", ""))])
 
-    Another version of anything installed there, or another file of our own workers', is another name.
+
+def installation(python: Path, path: str) -> str:
+    """A digest of what an interpreter imports from: another version of anything installed, or another file of our own
+    workers' on its PYTHONPATH, is another digest.
     """
     digest = hashlib.sha256()
-    ours = [Path(folder) for folder in spec.env.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    ours = [Path(folder) for folder in path.split(os.pathsep) if folder]
     found = [entry for folder in folders(python) for pattern in INSTALLED for entry in folder.glob(pattern)]
     found += [entry for folder in ours for pattern in ("*.py", "*/*.py") for entry in folder.glob(pattern)]
     for entry in sorted(found):
         with contextlib.suppress(OSError):
             state = entry.stat()
             digest.update(f"{entry}\0{state.st_mtime_ns}\0{state.st_size}\n".encode())
-    versions = [f"{name}-{found}" for name in spec.versions if (found := installed(python, name))]
-    return "_".join([*versions, digest.hexdigest()[:12]])
+    return digest.hexdigest()[:12]
 
 
 def started(pid: int) -> int | None:

@@ -28,8 +28,8 @@ from bench.probes.memory import guarded_memory, idle, returned, will_it_fit
 from bench.probes.processes import held_mib
 from bench.probes.sampler import Sampler
 from bench.record.schema import LaunchRecord, Phase
+from bench.run import oracle
 from bench.run.asking import Asking
-from bench.run.oracle import ask
 from bench.run.progress import Progress
 from bench.scenario.load import Scenario
 from bench.scenario.variant import Variant
@@ -154,7 +154,7 @@ def _launch(
             record.memory["served"] = {"t_ns": time.monotonic_ns(), "pss_mib": held_mib(server.tree())}
             asking.question()
             if any(one.start == "forked" for one in stand.scenario.variants):
-                record.start["oracle"] = ask(server.endpoint, checkpoint)
+                record.start |= oracle.consult(variant, spec, stand.machine, server, checkpoint)
         except LaunchError as error:
             if watchdog is not None and watchdog.tripped:
                 raise LaunchError("out_of_memory", watchdog.tripped, tail=server.tail()) from None

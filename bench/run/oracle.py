@@ -1,20 +1,67 @@
 """One question without chance, the same for every launch: its first token and how likely the engine held that to be.
 
-A forked engine that answers it as an executed one does computes the same. It is asked after the measurement.
+A forked engine that answers it as an executed one does computes the same. It is asked after the measurement. What a
+start by exec answers is kept on this machine, for runs that have no such launch themselves.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import http.client
 import json
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from bench.engines.base import Checkpoint, Endpoint
+from bench.engines.base import Checkpoint, Endpoint, LaunchSpec
+from bench.engines.parents import installation
+from bench.engines.process import Server
+from bench.home import home
+from bench.probes.machine import Machine
+from bench.scenario.variant import Variant
 
-# Any vocabulary has these ids and no tokenizer is needed to send them; where only text is taken, a sentence's beginning.
+# Any vocabulary has these ids, and no tokenizer is needed to send them; a sentence's beginning where text is wanted.
 IDS, LARGE = tuple(range(3, 19)), tuple(range(1000, 1016))
 TEXT = "The capital of France is"
 TIMEOUT_S = 120.0
+
+
+def consult(
+    variant: Variant, spec: LaunchSpec, machine: Machine, server: Server, checkpoint: Checkpoint
+) -> dict[str, Any]:
+    """What a launch's record takes from it: `oracle`, and for a forked one the `reference` kept from an earlier run.
+
+    The answer of a start by exec is kept.
+    """
+    answer = ask(server.endpoint, checkpoint)
+    if not spec.argv:
+        return {"oracle": answer}
+    file = home() / "oracles" / f"{_key(variant, spec, machine, checkpoint)}.json"
+    if server.origin["mode"] == "forked":
+        try:
+            return {"oracle": answer, "reference": json.loads(file.read_text(encoding="utf-8"))}
+        except (OSError, ValueError):
+            return {"oracle": answer}
+    if "token" in answer:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = file.with_suffix(f".{server.mark}")
+        fresh.write_text(json.dumps(answer | {"when": datetime.now(UTC).isoformat(timespec="seconds")}))
+        fresh.replace(file)
+    return {"oracle": answer}
+
+
+def _key(variant: Variant, spec: LaunchSpec, machine: Machine, checkpoint: Checkpoint) -> str:
+    """All that an answer depends on: machine, installation, engine and weights; the start is not among it."""
+    told = {
+        "host": [machine.fingerprint.get("host_class"), machine.fingerprint.get("cpu", {}).get("features")],
+        "installation": installation(Path(spec.argv[0]), spec.env.get("PYTHONPATH", "")),
+        "engine": variant.engine.model_dump(by_alias=True, exclude_defaults=True),
+        "warmup": [dataclasses.asdict(step) for step in variant.warmup],
+        "quantization": variant.quantization,
+        "checkpoint": [str(checkpoint.path), checkpoint.digest],
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 
 def ask(endpoint: Endpoint, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -1,12 +1,12 @@
-# ruff: noqa: PTH118, PTH119, PTH120, PTH123, PTH208 (it shares the supervisor's reasons: nothing that is not needed)
+# ruff: noqa: PTH109, PTH115, PTH123, PTH208 (as in the supervisor: nothing that is not needed)
 """A warm parent: a process that has imported what an engine needs and forks a launch of it at every order.
 
-A program for the engine's interpreter, `python warm_parent.py NAME`, standard library only. Its standard input is one end
-of a SOCK_SEQPACKET pair. The first message says what to do before anything is forked; the answer is `ready` with what
-that came to, or `failed`. After that each `fork` brings the two pipes of a guardian (engines/supervisor.py), which is
-forked here, reads its launch from the first and forks the engine: a process that goes on with `python -m module …` as a
-new program would, in an interpreter that has all its modules already. When the other end closes, the owner has gone and
-the parent ends; launches under way have owners of their own.
+A program for the engine's interpreter, `python warm_parent.py NAME`, standard library only. Its standard input is one
+end of a SOCK_SEQPACKET pair. The first message says what to do before anything is forked; the answer is `ready` with
+what that came to, or `failed`. After that each `fork` brings the two pipes of a guardian (engines/supervisor.py), which
+is forked here, reads its launch from the first and forks the engine: a process that goes on with `python -m module …`
+as a new program would, in an interpreter that has all its modules already. When the other end closes, the owner has
+gone and the parent ends; launches under way have owners of their own.
 
 A fork copies memory and not threads, locks' owners or a device's state. So before every fork a contract is checked: one
 thread of Python's, no device opened or mapped, CUDA not initialised, nothing listening, no child processes.
@@ -53,7 +53,7 @@ class Parent:
         self.prepared: Any = None
 
     def prepare(self) -> None:
-        """Import, prepare, and put all of it out of the garbage collector's reach; what fails among the needed raises."""
+        """Import, prepare, and keep it all from the garbage collector; a needed import that fails raises."""
         for name in self.order["imports"]:
             importlib.import_module(name)
         for name in self.order.get("optional", ()):
@@ -286,7 +286,7 @@ def main() -> None:
     os.set_inheritable(channel.fileno(), False)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     # The folder of this program is not the engine's; what is needed from it stands on PYTHONPATH.
-    sys.path[:] = [place for place in sys.path[1:]]
+    del sys.path[0]
     data = channel.recv(ORDER_BYTES)
     if not data:
         return

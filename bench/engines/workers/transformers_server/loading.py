@@ -1,4 +1,4 @@
-"""Tokenizer and weights: read from a checkpoint's folder, or taken over from the warm parent that this process forked."""
+"""Tokenizer and weights: read from a checkpoint's folder, or taken over from the warm parent that was forked."""
 
 from __future__ import annotations
 

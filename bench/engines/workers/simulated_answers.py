@@ -97,6 +97,7 @@ class Answerer:
             usage=usage,
             include_usage=include_usage,
             fault=fault,
+            logprobs=bool(body.get("logprobs")),
         )
         if not body.get("stream"):
             return Response(iter([stream.document(start_ns)]))

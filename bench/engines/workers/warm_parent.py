@@ -30,6 +30,7 @@ import tempfile
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -160,6 +161,8 @@ def run(argv: list[str], child: str | None) -> int:
         sys.argv = argv[2:]
         if child:
             function(child)()
+        # That the module was imported before it is run is the point.
+        warnings.filterwarnings("ignore", ".* found in sys.modules after import of", RuntimeWarning)
         runpy.run_module(argv[2], run_name="__main__", alter_sys=True)
         return 0
     except SystemExit as end:
@@ -284,7 +287,9 @@ def main() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     channel = socket.socket(fileno=os.dup(0))
     os.set_inheritable(channel.fileno(), False)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
     # The folder of this program is not the engine's; what is needed from it stands on PYTHONPATH.
     del sys.path[0]
     data = channel.recv(ORDER_BYTES)

@@ -237,7 +237,7 @@ def make(name: str, python: str, spec: ParentSpec, timeout_s: float) -> Parent:
         with theirs:
             process = subprocess.Popen(
                 [python, str(PROGRAM), name],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**inherited(), **spec.env, MARK: UNMARKED},

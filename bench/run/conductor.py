@@ -284,7 +284,7 @@ def _manifest(scenario: Scenario, plan: Plan, host: Machine) -> Manifest:
 
 def _described(variant: Variant) -> dict[str, Any]:
     """A variant as plain data; what tells it apart, and a digest of all the rest."""
-    full = {
+    full: dict[str, Any] = {
         "engine": variant.engine.model_dump(by_alias=True, exclude_defaults=True),
         "model": variant.model.model_dump(exclude_defaults=True),
         "quantization": variant.quantization,

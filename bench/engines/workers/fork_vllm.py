@@ -41,7 +41,7 @@ def resume() -> None:
     contexts = multiprocessing.context._concrete_contexts  # type: ignore[attr-defined]
     contexts["spawn"] = contexts["forkserver"] = contexts["fork"]
     os.register_at_fork(after_in_child=undecorate)
-    registry = sys.modules.get(REGISTRY)
+    registry: Any = sys.modules.get(REGISTRY)
     if registry is not None and hasattr(registry, "_run_in_subprocess"):
         registry._run_in_subprocess = in_a_fork
 

@@ -19,7 +19,7 @@ from bench.engines.parents import installation
 from bench.engines.process import Server
 from bench.home import home
 from bench.probes.machine import Machine
-from bench.scenario.variant import Variant
+from bench.scenario.variant import OF_START, Variant
 
 # Any vocabulary has these ids, and no tokenizer is needed to send them; a sentence's beginning where text is wanted.
 IDS, LARGE = tuple(range(3, 19)), tuple(range(1000, 1016))
@@ -53,10 +53,12 @@ def consult(
 
 def _key(variant: Variant, spec: LaunchSpec, machine: Machine, checkpoint: Checkpoint) -> str:
     """All that an answer depends on: machine, installation, engine and weights; the start is not among it."""
+    engine = variant.engine.model_dump(by_alias=True, exclude_defaults=True)
+    engine["args"] = {name: value for name, value in engine.get("args", {}).items() if f"args.{name}" not in OF_START}
     told = {
         "host": [machine.fingerprint.get("host_class"), machine.fingerprint.get("cpu", {}).get("features")],
         "installation": installation(Path(spec.argv[0]), spec.env.get("PYTHONPATH", "")),
-        "engine": variant.engine.model_dump(by_alias=True, exclude_defaults=True),
+        "engine": engine,
         "warmup": [dataclasses.asdict(step) for step in variant.warmup],
         "quantization": variant.quantization,
         "checkpoint": [str(checkpoint.path), checkpoint.digest],

@@ -76,6 +76,10 @@ def counterparts(variants: Sequence[Variant], selector: Mapping[str, Any], varia
     return tuple(one for one in named if shared(one) == most)
 
 
+# Factors that say where a process comes from and with what in its memory: none of them changes what it answers.
+OF_START = ("start", "args.preload")
+
+
 def but_for_start(factors: Mapping[str, str]) -> dict[str, str]:
     """What a variant shares with the one that differs from it in nothing but where its process comes from."""
-    return {name: level for name, level in factors.items() if name != "start"}
+    return {name: level for name, level in factors.items() if name not in OF_START}

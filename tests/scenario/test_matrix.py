@@ -117,6 +117,7 @@ def test_the_start_is_a_factor_where_a_scenario_speaks_of_it_and_in_no_name_else
     ]
     assert both[1].matches({"start": "forked"})
     assert but_for_start(both[0].factors) == but_for_start(both[1].factors)
+    assert but_for_start({"engine": "e", "start": "forked", "args.preload": "weights"}) == {"engine": "e"}
     added = Scenario.parse(BASE + "  quantization: [fp16]\n  include: [{quantization: awq, start: forked}]\n").variants
     assert [(one.id, one.start) for one in added] == [("fp16-exec", "exec"), ("awq-forked", "forked")]
 

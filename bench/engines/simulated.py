@@ -49,7 +49,7 @@ class Simulated:
             ready_timeout_s=variant.engine.ready_timeout_s,
             stop_timeout_s=variant.engine.stop_timeout_s,
             events_file=events,
-            parent=ParentSpec((WORKER,), env=dict(variant.engine.env)) if variant.start == "forked" else None,
+            parent=_parent(variant) if variant.start == "forked" else None,
         )
 
     def phases(self, trace: LaunchTrace) -> list[Phase]:
@@ -63,3 +63,7 @@ class Simulated:
     def facts(self, trace: LaunchTrace) -> dict[str, Any]:
         """The script as it was understood."""
         return next((dict(event["script"]) for event in trace.events if event.get("name") == "script"), {})
+
+
+def _parent(variant: Variant) -> ParentSpec:
+    return ParentSpec((WORKER,), env=dict(variant.engine.env), versions=("firsttoken",))

@@ -385,6 +385,26 @@ def test_leaving_ends_every_parent(tmp_path: Path) -> None:
     assert not made.alive
 
 
+def test_ctrl_c_while_a_parent_is_made_leaves_none(
+    tmp_path: Path, parents: Parents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv("TEST_MARK", mark)
+    asked = spec(tmp_path)
+    (tmp_path / "heavy.py").write_text("import time\ntime.sleep(600)\n")
+    before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.setitimer(signal.ITIMER_REAL, 2.0)
+    begun = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            parents.warm(asked)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert left_behind(mark) == []
+    assert time.monotonic() - begun < 60
+
+
 def test_weights_that_are_to_leave_the_page_cache_are_let_go_of(tmp_path: Path, parents: Parents) -> None:
     plain = spec(tmp_path)
     assert plain.parent is not None

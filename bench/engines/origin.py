@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from bench.record.schema import Check
@@ -29,3 +30,15 @@ def start_check(start: Mapping[str, Any]) -> Check | None:
         f"; {read:.1f} MiB read until healthy" if read is not None else ""
     )
     return Check("start.state", "ok", words, LIMIT)
+
+
+def ancestry(pid: int) -> list[int]:
+    """The parents of a process, nearest first, as far as they can be read."""
+    found: list[int] = []
+    while pid > 1:
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, IndexError):
+            break
+        found.append(pid)
+    return found

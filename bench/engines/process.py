@@ -26,7 +26,9 @@ from bench.engines import health, ports, supervisor
 from bench.engines.base import Endpoint, LaunchSpec, LogLine
 from bench.engines.failure import classify
 from bench.engines.inheritance import MARK, inherited
-from bench.engines.parents import CannotFork, Guardian, Parent, Parents, ancestry
+from bench.engines.origin import ancestry
+from bench.engines.parent import CannotFork, Guardian, Parent
+from bench.engines.parents import Parents
 from bench.engines.ports import free_port
 from bench.errors import LaunchError
 
@@ -123,7 +125,7 @@ class Server:
         if self.pid is None:
             raise self.failure("start")
         assert self._supervisor is not None
-        self.origin |= {"guardian": self._supervisor.pid, "ancestry": list(ancestry(self.pid))}
+        self.origin |= {"guardian": self._supervisor.pid, "ancestry": ancestry(self.pid)}
 
     def _parent(self) -> Parent | None:
         """Have a warm parent fork the guardian, a new one if that has died; None with the reason where none can."""
@@ -139,6 +141,7 @@ class Server:
                 self.stamps["spawn"] = None
                 if parent is not None:
                     self.parents.drop(parent)
+                    self.origin["replaced"] = f"{parent.name}, pid {parent.process.pid}: {fault}"
                 if parent is None or attempt == FORK_TRIES:
                     self.origin["reason"] = str(fault)
                     return None

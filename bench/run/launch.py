@@ -16,7 +16,8 @@ from bench.engines import process, startup
 from bench.engines.base import Checkpoint, Endpoint, Engine, LaunchContext, LaunchTrace
 from bench.engines.failure import told
 from bench.engines.origin import start_check
-from bench.engines.parents import CannotFork, Parents
+from bench.engines.parent import CannotFork
+from bench.engines.parents import Parents
 from bench.engines.slowed import slowed
 from bench.engines.spans import SpanSink
 from bench.errors import LaunchError

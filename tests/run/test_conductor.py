@@ -10,7 +10,7 @@ import pytest
 
 import bench
 from bench.analyse.validity import rule
-from bench.engines import parents
+from bench.engines import parent
 from bench.errors import RecordError, UsageError
 from bench.plan.blocks import draw
 from bench.plan.launches import PlannedLaunch
@@ -249,7 +249,7 @@ def launch_of(opened: bench.Run, record: LaunchRecord) -> Any:
 def test_a_variant_that_cannot_be_forked_goes_on_by_exec_and_is_never_counted_as_forked(tmp_path: Path) -> None:
     scenario = write(tmp_path, matrix="{start: [forked]}", design="{blocks: 1, max_steal: 1.0, retries: 0}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parents, "PROGRAM", tmp_path / "no-such-program.py")
+        patch.setattr(parent, "PROGRAM", tmp_path / "no-such-program.py")
         opened = bench.Run.open(run(scenario, judge=rule()))
     (launch,) = opened.all
     assert (launch.record.status, launch.record.reason_kind) == ("invalid", "start.state")

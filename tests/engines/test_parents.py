@@ -18,7 +18,8 @@ import pytest
 
 from bench.engines.base import Endpoint, LaunchSpec, ParentSpec
 from bench.engines.origin import start_check
-from bench.engines.parents import CannotFork, Parent, Parents
+from bench.engines.parent import CannotFork, Parent
+from bench.engines.parents import Parents
 from bench.engines.process import Server, free_port, start
 from tests.engines.test_process import gone, left_behind, living
 
@@ -283,6 +284,7 @@ def test_a_parent_that_dies_while_it_forks_costs_no_launch_and_leaves_nothing(
         server = launch()
         server.wait_healthy()
         assert server.origin["mode"] == "forked"
+        assert "the parent died" in server.origin["replaced"]
         assert not flag.exists()
         server.stop()
         parents.close()
@@ -301,6 +303,7 @@ def test_a_thread_that_appears_in_a_parent_is_met_before_the_next_fork(
     first = launch()
     second = launch()
     assert [first.origin["mode"], second.origin["mode"]] == ["forked", "forked"]
+    assert "threads of Python's" in second.origin["replaced"]
     assert first.origin["parent"]["pid"] != second.origin["parent"]["pid"]
 
 

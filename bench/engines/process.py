@@ -285,7 +285,9 @@ class Server:
             while select.select([pipe], [], [], timeout_s)[0]:
                 data = os.read(pipe, 65536)
                 if not data:
-                    self._bereaved()
+                    # The last report and the end of the pipe may come together: that is an end as it should be.
+                    if self._gone is None:
+                        self._bereaved()
                     return
                 *lines, self._unread = (self._unread + data).split(b"\n")
                 for line in lines:

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from bench.engines import supervisor
-from bench.engines.base import ParentSpec
+from bench.engines import server_process
+from bench.engines.engine import ParentSpec
 from bench.engines.inheritance import MARK, inherited
 
 PROGRAM = Path(__file__).parent / "workers" / "warm_parent.py"
@@ -182,7 +182,7 @@ def make(name: str, python: str, spec: ParentSpec, timeout_s: float) -> Parent:
     parent = Parent(name, spec, process, ours, log)
     try:
         program = {
-            "supervisor": supervisor.__file__,
+            "supervisor": server_process.__file__,
             "imports": spec.imports,
             "optional": spec.optional,
             "prepare": spec.prepare,

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from bench.engines.base import LaunchSpec, ParentSpec
+from bench.engines.engine import LaunchSpec, ParentSpec
 from bench.engines.parent import CannotFork, Parent, make
-from bench.engines.versions import folders, installed
+from bench.environments.versions import folders, installed
 
 # What changes in a folder of packages when any of them does.
 INSTALLED = ("*.dist-info", "*.egg-info", "*.egg-link", "*.pth", "*.py")

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.engines.base import Checkpoint, Endpoint, LaunchContext, LaunchSpec, LaunchTrace, ParentSpec
-from bench.engines.caches import without_caches
-from bench.engines.environment import interpreter
+from bench.engines.compile_caches import without_caches
+from bench.engines.engine import Checkpoint, Endpoint, LaunchContext, LaunchSpec, LaunchTrace, ParentSpec
+from bench.environments.environment import interpreter
 from bench.errors import LaunchError, choices
 from bench.record.schema import FORKED, Phase
 from bench.scenario.variant import Variant

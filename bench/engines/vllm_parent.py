@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.engines.base import ParentSpec
-from bench.engines.caches import without_caches
-from bench.engines.versions import Version, version
+from bench.engines.compile_caches import without_caches
+from bench.engines.engine import ParentSpec
+from bench.environments.versions import Version, version
 
 API_SERVER = "vllm.entrypoints.openai.api_server"
 _WORKERS = Path(__file__).parent / "workers"

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.engines.base import Checkpoint, Endpoint, LaunchSpec
+from bench.engines.engine import Checkpoint, Endpoint, LaunchSpec
 from bench.engines.parents import installation
-from bench.engines.process import Server
+from bench.engines.server import Server
 from bench.home import home
 from bench.probes.machine import Machine
 from bench.scenario.variant import OF_START, Variant

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from bench import plugins
-from bench.engines import process
-from bench.engines.base import Endpoint, Engine, LaunchContext
+from bench.engines import server
+from bench.engines.engine import Endpoint, Engine, LaunchContext
 from bench.engines.parents import Parents
-from bench.engines.process import Server
+from bench.engines.server import Server
 from bench.errors import LaunchError, UnknownName
 from bench.home import home
-from bench.loadgen.process import LoadGenerator
-from bench.models import sources
+from bench.loadgen.generator import LoadGenerator
+from bench.models import checkpoints
 from bench.plan.launches import PlannedLaunch
 from bench.probes.machine import machine
 from bench.record.schema import LaunchRecord
@@ -27,10 +27,10 @@ from bench.run.progress import Progress
 from bench.scenario.load import Scenario
 from bench.scenario.model import Workload
 from bench.scenario.variant import Variant
-from bench.warmup.base import HostState, Stage
 from bench.warmup.caches import establish_page_cache
 from bench.warmup.step import Step, buckets
 from bench.warmup.strategies import build
+from bench.warmup.strategy import HostState, Stage
 
 # How often a serving engine is looked at.
 LOOK_S = 0.5
@@ -62,7 +62,7 @@ def serving(
 ) -> Iterator[tuple[Server, Ready]]:
     """The variant, warm; ended with all its children on leaving. LaunchError if it does not get there."""
     progress.preparing(f"model {variant.model.source} as {variant.quantization}")
-    checkpoint = sources.resolve(variant.model, variant.quantization, progress=progress.preparing)
+    checkpoint = checkpoints.resolve(variant.model, variant.quantization, progress=progress.preparing)
     engine: Engine = plugins.load("engines", variant.engine.engine)()
     strategy = build(variant.warmup)
     caches = home() / "caches" / scenario.model.scenario / variant.id
@@ -79,7 +79,7 @@ def serving(
         parents = crew.enter_context(Parents())
         if variant.start == "forked":
             progress.preparing("warming a parent")
-        server = crew.enter_context(process.start(spec, folder, parents if variant.start == "forked" else None))
+        server = crew.enter_context(server.start(spec, folder, parents if variant.start == "forked" else None))
         if "reason" in server.origin:
             progress.note(f"started by exec and not forked: {server.origin['reason']}")
         server.wait_healthy()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.analyse.oracle import WITHIN, check
-from bench.analyse.validity import judge_folder
+from bench.judge.validity import judge_folder
 from bench.record.schema import LaunchRecord
 from bench.record.store import RunFolder
 from tests.runs import Behaviour, synthetic_run

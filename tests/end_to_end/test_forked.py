@@ -15,9 +15,9 @@ import pytest
 
 from bench.analyse.coldstart import phase_table
 from bench.analyse.run import Launch, Run
-from bench.analyse.validity import rule
-from bench.engines import environment
+from bench.environments import environment
 from bench.home import home
+from bench.judge.validity import rule
 from bench.record.schema import Check
 from bench.run import execute
 from bench.scenario.load import Scenario

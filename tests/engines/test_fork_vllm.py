@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bench.engines import vllm_parent
-from bench.engines.versions import version
+from bench.environments.versions import version
 
 WORKERS = Path(vllm_parent.__file__).parent / "workers"
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from bench.engines.base import Endpoint, LaunchSpec, ParentSpec
+from bench.engines.engine import Endpoint, LaunchSpec, ParentSpec
 from bench.engines.origin import start_check
 from bench.engines.parent import CannotFork, Parent
 from bench.engines.parents import Parents
-from bench.engines.process import Server, free_port, start
-from tests.engines.test_process import gone, left_behind, living
+from bench.engines.server import Server, free_port, start
+from tests.engines.test_server import gone, left_behind, living
 
 HERE = Path(__file__).parent
 # What its imports leave behind; the little engine itself is child.py, run as `python -m child PORT HABIT…`.

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import bench
-from bench.analyse.validity import rule
 from bench.engines import parent
 from bench.errors import RecordError, UsageError
+from bench.judge.validity import rule
 from bench.plan.blocks import draw
 from bench.plan.launches import PlannedLaunch
 from bench.record.documents import read_launch

@@ -30,18 +30,18 @@ def quality(
     import json
     from dataclasses import asdict
 
-    from bench.analyse.claim import findings
     from bench.analyse.run import Run
     from bench.judge.limit import limits
     from bench.judge.trade import reference, trades
     from bench.record.documents import plain
+    from bench.report.claims import of_awq
 
     opened = Run.open(run)
     found = trades(opened)
     judged = limits(opened)
     if as_json:
         rows = [
-            plain(asdict(trade)) | {"sentence": trade.sentence, "claim": [asdict(one) for one in findings(trade)]}
+            plain(asdict(trade)) | {"sentence": trade.sentence, "claim": [asdict(one) for one in of_awq(opened, trade)]}
             for trade in found
         ]
         document = {"reference": reference(opened), "variants": rows, "limits": [asdict(limit) for limit in judged]}
@@ -50,7 +50,7 @@ def quality(
     typer.echo(f"against {reference(opened)}")
     for trade in found:
         _print(trade)
-        for finding in findings(trade) if "awq" in trade.variant else ():
+        for finding in of_awq(opened, trade):
             typer.echo(f"    claim: {finding.claim}: {finding.holds}: {finding.evidence}")
         if answers:
             _answers(trade.quality)

@@ -1,7 +1,8 @@
 """A launched engine as the harness sees it: started, waited for, looked at, and ended with all its children.
 
-The process work is done by `server_process.py`, one per launch, which outlives a killed harness just long enough to leave
-nothing behind. This side sends it a launch and an order, reads its reports, and asks the server whether it is healthy.
+The process work is done by `server_process.py`, one per launch, which outlives a killed harness just long enough to
+leave nothing behind. This side sends it a launch and an order, reads its reports, and asks whether the server is
+healthy.
 """
 
 from __future__ import annotations

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from bench.engines.engine import Checkpoint, Endpoint, LaunchContext, LaunchSpec, LaunchTrace
 from bench.environments.environment import interpreter
 from bench.errors import LaunchError, choices
+from bench.programs import FOLDER
 from bench.record.schema import Phase
 from bench.scenario.variant import Variant
 
-_WORKERS = Path(__file__).parent / "workers"
 _HOST = "127.0.0.1"
 EVENTS = "worker-events.jsonl"
 
@@ -76,7 +75,7 @@ class Transformers:
             **engine.env,
             **launch.env,
         }
-        paths = (str(_WORKERS), env.get("PYTHONPATH", os.environ.get("PYTHONPATH", "")))
+        paths = (str(FOLDER), env.get("PYTHONPATH", os.environ.get("PYTHONPATH", "")))
         env["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
         return LaunchSpec(
             argv=(str(interpreter(engine)), "-m", "transformers_server", *_command_line(options)),

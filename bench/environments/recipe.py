@@ -108,7 +108,7 @@ def parse(name: str, text: str) -> Recipe:
 
 
 def _folder() -> Traversable:
-    return files("bench.engines") / "requirements"
+    return files("bench.environments") / "requirements"
 
 
 def _holds(version: Version, clause: str) -> bool:

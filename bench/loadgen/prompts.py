@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.data import FOUNDING
 from bench.engines.engine import Checkpoint, Endpoint
 from bench.errors import UnknownName, UsageError
 from bench.loadgen.job import Request
 from bench.loadgen.vocabulary import Vocabulary, vocabulary
 from bench.scenario.model import ConversationPrompts, RandomPrompts, TextPrompts, Workload
 
-FOUNDING = Path(__file__).parent / "founding"
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 
 

@@ -13,6 +13,7 @@ from itertools import chain, count, zip_longest
 from pathlib import Path
 from typing import Any
 
+from bench.data import EVALUATION
 from bench.engines.engine import Checkpoint, Endpoint
 from bench.errors import UsageError
 from bench.loadgen import prompts
@@ -20,7 +21,6 @@ from bench.loadgen.job import Request
 from bench.loadgen.vocabulary import vocabulary
 from bench.scenario.model import ConversationPrompts, Quality, Workload
 
-CORPUS = Path(__file__).parents[1] / "quality" / "corpus" / "evaluation.jsonl"
 USE_CASES = {"fault-triage": 1, "manual-zh": 1, "two-turn": 2}
 # Tokens read of each text, tokens continued from its beginning, and tokens of each use case's answer.
 READ, BEGUN, CONTINUED, ANSWERED = 256, 40, 24, 64
@@ -59,7 +59,7 @@ def quality_requests(
 
 def corpus(quality: Quality, base: Path) -> dict[str, str]:
     """The evaluation texts by name, languages taking turns so that a smaller number keeps them all."""
-    file = base / quality.corpus if quality.corpus else CORPUS
+    file = base / quality.corpus if quality.corpus else EVALUATION
     by_language: dict[str, dict[str, str]] = {}
     try:
         lines = file.read_text(encoding="utf-8").splitlines()

@@ -16,8 +16,9 @@ from bench.home import Progress
 from bench.models import dummy as dummies
 from bench.models.cache import Cache, Entry
 from bench.models.contents import SIDE, gguf_file, link
+from bench.programs import FOLDER
 
-_WORKER = Path(__file__).parents[1] / "engines" / "workers" / "make_checkpoint.py"
+_PROGRAM = FOLDER / "make_process.py"
 # Raised when the worker would unpack the same file differently.
 _RECIPE = 1
 
@@ -78,7 +79,7 @@ def _work(kind: str, source: Path, folder: Path) -> None:
     python = provisioned("transformers")
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
     ran = subprocess.run(
-        [python, _WORKER, kind, source, folder], capture_output=True, text=True, errors="replace", env=env
+        [python, _PROGRAM, kind, source, folder], capture_output=True, text=True, errors="replace", env=env
     )
     if ran.returncode:
         said = [line for line in ran.stderr.splitlines() if line.strip()]

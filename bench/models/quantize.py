@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from bench.data import CALIBRATION
 from bench.engines.engine import Checkpoint
 from bench.engines.failure import classify
 from bench.engines.server_process import signal_name
@@ -23,6 +24,7 @@ from bench.home import Progress, room
 from bench.models import groups
 from bench.models.cache import Cache, Entry
 from bench.models.checkpoints import checkpoint, quantized_key, resolve
+from bench.programs import FOLDER
 from bench.scenario.model import Model
 
 METHODS = ("awq", "gptq", "int8")
@@ -32,8 +34,7 @@ SCHEMES = {
     "gptq": "W4A16, symmetric, rounding corrected by the Hessian",
     "int8": "W8A8, weights per channel, activations per token while running",
 }
-_WORKER = Path(__file__).parents[1] / "engines" / "workers" / "quantize_worker.py"
-_CORPUS = Path(__file__).parents[1] / "quality" / "corpus" / "calibration.jsonl"
+_PROGRAM = FOLDER / "quantize_process.py"
 _SIDE = ("generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _SIDE_MORE = ("tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", "chat_template.jinja")
 
@@ -94,7 +95,7 @@ def quantize(
         job = {**asdict(recipe), "corpus": None, "group_size": size, "model": str(dense.path), "out": str(folder)}
         file = partial / "job.json"
         file.write_text(json.dumps({**job, "texts": texts}), encoding="utf-8")
-        about.update(run([str(python), str(_WORKER), str(file)], tell))
+        about.update(run([str(python), str(_PROGRAM), str(file)], tell))
         assert dense.path is not None
         for name in (*_SIDE, *_SIDE_MORE):
             if (dense.path / name).is_file():
@@ -150,7 +151,7 @@ def chosen(dense: Checkpoint, recipe: Recipe) -> int | None:
 
 def calibration(corpus: Path | None) -> list[str]:
     """The texts that a quantizer sees."""
-    file = corpus or _CORPUS
+    file = corpus or CALIBRATION
     texts = []
     try:
         lines = file.read_text(encoding="utf-8").splitlines()

@@ -10,12 +10,12 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from bench.probes.context import Context, nulls
 from bench.probes.lines import Lines
 from bench.probes.probe import Reading
+from bench.programs import FOLDER
 from bench.record.schema import FieldInfo
 
 # jtop's names are kept. Two traps: its `avg` is the mean of the last two readings, and its total power adds up rails
@@ -26,7 +26,7 @@ _REMEDIES = {
     "permission": "sudo usermod -aG jtop $USER, then log in again; in a container: -v /run/jtop.sock:/run/jtop.sock",
     "version": "sudo pip3 install -U jetson-stats && sudo systemctl restart jtop.service: one version on both sides",
 }
-SIDECAR = Path(__file__).with_name("jtop_sidecar.py")
+SIDECAR = FOLDER / "jtop_process.py"
 
 
 class JTop:

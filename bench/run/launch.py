@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import plugins
-from bench.engines import server, startup
+from bench.engines import startup
 from bench.engines.engine import Checkpoint, Endpoint, Engine, LaunchContext, LaunchTrace
 from bench.engines.failure import told
+from bench.engines.server import Server, free_port, start
 from bench.engines.slowed import slowed
 from bench.engines.spans import SpanSink
 from bench.errors import LaunchError
@@ -112,7 +113,7 @@ def _launch(
         record.memory["before"] = before.to_json()
         record.checks.append(will_it_fit(checkpoint.size_bytes, before))
         context = LaunchContext(
-            port=server.free_port(),
+            port=free_port(),
             folder=folder,
             checkpoint=checkpoint,
             caches=caches,
@@ -125,9 +126,9 @@ def _launch(
         )
         spec = engine.command(variant, context)
         if variant.slowdown is not None:
-            spec = slowed(spec, variant.slowdown, server.free_port())
+            spec = slowed(spec, variant.slowdown, free_port())
         progress.phase("starting")
-        server = server.start(spec, folder)
+        server = start(spec, folder)
         watchdog = crew.enter_context(guarded_memory(stand.machine.roots, lambda reason: server.kill()))
         try:
             sampler.set_pid(server.pid)
@@ -191,7 +192,7 @@ def _interpret(engine: Engine, strategy: WarmupStrategy, prepared: Prepared, tra
     record.checks += strategy.verify(trace, prepared)
 
 
-def _better(error: LaunchError, server: server.Server) -> LaunchError:
+def _better(error: LaunchError, server: Server) -> LaunchError:
     """The engine's own last words, where it died of what the client only saw the outside of.
 
     An engine of several processes may answer for a while after the one that computes has died.

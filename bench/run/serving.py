@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from bench import plugins
-from bench.engines import server
 from bench.engines.engine import Endpoint, Engine, LaunchContext
-from bench.engines.server import Server
+from bench.engines.server import Server, start
 from bench.errors import LaunchError, UnknownName
 from bench.home import home
 from bench.loadgen.generator import LoadGenerator
@@ -72,7 +71,7 @@ def serving(
     context = LaunchContext(port, folder, checkpoint, caches, args=prepared.args, env=prepared.env)
     progress.preparing(f"starting {variant.id} on port {port}")
     spec = engine.command(variant, context)
-    with machine(None) as host, LoadGenerator() as load, server.start(spec, folder) as server:
+    with machine(None) as host, LoadGenerator() as load, start(spec, folder) as server:
         server.wait_healthy()
         planned = PlannedLaunch(0, 0, variant.id, scenario.model.design.seed)
         seen = Seen(LaunchRecord(planned.id, variant.id, dict(variant.factors), 0, 0))

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from bench import plugins
+from bench.data import FOUNDING as FOUNDING_FOLDER
 from bench.scenario.document import Document, Path
 from bench.scenario.measures import NEED_SLO, NEEDS, PER_REQUEST, margin
 from bench.scenario.model import FACTORS, PAGE_CACHE, QUANTIZATIONS
@@ -22,7 +23,6 @@ from bench.scenario.words import among, shown
 
 # Prompt files that ship, under the load generator that sends them.
 FOUNDING = "founding:"
-FOUNDING_FOLDER = FilePath(__file__).parents[1] / "loadgen" / "founding"
 
 
 def check_names(document: Document, base: FilePath) -> None:

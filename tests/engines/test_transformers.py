@@ -37,7 +37,7 @@ def test_the_command_runs_the_worker_in_the_engines_interpreter(tmp_path: Path) 
     assert option(spec.argv, "--threads") == "2"
     assert option(spec.argv, "--served-model-name") == spec.endpoint.model == "tiny"
     assert option(spec.argv, "--events") == str(spec.events_file)
-    assert spec.env["PYTHONPATH"].endswith("workers")
+    assert spec.env["PYTHONPATH"].endswith("programs")
     assert not spec.attached
 
 

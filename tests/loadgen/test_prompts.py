@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
+from bench.data import FOUNDING
 from bench.engines.engine import Checkpoint, Endpoint
 from bench.errors import UnknownName, UsageError
 from bench.loadgen.job import Request
-from bench.loadgen.prompts import FOUNDING, requests, resolve
+from bench.loadgen.prompts import requests, resolve
 from bench.scenario.model import Workload
 
 HERE = Path(__file__).parent

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.data import CALIBRATION, EVALUATION
 from bench.engines.engine import Checkpoint
 from bench.errors import ModelError, UsageError
 from bench.models import groups, quantize
@@ -84,10 +85,9 @@ def test_files_that_are_no_weights_are_named(tmp_path: Path) -> None:
 
 
 def test_the_shipped_texts_are_bilingual_and_share_nothing_with_those_for_evaluation() -> None:
-    corpus = Path(quantize.__file__).parents[1] / "quality" / "corpus"
     seen, judged = (
-        [json.loads(line) for line in (corpus / name).read_text(encoding="utf-8").splitlines()]
-        for name in ("calibration.jsonl", "evaluation.jsonl")
+        [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        for file in (CALIBRATION, EVALUATION)
     )
     for entries in (seen, judged):
         assert {entry["language"] for entry in entries} == {"en", "zh"}
@@ -145,7 +145,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def worker(folder: Path, monkeypatch: pytest.MonkeyPatch, behaviour: str) -> None:
     file = folder / "worker.py"
     file.write_text(WORKER.replace("BEHAVIOUR", textwrap.dedent(behaviour)))
-    monkeypatch.setattr(quantize, "_WORKER", file)
+    monkeypatch.setattr(quantize, "_PROGRAM", file)
 
 
 def left(folder: Path) -> list[str]:
@@ -207,7 +207,7 @@ from bench.models import quantize
 from bench.models.quantize import Recipe
 from bench.scenario.model import Model
 quantize.provisioned = lambda name: Path(sys.executable)
-quantize._WORKER = Path(sys.argv[1]) / "worker.py"
+quantize._PROGRAM = Path(sys.argv[1]) / "worker.py"
 quantize.quantize(Model(source=f"path:{sys.argv[1]}/model"), Recipe("awq"), progress=lambda l: print(l, flush=True))
 """
 

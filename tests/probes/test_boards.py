@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.emulate.board import MODELS, build, find
+from bench.emulate.board import MODELS, find
 from bench.emulate.board.animate import Animation, Fault
 from bench.emulate.board.files import rail_files
 from bench.errors import UnknownName, UsageError
@@ -17,6 +17,7 @@ from bench.probes.boards import identify, jetpack, l4t
 from bench.probes.context import Context
 from bench.probes.fingerprint import fingerprint
 from bench.probes.jetson import Jetson, rails, total_power
+from bench.probes.machine import emulated
 from bench.probes.probe import Reading
 from bench.probes.roots import Roots
 from bench.probes.sampler import suitable
@@ -29,7 +30,7 @@ def alive(
 ) -> tuple[Roots, Animation]:
     """A board that has run for a while at a constant load."""
     model = find(name)
-    roots = build(tmp_path, model)
+    roots = emulated(tmp_path, model)
     board = Animation(tmp_path, model, load=lambda at: load_share, faults=[Fault.parse(words) for words in faults])
     for _ in range(round(seconds / 0.1)):
         board.step(0.1)
@@ -198,9 +199,9 @@ def test_rubbish_in_a_sensor_file_is_no_number(tmp_path: Path) -> None:
 
 
 def test_memory_clock_needs_root_and_is_there_for_it(tmp_path: Path) -> None:
-    roots = build(tmp_path / "user", find("orin-nx"))
+    roots = emulated(tmp_path / "user", find("orin-nx"))
     assert read("jetson", roots)["emc_clock_mhz"].value is None
-    roots = build(tmp_path / "root", find("orin-nx"), privileged=True)
+    roots = emulated(tmp_path / "root", find("orin-nx"), privileged=True)
     assert read("jetson", roots)["emc_clock_mhz"].value == 3199.0
 
 

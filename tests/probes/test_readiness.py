@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from bench.emulate.board import build, find
+from bench.emulate.board import find
 from bench.emulate.board.files import meminfo, put
 from bench.errors import UsageError
 from bench.probes.cooldown import CoolDown, cool_down, idle_reference, temperatures
 from bench.probes.fingerprint import fingerprint
+from bench.probes.machine import emulated
 from bench.probes.memory import MemoryState, Watchdog, guarded_memory, idle, memory, returned, will_it_fit
 from bench.probes.power_mode import applied, clocks, locked, modes, power_mode, verify
 from bench.probes.roots import Roots
@@ -77,7 +78,7 @@ class TestStartGate:
         assert found == {"tj": 40.5}
 
     def test_dead_zones_are_not_waited_for(self, tmp_path: Path) -> None:
-        found = temperatures(build(tmp_path, find("orin-nx")))
+        found = temperatures(emulated(tmp_path, find("orin-nx")))
         assert set(found) == {"cpu", "gpu", "soc0", "soc1", "soc2", "tj"}
 
     def test_a_gpus_temperature_counts(self, tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ class TestStartGate:
 
 
 def board(tmp_path: Path, available_mib: float = 6000.0, name: str = "orin-nano") -> Roots:
-    roots = build(tmp_path, find(name))
+    roots = emulated(tmp_path, find(name))
     leave(roots, available_mib)
     return roots
 
@@ -168,7 +169,7 @@ def host(**wanted: str) -> Host:
 
 class TestPowerMode:
     def test_it_is_read_with_its_number(self, tmp_path: Path) -> None:
-        roots = build(tmp_path, find("agx-orin"))
+        roots = emulated(tmp_path, find("agx-orin"))
         mode = power_mode(roots)
         assert mode is not None
         assert (mode.name, mode.number) == ("MAXN", 0)
@@ -176,14 +177,14 @@ class TestPowerMode:
         assert power_mode(Roots(path=str(tmp_path))) is None
 
     def test_clocks_are_pinned_when_lowest_is_highest(self, tmp_path: Path) -> None:
-        roots = build(tmp_path, find("orin-nx"))
+        roots = emulated(tmp_path, find("orin-nx"))
         assert (clocks(roots), locked(roots)) == ({"cpu": False, "gpu": False}, False)
         assert roots.output("jetson_clocks") == ""
         assert locked(roots) is True
         assert locked(Roots(sys=str(tmp_path / "none"))) is None
 
     def test_what_is_declared_is_verified(self, tmp_path: Path) -> None:
-        found = fingerprint(build(tmp_path, find("orin-nx")))
+        found = fingerprint(emulated(tmp_path, find("orin-nx")))
         wanted = host(host_class="jetson-orin-nx", power_mode="25W", clocks="locked")
         status = {check.name: check.status for check in verify(wanted, found)}
         assert status == {"host_class": "ok", "power_mode": "violated", "clocks": "violated"}
@@ -195,7 +196,7 @@ class TestPowerMode:
         assert [check.status for check in checks] == ["violated", "unknown"]
 
     def test_it_is_set_and_put_back(self, tmp_path: Path) -> None:
-        roots = build(tmp_path, find("agx-orin"))
+        roots = emulated(tmp_path, find("agx-orin"))
         before = clocks(roots)
         with applied(host(power_mode="MODE_30W", clocks="locked"), roots) as changed:
             assert len(changed) == 2
@@ -205,18 +206,18 @@ class TestPowerMode:
         assert clocks(roots) == before
 
     def test_nothing_is_touched_that_is_right_already(self, tmp_path: Path) -> None:
-        roots = build(tmp_path, find("agx-orin"))
+        roots = emulated(tmp_path, find("agx-orin"))
         with applied(host(power_mode="MAXN"), roots) as changed:
             assert changed == []
 
     def test_it_is_put_back_when_the_run_fails(self, tmp_path: Path) -> None:
-        roots = build(tmp_path, find("agx-orin"))
+        roots = emulated(tmp_path, find("agx-orin"))
         with pytest.raises(ZeroDivisionError), applied(host(power_mode="MODE_15W"), roots):
             _ = 1 / 0
         assert power_mode(roots).name == "MAXN"  # type: ignore[union-attr]  # it has one
 
     def test_it_is_put_back_when_the_harness_is_killed(self, tmp_path: Path) -> None:
-        roots = build(tmp_path, find("agx-orin"))
+        roots = emulated(tmp_path, find("agx-orin"))
         code = (
             "import sys, time; from bench.probes.roots import Roots; from bench.probes.power_mode import applied;"
             "from bench.scenario.model import Host;"
@@ -237,12 +238,12 @@ class TestPowerMode:
         pytest.fail("the power mode was left as it was set")
 
     def test_a_mode_that_does_not_exist_is_refused_with_those_that_do(self, tmp_path: Path) -> None:
-        roots = build(tmp_path, find("agx-orin"))
+        roots = emulated(tmp_path, find("agx-orin"))
         with pytest.raises(UsageError, match="MODE_50W"), applied(host(power_mode="99W"), roots):
             pass
 
     def test_a_tool_that_refuses_is_quoted_and_all_is_put_back(self, tmp_path: Path) -> None:
-        roots = build(tmp_path, find("agx-orin"))
+        roots = emulated(tmp_path, find("agx-orin"))
         refusing = "#!/bin/sh\necho 'Error: Run this script as a root user' >&2\nexit 1\n"
         (tmp_path / "bin/jetson_clocks").write_text(refusing)
         wanted = host(power_mode="MODE_30W", clocks="locked")

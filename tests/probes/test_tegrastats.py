@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.emulate.board import MODELS, build
+from bench.emulate.board import MODELS
 from bench.probes.context import Context
 from bench.probes.lines import Lines
+from bench.probes.machine import emulated
 from bench.probes.roots import Roots
 from bench.probes.tegrastats import Tegrastats, parse
 
@@ -75,7 +76,7 @@ def test_rubbish_in_the_middle_never_raises(entry: dict[str, Any], at: int, nois
 
 
 def board(tmp_path: Path, script: str, model: str = "agx-orin") -> Roots:
-    roots = build(tmp_path / "board", MODELS[model])
+    roots = emulated(tmp_path / "board", MODELS[model])
     program = tmp_path / "board/bin/tegrastats"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(stat.S_IRWXU)

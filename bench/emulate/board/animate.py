@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.emulate.board.catalogue import Model
-from bench.emulate.board.files import meminfo, put, rail_files
+from bench.emulate.board.files import get, meminfo, put, rail_files
 from bench.errors import UsageError
-from bench.probes.roots import number, peek
 
 AMBIENT_C = 25.0
 HOT_C = 85.0
@@ -49,7 +48,7 @@ class MachineLoad:
 
     @staticmethod
     def _read() -> tuple[int, int]:
-        user, nice, system, idle, wait = (int(word) for word in peek("/proc/stat", 256).split(None, 6)[1:6])
+        user, nice, system, idle, wait = (int(word) for word in Path("/proc/stat").read_bytes().split(None, 6)[1:6])
         return user + nice + system, user + nice + system + idle + wait
 
     def __call__(self, at: float) -> float:
@@ -94,7 +93,7 @@ class Animation:
         # devfreq averages the load over about a tenth of a second.
         self.load += (self.load_of(self.at) - self.load) * min(1.0, seconds / 0.1)
         model, (low, high) = self.model, self.model.gpu_hz
-        locked = number(self._gpu / "devfreq" / model.gpu_node / "min_freq") == high
+        locked = get(self._gpu / "devfreq" / model.gpu_node / "min_freq") == high
         cap = high * self._mode_share() * (1 - 0.15 * self.throttle)
         self.gpu_hz = cap if locked else min(cap, low + (high - low) * self.load)
         speed = (self.gpu_hz / high) ** 2 if self.load > 0.01 else 1.0
@@ -116,7 +115,7 @@ class Animation:
         self._tick += 1
 
     def _mode_share(self) -> float:
-        mode = self.model.modes[min(number(self.folder / "state/mode") or 0, len(self.model.modes) - 1)]
+        mode = self.model.modes[min(get(self.folder / "state/mode"), len(self.model.modes) - 1)]
         found = re.search(r"(\d+)W", mode)
         return min(1.0, math.sqrt(int(found[1]) / self.model.full_w)) if found else 1.0
 
@@ -126,7 +125,7 @@ class Animation:
         put(self._gpu / "devfreq" / self.model.gpu_node / "cur_freq", round(self.gpu_hz))
         for first in range(0, self.model.cores, 4):
             policy = self.sys / f"devices/system/cpu/cpufreq/policy{first}"
-            low, high = number(policy / "scaling_min_freq") or 0, self.model.cpu_khz[1]
+            low, high = get(policy / "scaling_min_freq"), self.model.cpu_khz[1]
             put(policy / "scaling_cur_freq", round(low + (high - low) * self.load))
         if self._tick % 5 == 0:
             self._show_heat(active)
@@ -210,6 +209,6 @@ class Animation:
 
 
 def _available_mib() -> float:
-    data = peek("/proc/meminfo", 4096)
+    data = Path("/proc/meminfo").read_bytes()
     start = data.index(b"MemAvailable:") + 13
     return int(data[start:].split(None, 1)[0]) / 1024

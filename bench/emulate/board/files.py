@@ -6,9 +6,8 @@ import os
 import stat
 from pathlib import Path
 
-from bench.emulate.board.catalogue import Channel, Model
+from bench.emulate.board.catalogue import MODELS, Channel, Model
 from bench.emulate.board.tools import tools
-from bench.probes.roots import Roots
 
 WIDTH = 15
 
@@ -20,6 +19,14 @@ def put(path: Path, value: object) -> None:
         os.pwrite(fd, f"{value}".ljust(WIDTH).encode() + b"\n", 0)
     finally:
         os.close(fd)
+
+
+def get(path: Path) -> int:
+    """The number that a file holds; 0 while it holds none."""
+    try:
+        return int(path.read_bytes())
+    except (OSError, ValueError):
+        return 0
 
 
 def write(path: Path, content: str) -> None:
@@ -53,8 +60,8 @@ def rail_files(model: Model, sys: Path) -> list[tuple[Channel, Path, Path | None
     return files
 
 
-def build(folder: Path, model: Model, *, privileged: bool = False) -> Roots:
-    """Write the board into `folder` at idle, and say where everything is.
+def build(folder: Path, model: Model, *, privileged: bool = False) -> dict[str, str]:
+    """Write the board into `folder` at idle, and say where everything is: the fields of probes.roots.Roots.
 
     `privileged` adds what only root sees.
     """
@@ -75,20 +82,14 @@ def build(folder: Path, model: Model, *, privileged: bool = False) -> Roots:
     for name, script in tools(model, folder).items():
         write(tools_folder / name, script)
         (tools_folder / name).chmod(stat.S_IRWXU)
-    return Roots(
-        sys=str(sys),
-        proc=str(proc),
-        root=str(root),
-        path=str(tools_folder),
-        nvml=model.nvml,
-        emulated=next(name for name, known in _names().items() if known == model),
-    )
-
-
-def _names() -> dict[str, Model]:
-    from bench.emulate.board.catalogue import MODELS
-
-    return MODELS
+    return {
+        "sys": str(sys),
+        "proc": str(proc),
+        "root": str(root),
+        "path": str(tools_folder),
+        "nvml": model.nvml,
+        "emulated": next(name for name, known in MODELS.items() if known == model),
+    }
 
 
 def _identity(model: Model, proc: Path, root: Path) -> None:

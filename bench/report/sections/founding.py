@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bench.analyse.founding import ARTICLE_FIRST_MS, ARTICLE_REDUCTION, findings, table
-from bench.report.claims import claimed
+from bench.analyse.founding import table
+from bench.report.claims import ARTICLE_FIRST_MS, ARTICLE_REDUCTION, claimed, of_the_article
 from bench.report.elements import Cell, Column, Prose, Section, Table
 from bench.report.numbers import duration, number
 from bench.report.view import View
@@ -14,7 +14,7 @@ from bench.report.view import View
 def section(view: View) -> Section | None:
     """Nothing for a run that has not tried each of the tricks and all of them together."""
     baseline = view.baseline
-    if baseline is None or not (found := findings(view.run, baseline)):
+    if baseline is None or not (found := of_the_article(view.run, baseline)):
         return None
     stated = " → ".join(f"{ms:.0f}" for ms in ARTICLE_FIRST_MS)
     caption = f"“{stated} ms, {ARTICLE_REDUCTION:.1%} lower first-token latency”: against {baseline} on this machine"

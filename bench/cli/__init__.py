@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from bench.cli.output import whole
 from bench.cli.signals import never_unheard
 from bench.errors import BenchError, Exit, ScenarioError, UnknownName
 
@@ -120,6 +121,7 @@ def bench(
 @never_unheard()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    whole()
     try:
         command: Any = typer.main.get_command(app)
         result = command.main(args=arguments, prog_name="bench", standalone_mode=False)

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import typer
+
+
+def whole() -> None:
+    """Let standard output go on after a short write, which it does not by itself with PYTHONUNBUFFERED.
+
+    A command stopped and continued (Ctrl-Z, fg) in front of a slow reader would lose part of its document.
+    """
+    raw = getattr(sys.stdout, "buffer", None)
+    if isinstance(raw, io.FileIO):
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(raw), encoding=sys.stdout.encoding, errors=sys.stdout.errors, line_buffering=True
+        )
 
 
 def write(path: Path, text: str) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from bench import pipes
 from bench.engines import health, ports, supervisor
 from bench.engines.base import Endpoint, LaunchSpec, LogLine
 from bench.engines.failure import classify
@@ -235,8 +236,7 @@ class Server:
         assert self._supervisor is not None
         assert self._supervisor.stdin is not None
         with contextlib.suppress(OSError):
-            self._supervisor.stdin.write(json.dumps(order).encode() + b"\n")
-            self._supervisor.stdin.flush()
+            pipes.write_all(self._supervisor.stdin.fileno(), json.dumps(order).encode() + b"\n")
 
     def _listen(self, timeout_s: float | None) -> None:
         """Take in the supervisor's reports; wait for one at most this long, for ever if None."""

@@ -14,6 +14,7 @@ import errno
 import json
 import os
 import re
+import select
 import selectors
 import signal
 import time
@@ -61,6 +62,18 @@ def descendants(root: int) -> list[int]:
         queue += [abs(pid) for pid in below]
         found += [pid for pid in below if pid > 0]
     return found
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write everything, waiting where there is no room; OSError if the other side is gone."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            waiting = select.poll()
+            waiting.register(descriptor, select.POLLOUT)
+            waiting.poll()
 
 
 def peak_rss_kib(pid: int) -> int:
@@ -147,7 +160,7 @@ class Log:
             self.fault = self.fault or "the log has reached its limit"
             return
         try:
-            self.file.write(data)
+            write_all(self.file.fileno(), data)
             self.size += len(data)
         except OSError as error:
             self.lost += len(lines)
@@ -175,7 +188,7 @@ class Supervisor:
         """One JSON line to the harness; nobody may be listening any more."""
         line = json.dumps({"event": event, **fields}).encode() + b"\n"
         try:
-            os.write(1, line)
+            write_all(1, line)
         except OSError:
             self.harness = -1
 
@@ -204,7 +217,7 @@ class Supervisor:
                 lower_survival()
                 os.execvpe(argv[0], argv, env)
             except OSError as error:
-                os.write(fault[1], f"{error.errno} {error.strerror}: {error.filename or argv[0]}".encode())
+                write_all(fault[1], f"{error.errno} {error.strerror}: {error.filename or argv[0]}".encode())
             finally:
                 os._exit(127)
         for end in (out[1], err[1], fault[1]):
@@ -212,7 +225,10 @@ class Supervisor:
         self.watch(out[0], Lines("out"))
         self.watch(err[0], Lines("err"))
         # The write end closes on a successful exec, so this waits for exactly that.
-        told = os.read(fault[0], 4096).decode()
+        words = b""
+        while part := os.read(fault[0], READ):
+            words += part
+        told = words.decode("utf-8", "replace")
         os.close(fault[0])
         if told:
             number, _, message = told.partition(" ")

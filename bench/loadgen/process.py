@@ -93,7 +93,7 @@ class LoadGenerator:
         assert process.stdout is not None
         head, payload = _encoded(job)
         try:
-            frames.write(process.stdin, head, payload)
+            frames.write(process.stdin.fileno(), head, payload)
         except BrokenPipeError:
             raise self._died() from None
         pipe = process.stdout.fileno()

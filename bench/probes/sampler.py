@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench import pipes
 from bench.plugins import available, load
 from bench.probes.boards import is_orin
 from bench.probes.context import Watched
@@ -167,8 +168,7 @@ class Sampler:
         if pipe is None or pipe.closed:
             return
         try:
-            pipe.write(json.dumps(message).encode() + b"\n")
-            pipe.flush()
+            pipes.write_all(pipe.fileno(), json.dumps(message).encode() + b"\n")
         except OSError:
             pass  # it died; stop() says so
 

@@ -14,7 +14,6 @@ import json
 import os
 import select
 import signal
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
+from bench import pipes
 from bench.probes.base import Reading
 from bench.probes.context import Context, Watched
 from bench.probes.lanes import BEAT_S, HANG_S, Lane, Rounds
@@ -149,7 +149,7 @@ def _fields(lanes: list[Lane]) -> list[dict[str, Any]]:
 
 def _say(message: Mapping[str, Any]) -> None:
     with suppress(OSError):  # the parent may be gone; the file is what counts
-        print(json.dumps(message), flush=True)
+        pipes.write_all(1, json.dumps(message).encode() + b"\n")
 
 
 def main() -> None:
@@ -164,7 +164,6 @@ def main() -> None:
             return
         line += byte
     sample(json.loads(line))
-    sys.stdout.flush()
     os._exit(0)  # a probe that hangs must not keep the process
 
 

@@ -125,6 +125,11 @@ class Server:
         own = {"TMPDIR": str(self.scratch), **self.spec.env, MARK: self.mark}
         return {"PYTHONUNBUFFERED": "1", **inherited, **own}
 
+    @property
+    def supervisor_pid(self) -> int | None:
+        """The process that guards the engine; None for an attached server, or after the end."""
+        return None if self._supervisor is None else self._supervisor.pid
+
     def alive(self) -> bool:
         """Whether the engine's main process runs; for an attached server, whether it accepts connections."""
         if self.spec.attached:
@@ -206,7 +211,8 @@ class Server:
         """End the engine with all its children; how it went. Does nothing to an attached server, or a second time.
 
         Keys: code, signal, seconds, killed (it had to be), by_itself (it had ended before), leftover (pids that even
-        KILL did not end), max_rss_mib, oom_kills, peak_rss_sum_mib, lines_lost, log_fault.
+        KILL did not end), max_rss_mib, oom_kills, peak_rss_sum_mib, lines_lost, log_fault; stops: [pid, from, to] of its
+        processes that others stopped, ns.
         """
         if self._supervisor is None:
             return {"attached": True} if self.spec.attached else self.exit

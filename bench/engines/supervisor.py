@@ -182,6 +182,8 @@ class Supervisor:
         self.selector = selectors.DefaultSelector()
         self.orders = b""
         self.spoken = False
+        # [pid, stopped at, continued at] of children that somebody stopped; ns, None if it was not seen
+        self.stops: list[list[int | None]] = []
         self.oom_before = oom_kills()
 
     def report(self, event: str, **fields: Any) -> None:
@@ -333,8 +335,28 @@ class Supervisor:
         del self.streams[descriptor]
         return False
 
+    def note_stops(self) -> None:
+        """Note which children were stopped or continued since the last look."""
+        while True:
+            try:
+                change = os.waitid(os.P_ALL, 0, os.WSTOPPED | os.WCONTINUED | os.WNOHANG)
+            except ChildProcessError:
+                return
+            if change is None:
+                return
+            pid, now = change.si_pid, time.monotonic_ns()
+            paused = next((stop for stop in self.stops if stop[0] == pid and stop[2] is None), None)
+            if change.si_code == os.CLD_CONTINUED:
+                if paused is None:
+                    self.stops.append([pid, None, now])
+                else:
+                    paused[2] = now
+            elif paused is None:
+                self.stops.append([pid, now, None])
+
     def reap(self) -> bool:
         """Bury the dead and report the engine's own end; whether children are left, dying ones too."""
+        self.note_stops()
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -364,6 +386,8 @@ class Supervisor:
     def end(self, order: dict[str, Any]) -> None:
         """Ask the group, wait, then KILL until no descendant is left; report what it took."""
         begun = time.monotonic_ns()
+        self.note_stops()
+        stops = list(self.stops)
         alone = self.ended is not None
         peak = sum(peak_rss_kib(pid) for pid in descendants(os.getpid()))
         if not alone:
@@ -402,6 +426,7 @@ class Supervisor:
             by_itself=alone,
             leftover=descendants(os.getpid()),
             peak_rss_sum_mib=round(peak / 1024, 1) if peak else None,
+            stops=stops,
             lines_lost=self.log.lost,
             log_fault=self.log.fault,
         )

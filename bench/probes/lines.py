@@ -77,7 +77,7 @@ class Lines:
         self._process = process
         with process:
             assert process.stdout is not None
-            # A line is taken only whole: a program that dies leaves half a one, and of one that is too long comes the end.
+            # A line is taken only whole: a program that dies leaves half a one, one that is too long comes in pieces.
             begun = True
             while data := process.stdout.readline(LONGEST):
                 whole, begun = begun and data.endswith(b"\n"), data.endswith(b"\n")

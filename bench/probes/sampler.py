@@ -167,10 +167,8 @@ class Sampler:
         pipe = self._process.stdin
         if pipe is None or pipe.closed:
             return
-        try:
+        with suppress(OSError):  # it died; stop() says so
             pipes.write_all(pipe.fileno(), json.dumps(message).encode() + b"\n")
-        except OSError:
-            pass  # it died; stop() says so
 
     def _hear(self, timeout_s: float) -> dict[str, Any] | None:
         """The next line it says, or None if it is silent or gone."""

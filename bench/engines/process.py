@@ -211,8 +211,8 @@ class Server:
         """End the engine with all its children; how it went. Does nothing to an attached server, or a second time.
 
         Keys: code, signal, seconds, killed (it had to be), by_itself (it had ended before), leftover (pids that even
-        KILL did not end), max_rss_mib, oom_kills, peak_rss_sum_mib, lines_lost, log_fault; stops: [pid, from, to] of its
-        processes that others stopped, ns.
+        KILL did not end), max_rss_mib, oom_kills, peak_rss_sum_mib, lines_lost, log_fault; stops: [pid, from, to] of
+        those of its processes that others stopped, ns.
         """
         if self._supervisor is None:
             return {"attached": True} if self.spec.attached else self.exit

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from bench.cli.output import whole
-from bench.cli.signals import never_unheard
+from bench.cli.signals import interrupted, never_unheard
 from bench.errors import BenchError, Exit, ScenarioError, UnknownName
 
 if TYPE_CHECKING:
@@ -135,7 +135,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         result = Exit.INTERRUPTED
     except Exception as error:
-        return _failed(error)
+        if not interrupted() or isinstance(error, (BenchError, _REFUSAL)):
+            return _failed(error)
+        result = Exit.INTERRUPTED
     if result == Exit.INTERRUPTED:
         print(f"bench: interrupted{_further(sys.argv[1:] if arguments is None else arguments)}", file=sys.stderr)
     return _code(result)

@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 import psutil
-import pytest
 
 from bench.analyse.validity import judge_folder
 from bench.probes.sampler import Sampler
@@ -25,46 +24,48 @@ ONE = {"matrix": "{warmup: [none]}"}
 PAUSE_S = 0.03
 
 
+# What is on each one's command line.
+PROCESSES = {
+    "load generator": "bench.loadgen.worker",
+    "sampler": "bench.probes.sampler_process",
+    "supervisor": "supervisor.py",
+    "engine": "bench.engines.workers.simulated_server",
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Stopping(Silent):
-    """Stops and continues one process of the launch when measuring begins."""
+    """Stops and continues each process of the launch when measuring begins."""
 
-    word: str
-    done: list[int] = dataclasses.field(default_factory=list)
+    pids: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def phase(self, name: str) -> None:
-        if name != "measuring" or self.done:
+        if name != "measuring" or self.pids:
             return
-        found = [p for p in psutil.Process().children(recursive=True) if any(self.word in w for w in p.cmdline())]
-        self.done.append(found[-1].pid)
-        os.kill(found[-1].pid, signal.SIGSTOP)
-        time.sleep(PAUSE_S)
-        os.kill(found[-1].pid, signal.SIGCONT)
+        children = psutil.Process().children(recursive=True)
+        for process, word in PROCESSES.items():
+            (pid,) = [child.pid for child in children if any(one.endswith(word) for one in child.cmdline())]
+            self.pids[process] = pid
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(PAUSE_S)
+            os.kill(pid, signal.SIGCONT)
 
 
-@pytest.mark.parametrize(
-    ("word", "name"),
-    [
-        ("bench.loadgen.worker", "load generator"),
-        ("sampler_process", "sampler"),
-        ("supervisor.py", "supervisor"),
-        ("simulated_server", "engine"),
-    ],
-)
-def test_each_process_that_was_stopped_for_a_moment_is_named(tmp_path: Path, word: str, name: str) -> None:
-    stopping = Stopping(word)
+def test_each_process_that_was_stopped_for_a_moment_is_named(tmp_path: Path) -> None:
+    stopping = Stopping()
     folder = run(write(tmp_path, **ONE), progress=stopping) / "launches"
     (launch,) = [one for one in folder.iterdir() if one.is_dir()]
     stops = read_launch(launch).stops
     assert stops is not None
-    assert [(stop.process, stop.pid) for stop in stops] == [(name, stopping.done[0])]
-    if name == "engine":
-        assert stops[0].start_ns is not None
-        assert stops[0].end_ns is not None
-        assert PAUSE_S / 2 < (stops[0].end_ns - stops[0].start_ns) / 1e9 < PAUSE_S + 2
+    assert {stop.process: stop.pid for stop in stops} == stopping.pids
+    (engine,) = [stop for stop in stops if stop.process == "engine"]
+    assert engine.start_ns is not None
+    assert engine.end_ns is not None
+    assert PAUSE_S / 2 < (engine.end_ns - engine.start_ns) / 1e9 < PAUSE_S + 2
     check = {check.name: check for check in judge_folder(launch)}["stopped"]
     assert check.status == "violated"
-    assert check.evidence.startswith(f"the {name} (process {stopping.done[0]}) was stopped")
+    for process, pid in stopping.pids.items():
+        assert f"the {process} (process {pid}) was stopped" in check.evidence
 
 
 def test_a_launch_in_peace_was_watched_and_nothing_was_stopped(tmp_path: Path) -> None:

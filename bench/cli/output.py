@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +16,9 @@ def whole() -> None:
 
     A command stopped and continued (Ctrl-Z, fg) in front of a slow reader would lose part of its document.
     """
-    raw = getattr(sys.stdout, "buffer", None)
-    if isinstance(raw, io.FileIO):
-        sys.stdout = io.TextIOWrapper(
-            io.BufferedWriter(raw), encoding=sys.stdout.encoding, errors=sys.stdout.errors, line_buffering=True
+    if sys.stdout is sys.__stdout__ and isinstance(getattr(sys.stdout, "buffer", None), io.FileIO):
+        sys.stdout = os.fdopen(
+            sys.stdout.fileno(), "w", 1, encoding=sys.stdout.encoding, errors=sys.stdout.errors, closefd=False
         )
 
 

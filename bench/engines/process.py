@@ -221,6 +221,8 @@ class Server:
             deadline = time.monotonic() + self.spec.stop_timeout_s + SUPERVISOR_GRACE_S
             while self._gone is None and time.monotonic() < deadline:
                 self._listen(0.5)
+            # If this process itself was stopped meanwhile, the time is over and the report is there.
+            self._listen(0)
         finally:
             # Also when Ctrl-C comes a second time: a closed pipe is an order that the supervisor obeys alone.
             self._dismiss()

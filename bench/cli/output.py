@@ -16,10 +16,9 @@ def whole() -> None:
 
     A command stopped and continued (Ctrl-Z, fg) in front of a slow reader would lose part of its document.
     """
-    if sys.stdout is sys.__stdout__ and isinstance(getattr(sys.stdout, "buffer", None), io.FileIO):
-        sys.stdout = os.fdopen(
-            sys.stdout.fileno(), "w", 1, encoding=sys.stdout.encoding, errors=sys.stdout.errors, closefd=False
-        )
+    out = sys.stdout
+    if out is not None and out is sys.__stdout__ and isinstance(getattr(out, "buffer", None), io.FileIO):
+        sys.stdout = os.fdopen(out.fileno(), "w", 1, encoding=out.encoding, errors=out.errors, closefd=False)
 
 
 def write(path: Path, text: str) -> None:

@@ -16,8 +16,8 @@ def whole() -> None:
 
     A command stopped and continued (Ctrl-Z, fg) in front of a slow reader would lose part of its document.
     """
-    out = sys.stdout
-    if out is not None and out is sys.__stdout__ and isinstance(getattr(out, "buffer", None), io.FileIO):
+    out = sys.__stdout__
+    if out is not None and sys.stdout is out and isinstance(getattr(out, "buffer", None), io.FileIO):
         sys.stdout = os.fdopen(out.fileno(), "w", 1, encoding=out.encoding, errors=out.errors, closefd=False)
 
 

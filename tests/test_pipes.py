@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from bench import pipes
-from bench.loadgen.process import LoadGenerator
+from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.selfcheck import server
 from bench.probes.sampler import Sampler
 from tests.loadgen.jobs import job
@@ -34,22 +34,22 @@ SPEAKERS = {
         sampler_process._say({{"x": "x" * {LONG}}})
     """,
     "supervisor": f"""
-        from bench.engines.supervisor import Supervisor
+        from bench.engines.server_process import Supervisor
         Supervisor({{"log": "/dev/null"}}).report("spawned", x="x" * {LONG})
     """,
     "jtop sidecar": f"""
-        from bench.probes import jtop_sidecar
-        jtop_sidecar.say({{"x": "x" * {LONG}}})
+        from bench.programs import jtop_process
+        jtop_process.say({{"x": "x" * {LONG}}})
     """,
     "quantize worker": f"""
         import sys
-        from bench.engines.workers import quantize_worker
-        quantize_worker.quantize = lambda job, report: report("done", x="x" * {LONG})
+        from bench.programs import quantize_process
+        quantize_process.quantize = lambda job, report: report("done", x="x" * {LONG})
         sys.argv[1:] = [sys.argv[1]]
-        quantize_worker.main()
+        quantize_process.main()
     """,
     "transformers server": f"""
-        from bench.engines.workers.transformers_server.events import Events
+        from bench.programs.transformers_server.events import Events
         Events("/dev/stdout").emit("loaded", x="x" * {LONG})
     """,
     "command line": f"""

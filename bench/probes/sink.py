@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from bench.probes.base import Reading
+from bench.probes.probe import Reading
 
 FILE = "samples.jsonl"
 

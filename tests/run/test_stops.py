@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from bench.analyse.validity import judge_folder
+from bench.judge.validity import judge_folder
 from bench.probes.sampler import Sampler
 from bench.record.documents import read_launch
 from bench.run.progress import Silent
@@ -26,10 +26,10 @@ PAUSE_S = 0.03
 
 # What is on each one's command line.
 PROCESSES = {
-    "load generator": "bench.loadgen.worker",
+    "load generator": "bench.loadgen.generator_process",
     "sampler": "bench.probes.sampler_process",
     "supervisor": "supervisor.py",
-    "engine": "bench.engines.workers.simulated_server",
+    "engine": "bench.emulate.server.program",
 }
 
 

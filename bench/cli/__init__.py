@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bench.cli.signals import never_unheard
+from bench.cli.output import whole
+from bench.cli.signals import interrupted, never_unheard
 from bench.errors import BenchError, Exit, ScenarioError, UnknownName
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def bench(
 @never_unheard()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    whole()
     try:
         command: Any = typer.main.get_command(app)
         result = command.main(args=arguments, prog_name="bench", standalone_mode=False)
@@ -133,7 +135,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         result = Exit.INTERRUPTED
     except Exception as error:
-        return _failed(error)
+        if not interrupted() or isinstance(error, (BenchError, _REFUSAL)):
+            return _failed(error)
+        result = Exit.INTERRUPTED
     if result == Exit.INTERRUPTED:
         print(f"bench: interrupted{_further(sys.argv[1:] if arguments is None else arguments)}", file=sys.stderr)
     return _code(result)

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import typer
+
+
+def whole() -> None:
+    """Let standard output go on after a short write, which it does not by itself with PYTHONUNBUFFERED.
+
+    A command stopped and continued (Ctrl-Z, fg) in front of a slow reader would lose part of its document.
+    """
+    out = sys.__stdout__
+    if out is not None and sys.stdout is out and isinstance(getattr(out, "buffer", None), io.FileIO):
+        sys.stdout = os.fdopen(out.fileno(), "w", 1, encoding=out.encoding, errors=out.errors, closefd=False)
 
 
 def write(path: Path, text: str) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from bench import pipes
 from bench.engines import health, ports, server_process
 from bench.engines.engine import Endpoint, LaunchSpec, LogLine
 from bench.engines.failure import classify
@@ -125,6 +126,11 @@ class Server:
         own = {"TMPDIR": str(self.scratch), **self.spec.env, MARK: self.mark}
         return {"PYTHONUNBUFFERED": "1", **inherited, **own}
 
+    @property
+    def supervisor_pid(self) -> int | None:
+        """The process that guards the engine; None for an attached server, or after the end."""
+        return None if self._supervisor is None else self._supervisor.pid
+
     def alive(self) -> bool:
         """Whether the engine's main process runs; for an attached server, whether it accepts connections."""
         if self.spec.attached:
@@ -206,7 +212,8 @@ class Server:
         """End the engine with all its children; how it went. Does nothing to an attached server, or a second time.
 
         Keys: code, signal, seconds, killed (it had to be), by_itself (it had ended before), leftover (pids that even
-        KILL did not end), max_rss_mib, oom_kills, peak_rss_sum_mib, lines_lost, log_fault.
+        KILL did not end), max_rss_mib, oom_kills, peak_rss_sum_mib, lines_lost, log_fault; stops: [pid, from, to] of
+        those of its processes that others stopped, ns.
         """
         if self._supervisor is None:
             return {"attached": True} if self.spec.attached else self.exit
@@ -215,6 +222,8 @@ class Server:
             deadline = time.monotonic() + self.spec.stop_timeout_s + SUPERVISOR_GRACE_S
             while self._gone is None and time.monotonic() < deadline:
                 self._listen(0.5)
+            # If this process itself was stopped meanwhile, the time is over and the report is there.
+            self._listen(0)
         finally:
             # Also when Ctrl-C comes a second time: a closed pipe is an order that the supervisor obeys alone.
             self._dismiss()
@@ -236,8 +245,7 @@ class Server:
         assert self._supervisor is not None
         assert self._supervisor.stdin is not None
         with contextlib.suppress(OSError):
-            self._supervisor.stdin.write(json.dumps(order).encode() + b"\n")
-            self._supervisor.stdin.flush()
+            pipes.write_all(self._supervisor.stdin.fileno(), json.dumps(order).encode() + b"\n")
 
     def _listen(self, timeout_s: float | None) -> None:
         """Take in the supervisor's reports; wait for one at most this long, for ever if None."""

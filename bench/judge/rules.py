@@ -17,6 +17,7 @@ HARDWARE = {0x8: "hardware slowdown", 0x20: "software thermal", 0x40: "hardware 
 POWER_CAP = 0x4
 STEAL, FOREIGN_CPU, CAPPED = 0.01, 0.05, 0.02
 CLIENT_CORE = 0.7
+SLEPT_MS = 1.0
 LOCKED_SHARE = 0.97
 
 
@@ -172,17 +173,38 @@ def client_saturation(e: Evidence) -> Verdict | None:
 
 
 def clocks(e: Evidence) -> Verdict | None:
-    """The machine slept, or its wall clock was set, while measuring."""
-    asleep, step = e.during("sampler", "suspended_ms"), e.during("sampler", "clock_step_ms")
-    if not len(asleep) or not len(step):
+    """The wall clock was set while measuring."""
+    step = e.during("sampler", "clock_step_ms")
+    if not len(step):
         return "unknown", "clocks were not compared"
-    slept, moved = _span(asleep), _span(step)
-    if slept > 1.0:
-        return "violated", f"the machine slept for {slept / 1000:.1f} s"
+    moved = _span(step)
     if moved > 1.0:
         # Every stamp is monotonic, so durations are right; times of day before and after do not belong together.
         return "warning", f"wall clock moved by {moved:.1f} ms against the monotonic one"
     return "ok", f"wall clock within {moved:.3f} ms of the monotonic one"
+
+
+def stopped(e: Evidence) -> Verdict | None:
+    """Somebody kept a process of the launch, or the whole machine, from running, at any time of the launch."""
+    words = []
+    for stop in e.record.stops or ():
+        known = stop.start_ns is not None and stop.end_ns is not None
+        for_s = f" for {((stop.end_ns or 0) - (stop.start_ns or 0)) / 1e9:.2f} s" if known else ""
+        words.append(f"the {stop.process} (process {stop.pid}) was stopped{for_s}")
+    engine = e.samples.of("tree", "stopped")
+    if np.any(engine.value > 0) and not any(stop.process == "engine" for stop in e.record.stops or ()):
+        words.append("a process of the engine was stopped")
+    frozen, asleep = (e.samples.of("sampler", name).grown() for name in ("frozen_ms", "suspended_ms"))
+    # The sampler's own stop is a pause that it noticed itself.
+    if frozen and not any(stop.process == "sampler" for stop in e.record.stops or ()):
+        words.append(f"everything stood still for {frozen / 1000:.2f} s (frozen)")
+    if asleep is not None and asleep > SLEPT_MS:
+        words.append(f"the machine slept for {asleep / 1000:.1f} s")
+    if words:
+        return "violated", "; ".join(words)
+    if e.record.stops is None or frozen is None or asleep is None:
+        return "unknown", "nobody watched whether processes were stopped"
+    return "ok", "every process ran throughout"
 
 
 def _span(series: Series) -> float:
@@ -344,7 +366,13 @@ RULES = (
         "a lower rate or fewer streams; `bench selfcheck` shows what this client can carry here",
         client_saturation,
     ),
-    Rule("clocks", "no suspend, wall clock within 1 ms", "no sleep, no clock setting during a run", clocks),
+    Rule("clocks", "wall clock within 1 ms", "no clock setting during a run", clocks),
+    Rule(
+        "stopped",
+        "no process stopped or frozen, no suspend",
+        "no Ctrl-Z, SIGSTOP, `docker pause` or closed lid during a run (`systemd-inhibit bench run …` keeps it awake)",
+        stopped,
+    ),
     Rule(
         "tokens",
         "every answer as long as asked for",

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
-from typing import IO, Any
+from typing import Any
+
+from bench import pipes
 
 _LENGTHS = struct.Struct("<QQ")
 
 Frame = tuple[dict[str, Any], bytes]
 
 
-def write(stream: IO[bytes], head: dict[str, Any], payload: bytes = b"") -> None:
+def write(descriptor: int, head: dict[str, Any], payload: bytes = b"") -> None:
     """Send one message; half a surrogate pair, which some servers do send, becomes a question mark."""
     encoded = json.dumps(head, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
-    stream.write(_LENGTHS.pack(len(encoded), len(payload)) + encoded)
-    stream.write(payload)
-    stream.flush()
+    pipes.write_all(descriptor, _LENGTHS.pack(len(encoded), len(payload)) + encoded)
+    pipes.write_all(descriptor, payload)
 
 
 def read(take: Callable[[int], bytes]) -> Frame | None:

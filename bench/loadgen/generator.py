@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from array import array
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import IO, Any, Self
 
+from bench import pipes
 from bench.errors import InternalError
 from bench.loadgen import frames
 from bench.loadgen.arrivals import schedule
@@ -23,8 +25,10 @@ from bench.loadgen.rows import KINDS, NONE
 
 _NULLABLE = ("kernel_ns", "tokens")
 _SUMMED = ("cpu_s", "wall_s", "parse_cpu_s", "events", "missed")
-# Longer than any message takes, even on a machine that swaps.
+# Longer than any message takes, even on a machine that swaps. It is spent in slices: a slice that took longer, because
+# this process was stopped in it, counts as one.
 _PATIENCE_S = 60.0
+_SLICE_S = 1.0
 _TAIL = 12
 _WORST = ("rss_mib", "loop_lag_p99_ms")
 
@@ -93,7 +97,7 @@ class LoadGenerator:
         assert process.stdout is not None
         head, payload = _encoded(job)
         try:
-            frames.write(process.stdin, head, payload)
+            frames.write(process.stdin.fileno(), head, payload)
         except BrokenPipeError:
             raise self._died() from None
         pipe = process.stdout.fileno()
@@ -103,8 +107,10 @@ class LoadGenerator:
             try:
                 frame = frames.read(lambda most: _next(pipe, most))
             except TimeoutError:
+                silent = "was stopped (SIGSTOP) and not continued" if _stopped(process.pid) else "fell silent"
                 process.send_signal(signal.SIGABRT)
-                raise self._died(f"fell silent in mid-message for {_PATIENCE_S:.0f} s") from None
+                process.send_signal(signal.SIGCONT)
+                raise self._died(f"{silent} in mid-message for {_PATIENCE_S:.0f} s") from None
             if frame is None:
                 raise self._died()
             head, payload = frame
@@ -163,9 +169,17 @@ class LoadGenerator:
 
 def _next(pipe: int, most: int) -> bytes:
     """Some bytes from the pipe; TimeoutError if none come."""
-    if not select.select([pipe], [], [], _PATIENCE_S)[0]:
-        raise TimeoutError
-    return os.read(pipe, most)
+    left = _PATIENCE_S
+    while left > 0:
+        began = time.monotonic()
+        if select.select([pipe], [], [], min(_SLICE_S, left))[0]:
+            return pipes.read_some(pipe, most)
+        left -= min(_SLICE_S, time.monotonic() - began)
+    raise TimeoutError
+
+
+def _stopped(child: int) -> bool:
+    return os.waitid(os.P_PID, child, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _encoded(job: Job) -> frames.Frame:

@@ -18,6 +18,7 @@ from typing import Any
 
 import uvloop
 
+from bench import pipes
 from bench.loadgen import frames, rows
 from bench.loadgen.arrivals import Schedule
 from bench.loadgen.clock import Clock
@@ -46,8 +47,8 @@ def main() -> None:
     # While any socket asks for receive stamps the kernel stamps every packet: none is missed at the start of a job.
     keeper = socket.socket()
     ask_for_stamps(keeper)
-    stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
-    while (frame := frames.read(stdin.read)) is not None:
+    stdin, stdout = sys.stdin.fileno(), sys.stdout.fileno()
+    while (frame := frames.read(lambda most: pipes.read_some(stdin, most))) is not None:
         try:
             head, payload = _serve(*frame)
         except Exception:
@@ -136,7 +137,7 @@ class _Watch:
         now = time.monotonic_ns()
         if now - self._reported > _PROGRESS_NS and select.select((), (sys.stdout,), (), 0)[1]:
             self._reported = now
-            frames.write(sys.stdout.buffer, {"done": done, "of": self._count})
+            frames.write(sys.stdout.fileno(), {"done": done, "of": self._count})
 
     def _tick(self) -> None:
         now = time.monotonic_ns()

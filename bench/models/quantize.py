@@ -198,6 +198,8 @@ def _follow(worker: subprocess.Popen[str], tell: Progress) -> dict[str, Any] | N
     assert worker.stdout is not None
     begun = time.monotonic()
     for line in worker.stdout:
+        if not line.endswith("\n"):
+            break  # cut short by its death
         report: dict[str, Any] = json.loads(line)
         match report.pop("event"):
             case "loaded":

@@ -77,9 +77,11 @@ class Lines:
         self._process = process
         with process:
             assert process.stdout is not None
-            # A line is taken only when its end has come: a program that dies leaves half a one.
+            # A line is taken only whole: a program that dies leaves half a one, one that is too long comes in pieces.
+            begun = True
             while data := process.stdout.readline(LONGEST):
-                if data.endswith(b"\n"):
+                whole, begun = begun and data.endswith(b"\n"), data.endswith(b"\n")
+                if whole:
                     self._count += 1
                     self._latest = Line(self._count, time.monotonic(), data.decode(errors="replace").strip())
                     self._came.set()

@@ -29,6 +29,7 @@ class Processes:
         docs = {
             "processes": ("1", "processes of the engine"),
             "threads": ("1", "threads of the engine"),
+            "stopped": ("1", "processes of the engine that somebody has stopped (SIGSTOP)"),
             "rss_mib": ("MiB", "sum of resident sizes; counts shared pages once per process"),
             "peak_rss_mib": ("MiB", "sum of each living process's own peak: an upper bound of the tree's"),
             "cpu_s": ("s", "cumulative: CPU time of the engine"),
@@ -60,6 +61,7 @@ class Processes:
             return readings
         readings["processes"] = Reading(len(members))
         readings["threads"] = Reading(sum(task.threads for task in members.values()))
+        readings["stopped"] = Reading(sum(task.stopped for task in members.values()))
         readings["rss_mib"] = Reading(sum(task.rss_mib for task in members.values()))
         readings["cpu_s"] = Reading(self._engine.cpu_s)
         readings["major_faults"] = Reading(self._engine.major_faults)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench import pipes
 from bench.plugins import available, load
 from bench.probes.boards import is_orin
 from bench.probes.context import Watched
@@ -166,11 +167,8 @@ class Sampler:
         pipe = self._process.stdin
         if pipe is None or pipe.closed:
             return
-        try:
-            pipe.write(json.dumps(message).encode() + b"\n")
-            pipe.flush()
-        except OSError:
-            pass  # it died; stop() says so
+        with suppress(OSError):  # it died; stop() says so
+            pipes.write_all(pipe.fileno(), json.dumps(message).encode() + b"\n")
 
     def _hear(self, timeout_s: float) -> dict[str, Any] | None:
         """The next line it says, or None if it is silent or gone."""

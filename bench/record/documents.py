@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.errors import RecordError
-from bench.record.schema import SCHEMA_VERSION, Check, FieldInfo, LaunchRecord, Manifest
+from bench.record.schema import SCHEMA_VERSION, Check, FieldInfo, LaunchRecord, Manifest, Stop
 
-Document = TypeVar("Document", Manifest, LaunchRecord, Check, FieldInfo)
+Document = TypeVar("Document", Manifest, LaunchRecord, Check, FieldInfo, Stop)
 
 
 def write_document(path: Path, document: Mapping[str, Any]) -> None:
@@ -39,6 +39,8 @@ def read_launch(folder: Path) -> LaunchRecord:
     try:
         document["checks"] = [_known(Check, check, path) for check in document.get("checks", ())]
         document["fields"] = [_known(FieldInfo, info, path) for info in document.get("fields", ())]
+        if document.get("stops") is not None:
+            document["stops"] = [_known(Stop, stop, path) for stop in document["stops"]]
     except TypeError as error:
         raise RecordError(f"{path} is damaged: {error}") from error
     return _known(LaunchRecord, document, path)

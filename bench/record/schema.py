@@ -185,6 +185,19 @@ class FieldInfo:
     scope: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A process of a launch that was kept from running from outside (SIGSTOP, Ctrl-Z); stamps are null if unknown.
+
+    `process` is harness, load generator, sampler, supervisor or engine.
+    """
+
+    process: str
+    pid: int
+    start_ns: int | None = None
+    end_ns: int | None = None
+
+
 @dataclass(slots=True)
 class LaunchRecord:
     """launch.json: one engine process from spawn to exit."""
@@ -209,6 +222,8 @@ class LaunchRecord:
     memory: dict[str, Any] = field(default_factory=dict)
     client: dict[str, Any] = field(default_factory=dict)
     exit: dict[str, Any] = field(default_factory=dict)
+    # None where nobody watched
+    stops: list[Stop] | None = None
     log_tail: list[str] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 

@@ -26,9 +26,10 @@ from bench.probes.machine import Machine
 from bench.probes.memory import guarded_memory, idle, returned, will_it_fit
 from bench.probes.processes import held_mib
 from bench.probes.sampler import Sampler
-from bench.record.schema import LaunchRecord, Phase
+from bench.record.schema import LaunchRecord, Phase, Stop
 from bench.run.asking import Asking
 from bench.run.progress import Progress
+from bench.run.stops import of_children, own_stops
 from bench.scenario.load import Scenario
 from bench.scenario.variant import Variant
 from bench.warmup.caches import establish_page_cache
@@ -104,6 +105,7 @@ def _launch(
 
     with ExitStack() as crew:
         # Whatever takes part in the measurement is up before the engine is spawned: it costs the launch nothing.
+        own = crew.enter_context(own_stops())
         sink = crew.enter_context(SpanSink())
         load = crew.enter_context(LoadGenerator())
         sampler = Sampler.start(folder, harness_pids=[os.getpid()], roots=stand.machine.roots)
@@ -146,7 +148,14 @@ def _launch(
             raise _better(error, server) from None
         finally:
             progress.phase("stopping")
+            helpers = {
+                "load generator": next(iter(load.harness_pids), None),
+                "sampler": sampler.process_id,
+                "supervisor": server.supervisor_pid,
+            }
+            stopped = of_children(helpers)
             record.exit = server.stop()
+            record.stops = own + stopped + [Stop("engine", *stop) for stop in record.exit.pop("stops", ())]
             record.stamps |= server.stamps
             record.client |= load.account()
             record.clock = load.clock()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 
 from bench.judge.rules import RULES
 from bench.judge.validity import judge, judge_folder, rule
-from bench.record.schema import Check, FieldInfo, LaunchRecord
+from bench.record.schema import Check, FieldInfo, LaunchRecord, Stop
 from bench.record.tables import from_rows
 from tests.runs import Behaviour, synthetic_run
 
@@ -27,10 +27,12 @@ SOUND: Readings = {
     ("host", "cpu_steal_s"): lambda t: 0.001 * t,
     ("tree", "cpu_s"): lambda t: 0.9 * t,
     ("tree", "harness_cpu_s"): lambda t: 0.05 * t,
+    ("tree", "stopped"): lambda t: 0.0,
     ("pressure", "swap_in_pages"): lambda t: 7.0,
     ("pressure", "swap_out_pages"): lambda t: 9.0,
     ("pressure", "oom_kills"): lambda t: 2.0,
     ("sampler", "suspended_ms"): lambda t: 0.0,
+    ("sampler", "frozen_ms"): lambda t: 0.0,
     ("sampler", "clock_step_ms"): lambda t: 0.001,
     ("sampler", "cpu_s"): lambda t: 0.005 * t,
     ("thermal", "throttle.gpu-throttle-alert"): lambda t: 0.0,
@@ -105,9 +107,11 @@ def checks(
     account: dict[str, Any] | None = None,
     scenario: dict[str, Any] | None = None,
     locked: bool = True,
+    stops: Sequence[Stop] = (),
 ) -> dict[str, Check]:
     record = LaunchRecord("000-00-a", "a", {}, 0, 0)
     record.stamps = {"spawn": 90 * S, "ready": 98 * S}
+    record.stops = list(stops)
     record.client = {"sampler": ACCOUNT if account is None else account}
     record.fields = [FieldInfo("jetson", "power_w", "W", "", "module: VDD_IN")]
     found = judge(
@@ -154,7 +158,11 @@ BROKEN: list[tuple[str, str, Readings]] = [
     ("steal", "unknown", {("host", "cpu_steal_s"): lambda t: "parse_failed"}),
     ("foreign_cpu", "warning", {("tree", "cpu_s"): lambda t: 0.5 * t}),
     ("client_saturation", "violated", {("tree", "harness_cpu_s"): lambda t: 0.8 * t}),
-    ("clocks", "violated", {("sampler", "suspended_ms"): lambda t: 5000.0 * (t > 20)}),
+    ("stopped", "violated", {("sampler", "suspended_ms"): lambda t: 5000.0 * (t > 20)}),
+    ("stopped", "violated", {("sampler", "suspended_ms"): lambda t: 5000.0 * (t > 3)}),
+    ("stopped", "violated", {("sampler", "frozen_ms"): lambda t: 400.0 * (t > 3)}),
+    ("stopped", "violated", {("tree", "stopped"): in_window(1)}),
+    ("stopped", "unknown", {("sampler", "frozen_ms"): lambda t: "stale"}),
     ("clocks", "warning", {("sampler", "clock_step_ms"): lambda t: 3_600_000.0 * (t > 20)}),
     ("power_coverage", "warning", {("jetson", "power_w"): lambda t: "stale" if 15 <= t < 20 else 12.0}),
     ("server_agrees", "warning", {("engine", "ttft_sum_s"): lambda t: 0.04 * max(0.0, min(20.0, t - 10.0))}),
@@ -173,6 +181,14 @@ def test_a_launch_that_throttles_late_is_not_called_steady(late: int, status: st
     found = checks(table=from_rows("requests", table))["steadiness"]
     assert found.status == status
     assert found.evidence.startswith(kind)
+
+
+def test_a_process_that_was_stopped_is_named_with_its_time() -> None:
+    found = checks(stops=[Stop("engine", 71, 101 * S, 103 * S + S // 2), Stop("load generator", 72)])["stopped"]
+    assert found.status == "violated"
+    assert found.evidence == (
+        "the engine (process 71) was stopped for 2.50 s; the load generator (process 72) was stopped"
+    )
 
 
 def test_a_scenario_may_allow_its_neighbours_more() -> None:
@@ -238,7 +254,7 @@ def test_a_sampler_that_did_not_keep_up_is_named(account: dict[str, Any], status
 def test_a_machine_that_told_nothing_is_unknown_and_not_fine() -> None:
     record = LaunchRecord("000-00-a", "a", {}, 0, 0)
     found = {check.name: check.status for check in judge(record, requests(), from_rows("samples", []))}
-    assert found["swap"] == found["steal"] == found["foreign_cpu"] == found["clocks"] == "unknown"
+    assert found["swap"] == found["steal"] == found["foreign_cpu"] == found["clocks"] == found["stopped"] == "unknown"
     assert "thermal_throttle" not in found, "a desktop has no such thing"
     assert found["failed_requests"] == "ok"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import InternalError
-from bench.loadgen.generator import LoadGenerator
+from bench.loadgen.generator import LoadGenerator, _next
 from bench.loadgen.job import Driven, Job
 from bench.record.schema import CHUNKS, REQUESTS
 from bench.scenario.model import Arrivals
@@ -109,17 +109,69 @@ def test_a_load_generator_that_falls_silent_in_mid_message_is_given_up(
     def stop_while_it_writes(*_: int) -> None:
         process = generator._process
         assert process is not None
-        assert process.stdout is not None
+        assert generator.stdout is not None
         held = array("i", [0])
         while held[0] < 50_000:
-            fcntl.ioctl(process.stdout.fileno(), termios.FIONREAD, held)
+            fcntl.ioctl(generator.stdout.fileno(), termios.FIONREAD, held)
             time.sleep(0.01)
-        process.send_signal(signal.SIGSTOP)
+        generator.send_signal(signal.SIGSTOP)
 
     with LoadGenerator() as generator:
-        with pytest.raises(InternalError, match="fell silent in mid-message"):
+        with pytest.raises(InternalError, match=r"was stopped \(SIGSTOP\) and not continued in mid-message"):
             generator.drive(job(port, 300, simulate={"ttft_ms": 2}), stop_while_it_writes)
         assert generator.drive(job(port)).requests[0]["error"] is None
+
+
+def test_time_in_which_the_harness_was_stopped_as_well_is_not_held_against_the_load_generator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A clock of its own: the first wait lasts an hour, because everything was stopped; then the bytes come."""
+    monkeypatch.setattr("bench.loadgen.generator._PATIENCE_S", 3.0)
+    now, waits = [0.0], iter([3600.0, 1.0, None])
+
+    def waited(reading: list[int], *_: object) -> tuple[list[int], list[int], list[int]]:
+        took = next(waits)
+        now[0] += took or 0.0
+        return ([] if took else reading, [], [])
+
+    monkeypatch.setattr("bench.loadgen.generator.select.select", waited)
+    monkeypatch.setattr("bench.loadgen.generator.time.monotonic", lambda: now[0])
+    reading, writing = os.pipe()
+    os.write(writing, b"whole")
+    assert _next(reading, 10) == b"whole"
+    waits = iter([1.0, 3600.0, 1.0])
+    with pytest.raises(TimeoutError):
+        _next(reading, 10)
+    os.close(reading)
+    os.close(writing)
+
+
+def test_the_whole_group_may_be_stopped_for_longer_than_a_silence_may_last(port: int, tmp_path: Path) -> None:
+    script = f"""
+        from bench.loadgen import generator
+        from tests.loadgen.jobs import job
+        generator._PATIENCE_S, generator._SLICE_S = 1.0, 0.1
+        told = []
+        with generator.LoadGenerator() as generator:
+            print(*generator.harness_pids, flush=True)
+            def once(*_):
+                told or (told.append(1), print("writing", flush=True))
+            driven = generator.drive(job({port}, 12, tokens=10, simulate={{"text": "x" * 50_000, "ttft_ms": 30}}), once)
+        print(sum(len(row["text"]) for row in driven.requests))
+    """
+    argv = [sys.executable, "-c", textwrap.dedent(script)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as harness:
+        assert harness.stdout is not None
+        worker = int(harness.stdout.readline())
+        assert harness.stdout.readline() == "writing\n"
+        for pause in (0.2, 1.3):
+            for pid in (harness.pid, worker):
+                os.kill(pid, signal.SIGSTOP)
+            time.sleep(pause)
+            for pid in (worker, harness.pid):
+                os.kill(pid, signal.SIGCONT)
+            time.sleep(0.1)
+        assert harness.stdout.read() == f"{12 * 10 * 50_000}\n"
 
 
 def test_an_interrupt_in_the_middle_of_a_job_leaves_nothing_of_it_to_the_next_one(port: int) -> None:

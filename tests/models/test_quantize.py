@@ -248,3 +248,15 @@ def test_an_interrupted_one_leaves_no_entry_and_no_worker(
     quantize.quantize(Model(source=f"path:{prepared}/model"), Recipe("awq"))
     assert len(Cache().entries()) == 1
     assert not [name for name in left(prepared) if name.endswith((".tmp", ".partial"))]
+
+
+def test_a_worker_that_dies_in_the_middle_of_a_report_is_a_failure_with_its_last_words() -> None:
+    """Not a document that cannot be read."""
+    script = r"""
+import os
+os.write(1, b'{"event": "started"}\n{"event": "progre')
+os.write(2, b"OSError: [Errno 28] No space left on device\n")
+os.kill(os.getpid(), 9)
+"""
+    with pytest.raises(ModelError, match=r"quantizing failed \(disk_full\)"):
+        quantize.run([sys.executable, "-c", script], lambda words: None)

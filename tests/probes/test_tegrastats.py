@@ -125,6 +125,19 @@ def test_it_is_started_again_after_it_died(tmp_path: Path, monkeypatch: pytest.M
     assert latest.number >= 2
 
 
+def test_the_end_of_a_line_that_is_too_long_is_not_taken_for_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.probes.lines.LONGEST", 8)
+    lines = Lines(["/bin/sh", "-c", "echo one; echo much-too-long; sleep 0.2; echo two; printf half; sleep 30"])
+    time.sleep(0.15)
+    first = lines.latest()
+    time.sleep(0.4)
+    second = lines.latest()
+    lines.close()
+    assert first is not None
+    assert second is not None
+    assert (first.number, first.text, second.number, second.text) == (1, "one", 2, "two")
+
+
 def test_a_field_that_was_there_and_is_missing_is_partial(tmp_path: Path) -> None:
     script = "echo 'gpu@40C tj@50C'; sleep 0.3; echo 'tj@51C'; sleep 30"
     probe = Tegrastats(Context(board(tmp_path, script)))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow.compute as pc
 
+from bench.analyse.crowding import CONTENTION, FOREIGN, contention, device_used, foreign_cpu
 from bench.analyse.energy import COVERED, CROSS_CHECK, of_window, source_of
 from bench.analyse.evidence import Evidence, Rule, Verdict, failed
 from bench.analyse.series import Series
@@ -15,7 +16,7 @@ from bench.analyse.steady import of_requests
 # NVML's clock-event reasons.
 HARDWARE = {0x8: "hardware slowdown", 0x20: "software thermal", 0x40: "hardware thermal", 0x80: "power brake"}
 POWER_CAP = 0x4
-STEAL, FOREIGN_CPU, CAPPED = 0.01, 0.05, 0.02
+STEAL, CAPPED = 0.01, 0.02
 CLIENT_CORE = 0.7
 LOCKED_SHARE = 0.97
 
@@ -126,16 +127,6 @@ def steal(e: Evidence) -> Verdict | None:
     allowed = e.design.get("max_steal", STEAL)
     words = f"{share:.2%} of processor time" + (f", the scenario allows {allowed:.0%}" if allowed != STEAL else "")
     return ("violated" if share > allowed else "ok"), words
-
-
-def foreign_cpu(e: Evidence) -> Verdict | None:
-    """Processor time that neither the engine nor the harness used."""
-    busy, idle = e.growth("host", "cpu_busy_s"), e.growth("host", "cpu_idle_s")
-    ours = [e.growth("tree", "cpu_s"), e.growth("tree", "harness_cpu_s"), e.growth("sampler", "cpu_s")]
-    if busy is None or idle is None or ours[0] is None or not busy + idle:
-        return "unknown", "processor time of the engine was not recorded"
-    share = max(0.0, busy - sum(part or 0.0 for part in ours)) / (busy + idle)
-    return ("warning" if share > FOREIGN_CPU else "ok"), f"{share:.1%} of the machine's processor time"
 
 
 def steadiness(e: Evidence) -> Verdict | None:
@@ -328,9 +319,21 @@ RULES = (
     ),
     Rule(
         "foreign_cpu",
-        f"≤ {FOREIGN_CPU:.0%} used by others",
+        f"≤ {FOREIGN:.0%} used by others, or `design.max_contention`",
         "stop other programs; on a Jetson `sudo systemctl isolate multi-user.target`",
         foreign_cpu,
+    ),
+    Rule(
+        "contention",
+        f"≤ {CONTENTION:.0%} of the engine's time spent waiting for others, or `design.max_contention`",
+        "stop other programs (`top` lists them), or give the engine processors of its own (`taskset`, a cpuset)",
+        contention,
+    ),
+    Rule(
+        "device_used",
+        "computed on the GPU that was asked for, or that is there",
+        "a build for this GPU (`python -c 'import torch; print(torch.cuda.is_available())'`), or ask for `device: cpu`",
+        device_used,
     ),
     Rule(
         "steadiness",

@@ -48,6 +48,7 @@ class Lane:
         self.max_gap_s = self.cpu_s = 0.0
         self.error: str | None = None
         self.built = threading.Event()
+        self._reading = threading.Lock()
         self._spec, self._context, self._sink, self._least = spec, context, sink, least_period_s
         self._deferred: Deferred | None = None
         self._last = self._parse_s = 0.0
@@ -71,8 +72,17 @@ class Lane:
             self.error = f"{type(error).__name__}: {error}"
         self.built.set()
 
-    def read(self) -> None:
-        """One reading into the file, and when the next is due."""
+    def read(self, patience_s: float = -1.0) -> bool:
+        """One reading into the file, and when the next is due; False if another one took longer than that to end."""
+        if not self._reading.acquire(timeout=patience_s):
+            return False
+        try:
+            self._read()
+        finally:
+            self._reading.release()
+        return True
+
+    def _read(self) -> None:
         probe = self.probe
         if probe is None:
             return

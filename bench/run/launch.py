@@ -135,7 +135,9 @@ def _launch(
             server.wait_healthy()
             asking = Asking(stand, planned, variant, checkpoint, server, load, seen)
             asking.warm_up(strategy)
+            sampler.mark()
             asking.measure()
+            sampler.mark()
             # Reading a large process's memory is slow and so done seldom while it is measured; this one is sure.
             record.memory["served"] = {"t_ns": time.monotonic_ns(), "pss_mib": held_mib(server.tree())}
             asking.question()

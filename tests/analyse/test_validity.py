@@ -26,6 +26,8 @@ SOUND: Readings = {
     ("host", "cpu_iowait_s"): lambda t: 0.0,
     ("host", "cpu_steal_s"): lambda t: 0.001 * t,
     ("tree", "cpu_s"): lambda t: 0.9 * t,
+    ("tree", "run_s"): lambda t: 0.9 * t,
+    ("tree", "wait_s"): lambda t: 0.01 * t,
     ("tree", "harness_cpu_s"): lambda t: 0.05 * t,
     ("pressure", "swap_in_pages"): lambda t: 7.0,
     ("pressure", "swap_out_pages"): lambda t: 9.0,
@@ -109,6 +111,7 @@ def checks(
     record = LaunchRecord("000-00-a", "a", {}, 0, 0)
     record.stamps = {"spawn": 90 * S, "ready": 98 * S}
     record.client = {"sampler": ACCOUNT if account is None else account}
+    record.facts = {"device_used": "cuda"}
     record.fields = [FieldInfo("jetson", "power_w", "W", "", "module: VDD_IN")]
     found = judge(
         record,

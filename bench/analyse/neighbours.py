@@ -109,17 +109,15 @@ def neighbours(samples: Samples, start_ns: int, end_ns: int) -> Neighbours | str
     seen = found.processors * float(inside.sum())
     # One window's ticks are cut at its two ends, however many readings lie between: inner errors cancel.
     total = float(np.clip((spent * part).sum(), 0.0, None))
-    cut = slack[0] / 2 + slack[-1] / 2
+    cut = float(slack[0] + slack[-1]) / 2
     inner = part >= 1.0
     sure = float(spent[inner].sum())
-    share = Share(
-        total / seen if seen else 0.0,
-        max(0.0, sure + float(low[~inner].sum()) - (cut if inner.any() else 0.0)) / capacity,
-        min(1.0, (max(0.0, sure) + float(high[~inner].sum()) + cut + found.processors * uncovered) / capacity),
-    )
-    share = Share(min(1.0, max(share.value, share.low)), share.low, max(share.high, share.value))
+    least = max(0.0, sure + float(low[~inner].sum()) - (cut if inner.any() else 0.0)) / capacity
+    most = min(1.0, (max(0.0, sure) + float(high[~inner].sum()) + cut + found.processors * uncovered) / capacity)
+    best = min(1.0, max(total / seen, least))
+    share = Share(best, least, max(most, best))
     shares = [Share(*(float(x) for x in row)) for row in np.column_stack((value, low, high)) / room[:, None]]
-    worst = max(range(len(shares)), key=lambda i: (shares[i].low, shares[i].value))
+    worst = max(range(len(shares)), key=lambda i: (round(shares[i].low, 2), round(shares[i].value, 2), -i))
     contention, each, lost = None, [], None
     if found.run is not None and found.wait is not None:
         ran, waited = np.diff(found.run[edges]), np.diff(found.wait[edges])

@@ -12,6 +12,7 @@ from bench.analyse.energy import COVERED, CROSS_CHECK, of_window, source_of
 from bench.analyse.evidence import Evidence, Rule, Verdict, failed
 from bench.analyse.series import Series
 from bench.analyse.steady import of_requests
+from bench.record.cooling import Effect, effect
 
 # NVML's clock-event reasons.
 HARDWARE = {0x8: "hardware slowdown", 0x20: "software thermal", 0x40: "hardware thermal", 0x80: "power brake"}
@@ -40,15 +41,21 @@ def gpu_throttle(e: Evidence) -> Verdict | None:
 
 
 def thermal_throttle(e: Evidence) -> Verdict | None:
-    """A cooling device that slows something down is at work."""
-    states = {name: e.during("thermal", name) for name in e.samples.matching("thermal", start="throttle.")}
-    known = {name: series for name, series in states.items() if len(series)}
+    """A cooling device that slows a processor or the GPU is at work, or one of unknown effect changed its state."""
+    named = {name: name.removeprefix("throttle.") for name in e.samples.matching("thermal", start="throttle.")}
+    states = {kind: e.during("thermal", name) for name, kind in named.items() if effect(kind) is not Effect.HARMLESS}
+    known = {kind: series for kind, series in states.items() if len(series)}
     if not known:
         return ("unknown", "cooling devices gave no reading") if states else None
-    active = {name: float(np.mean(series.value > 0)) for name, series in known.items() if np.any(series.value > 0)}
-    if not active:
-        return "ok", f"{len(known)} cooling devices at rest"
-    return "violated", "; ".join(f"{name.removeprefix('throttle.')} in {share:.0%}" for name, share in active.items())
+    slowing = {kind: series for kind, series in known.items() if effect(kind) is Effect.SLOWS}
+    active = {kind: float(np.mean(series.value > 0)) for kind, series in slowing.items() if np.any(series.value > 0)}
+    if active:
+        return "violated", "; ".join(f"{kind} in {share:.0%}" for kind, share in active.items())
+    # A state that was there before and stayed may be a setting; one that moved is the machine's answer to heat.
+    moved = [kind for kind, series in known.items() if kind not in slowing and _span(series)]
+    if moved:
+        return "warning", f"{', '.join(moved)} changed while measuring, and what it does is not known"
+    return "ok", f"{len(known)} cooling devices at rest"
 
 
 def clock_below_lock(e: Evidence) -> Verdict | None:
@@ -281,7 +288,7 @@ RULES = (
     ),
     Rule(
         "thermal_throttle",
-        "no cooling device active",
+        "no cooling device that slows a processor or the GPU at work",
         "a lower power mode (`sudo nvpmodel -m`), the fan at full speed (`sudo jetson_clocks --fan`), a cool-down",
         thermal_throttle,
     ),

@@ -72,15 +72,19 @@ class Lane:
             self.error = f"{type(error).__name__}: {error}"
         self.built.set()
 
-    def read(self, patience_s: float = -1.0) -> bool:
-        """One reading into the file, and when the next is due; False if another one took longer than that to end."""
-        if not self._reading.acquire(timeout=patience_s):
-            return False
-        try:
+    def read(self) -> None:
+        """One reading into the file, and when the next is due."""
+        with self._reading:
             self._read()
-        finally:
-            self._reading.release()
-        return True
+            self.due = self._next(time.monotonic())
+
+    def mark(self, patience_s: float) -> None:
+        """One reading more, beside those that are due; none if one is under way that does not end in time."""
+        if self._reading.acquire(timeout=patience_s):
+            try:
+                self._read()
+            finally:
+                self._reading.release()
 
     def _read(self) -> None:
         probe = self.probe
@@ -94,7 +98,6 @@ class Lane:
         except Exception as error:
             made = self._failure(error, probe)
         now, self.busy_since = time.monotonic(), None
-        self.due = self._next(now)
         if made:
             # The middle of a quick reading; a slow one says nothing about the time when it began.
             self._sink.write(int((now - min(now - start, self.period_s) / 2) * 1e9), probe.name, made)

@@ -107,7 +107,7 @@ def sample(config: Mapping[str, Any]) -> None:
                 if "mark" in command:
                     for lane in lanes:
                         if lane.name in MARKED:
-                            lane.read(HANG_S)
+                            lane.mark(HANG_S)
                     _say({"marked": command["mark"]})
     rounds.stop(BEAT_S / 2)
     for lane in lanes:

@@ -12,6 +12,7 @@ CONTENTION, CONTENTION_BURST = 0.05, 0.20
 LEAST_LOSS = 0.01
 # Bounds this many times as wide as the limit leave nothing to say.
 OPEN = 2.0
+TOO_SHORT = "too short a window to tell"
 
 
 def foreign_cpu(e: Evidence) -> Verdict | None:
@@ -99,4 +100,4 @@ def _limits(e: Evidence, limit: float, burst: float) -> tuple[float, float]:
 
 
 def _why_open(share: Share, limit: float) -> str:
-    return "; too short a window to tell" if share.high > OPEN * limit else ""
+    return f"; {TOO_SHORT}" if share.high > OPEN * limit else ""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from bench.analyse import baseline, gated, host, predict, selftest
 from bench.analyse.compare import Comparison, overall
+from bench.analyse.crowd import crowd
 from bench.analyse.decide import Verdict
 from bench.errors import Exit, RecordError, UsageError
 from bench.quality.limit import Limit, limits
@@ -96,6 +97,7 @@ def judge(run: Run, *, baselines: Path = BASELINES, enforce: bool = False) -> Ga
     record = selftest.find(baselines, run.manifest.fingerprint)
     quality = limits(run)
     notes = [*run.manifest.notes, *(f"quality of {one.variant}: {one.verdict}: {one.reason}" for one in quality)]
+    notes += crowd_notes(run)
     if run.manifest.state != "complete":
         notes.append(f"the run is not complete ({run.manifest.state}); `bench run --resume` goes on with it")
     return Gate(
@@ -127,7 +129,15 @@ def judge_stored(run: Run, *, variant: str | None = None, baselines: Path = BASE
         compared,
         record,
         None if enforce else doubt(record),
+        crowd_notes(run),
     )
+
+
+def crowd_notes(run: Run) -> tuple[str, ...]:
+    """What must be said of other programs on the processors before any verdict."""
+    found = crowd(launch.record for launch in run.all)
+    contended = f"contended: {found.contended}" if found.contended else None
+    return tuple(words for words in (contended, found.accompanied, found.unknown) if words)
 
 
 def _stored(folder: Path, run: Run, name: str) -> bool:

@@ -174,9 +174,7 @@ def _compare_one(
     return result
 
 
-def _doubtful(
-    measure: Metric, result: Result, blocks: frozenset[int], what: str, alpha: float
-) -> str | None:
+def _doubtful(measure: Metric, result: Result, blocks: frozenset[int], what: str, alpha: float) -> str | None:
     """Why launches of some blocks leave the verdict open; None if it stands without those blocks too."""
     assert result.margin is not None
     kept = [pair for pair in result.pairs if pair.block not in blocks]

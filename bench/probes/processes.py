@@ -15,7 +15,6 @@ from bench.probes.roots import reason as why
 from bench.probes.tree import Task, Tree, processes
 from bench.record.schema import FieldInfo
 
-
 # Two accounts read further apart than this are read again, once: the sampler was put off its processor in between.
 SKEW_S = 0.005
 

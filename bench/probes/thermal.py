@@ -77,8 +77,7 @@ class Thermal:
             if kind and effect(kind) is not Effect.HARMLESS and number(device / "max_state") != 0:
                 self._cooling.setdefault(kind, []).append(Source(device / "cur_state"))
         fields += [
-            FieldInfo(self.name, f"throttle.{kind}", "1", _MEANING[effect(kind)], kind)
-            for kind in self._cooling
+            FieldInfo(self.name, f"throttle.{kind}", "1", _MEANING[effect(kind)], kind) for kind in self._cooling
         ]
         policies = listing(roots.in_sys("devices/system/cpu/cpufreq"), "policy*/scaling_cur_freq")
         self._clocks = [Source(path) for path in policies] or [

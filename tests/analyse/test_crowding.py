@@ -103,7 +103,9 @@ def test_a_scenario_may_live_with_its_neighbours() -> None:
 
 
 @pytest.mark.parametrize(("rate", "status"), [(0.0, "ok"), (1.0, "violated")])
-def test_where_the_kernel_does_not_say_who_waited_the_neighbours_own_time_is_the_bound(rate: float, status: str) -> None:
+def test_where_the_kernel_does_not_say_who_waited_the_neighbours_own_time_is_the_bound(
+    rate: float, status: str
+) -> None:
     check = found(**beside(burst(0, 40, rate), None))["contention"]
     assert (check.status, "this kernel does not say" in check.evidence) == (status, True)
 

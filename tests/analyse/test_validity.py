@@ -120,9 +120,7 @@ def checks(
         requests() if table is None else table,
         samples(SOUND | (readings or {})),
         scenario=scenario or {},
-        fingerprint=fingerprint
-        if fingerprint is not None
-        else {"jetson": {"clocks": {"gpu": locked, "cpu": locked}}},
+        fingerprint=fingerprint if fingerprint is not None else {"jetson": {"clocks": {"gpu": locked, "cpu": locked}}},
     )
     return {check.name: check for check in found}
 

@@ -163,7 +163,7 @@ def test_every_hog_is_caught_with_its_share(tmp_path: Path) -> None:
         assert seen.told.share.value > seen.truth - POINTS, name
         if seen.others < IDLE:
             assert seen.told.share.value < seen.truth + POINTS, name
-        assert "ok" != seen.statuses[0] or "ok" != seen.statuses[1], f"{name} was not caught"
+        assert seen.statuses[0] != "ok" or seen.statuses[1] != "ok", f"{name} was not caught"
 
 
 @pytest.mark.slow

@@ -19,7 +19,6 @@ from bench.probes.cooldown import CoolDown, cool_down, idle_reference, temperatu
 from bench.probes.emulate import build, find
 from bench.probes.emulate.files import meminfo, put
 from bench.probes.fingerprint import fingerprint
-from bench.probes.fingerprint import fingerprint
 from bench.probes.memory import MemoryState, Watchdog, guarded_memory, idle, memory, returned, will_it_fit
 from bench.probes.power_mode import applied, clocks, locked, modes, power_mode, verify
 from bench.probes.roots import Roots

@@ -22,7 +22,7 @@ UNKNOWN = Check("contention", "unknown", "4.0% ± 20.0; too short a window to te
 
 
 def run_with(root: Path, *checks: Check, status: str = "ok") -> Run:
-    bad = {block: (status, "contention", "48.0%") for block in range(6)} if status != "ok" else {}
+    bad = dict.fromkeys(range(6), (status, "contention", "48.0%")) if status != "ok" else {}
     variants = {
         "a": Behaviour(factors={"which": "a"}, launch_sd=0.01),
         "b": Behaviour(factors={"which": "b"}, launch_sd=0.01, checks=checks, status=bad),  # type: ignore[arg-type]

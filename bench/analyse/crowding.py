@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench.analyse.evidence import Evidence, Verdict
 from bench.analyse.neighbours import Neighbours, Share, neighbours
+from bench.record.schema import CheckStatus
 
 # Shares of the whole window, and of its worst second: a burst that slows a tenth of the requests is small on average.
 FOREIGN, FOREIGN_BURST = 0.05, 0.25
@@ -26,7 +27,7 @@ def foreign_cpu(e: Evidence) -> Verdict | None:
         words += f", {found.worst.value:.0%} in the worst second, {found.worst_at_s:.0f} s into the window"
     if found.share.value > limit or found.worst.low > burst:
         return "warning", words
-    return ("unknown" if found.share.high > OPEN * limit else "ok"), words + _why_open(found.share, limit)
+    return _settled(found.share, limit, words)
 
 
 def contention(e: Evidence) -> Verdict | None:
@@ -35,7 +36,7 @@ def contention(e: Evidence) -> Verdict | None:
     if isinstance(found, str):
         return "unknown", found
     limit, burst = _limits(e, CONTENTION, CONTENTION_BURST)
-    grave = "violated" if on_processor(e) else "warning"
+    grave: CheckStatus = "violated" if on_processor(e) else "warning"
     if found.contention is None or found.lost_s is None:
         # Nobody can have waited for longer than others ran.
         if found.share.high <= limit:
@@ -53,7 +54,7 @@ def contention(e: Evidence) -> Verdict | None:
         return grave, words
     if crowded:
         return "warning", words
-    return ("unknown" if share.high > OPEN * limit else "ok"), words + _why_open(share, limit)
+    return _settled(share, limit, words)
 
 
 def device_used(e: Evidence) -> Verdict | None:
@@ -99,5 +100,6 @@ def _limits(e: Evidence, limit: float, burst: float) -> tuple[float, float]:
     return max(limit, allowed), max(burst, allowed)
 
 
-def _why_open(share: Share, limit: float) -> str:
-    return f"; {TOO_SHORT}" if share.high > OPEN * limit else ""
+def _settled(share: Share, limit: float, words: str) -> Verdict:
+    """Nothing was found: is that sure?"""
+    return ("unknown", f"{words}; {TOO_SHORT}") if share.high > OPEN * limit else ("ok", words)

@@ -118,7 +118,9 @@ def neighbours(samples: Samples, start_ns: int, end_ns: int) -> Neighbours | str
     share = Share(best, least, max(most, best))
     shares = [Share(*(float(x) for x in row)) for row in np.column_stack((value, low, high)) / room[:, None]]
     worst = max(range(len(shares)), key=lambda i: (round(shares[i].low, 2), round(shares[i].value, 2), -i))
-    contention, each, lost = None, [], None
+    contention: Share | None = None
+    each: list[Share] = []
+    lost: float | None = None
     if found.run is not None and found.wait is not None:
         ran, waited = np.diff(found.run[edges]), np.diff(found.wait[edges])
         contention, each = _contention(ran, waited, spent, slack, part)
@@ -130,7 +132,7 @@ def neighbours(samples: Samples, start_ns: int, end_ns: int) -> Neighbours | str
 def _contention(
     ran: Values, waited: Values, spent: Values, slack: Values, part: Values
 ) -> tuple[Share | None, list[Share]]:
-    """The wait that neighbours can have caused, as a share of the time that the threads wanted: in all, and by interval.
+    """The wait that neighbours can have caused, as a share of the time that threads wanted: in all, and by interval.
 
     Bounds come from the foreign time's; the wait itself is kept in nanoseconds.
     """
@@ -166,13 +168,13 @@ def _accounts(samples: Samples, start_ns: int) -> _Accounts | str:
     else:
         # A record of an earlier version: two probes, each with its own clock.
         names = ("cpu_busy_s", "cpu_idle_s", "cpu_iowait_s", "cpu_steal_s")
-        series = [samples.of("host", name) for name in names]
-        if any(len(one) < 2 for one in series):
+        host = [samples.of("host", name) for name in names]
+        if any(len(one) < 2 for one in host):
             return "the machine's processor time was not recorded"
-        rates = [rate for one in series if (rate := one.rate()) is not None]
+        rates = [rate for one in host if (rate := one.rate()) is not None]
         processors = float(max(1, round(sum(rates))))
-        busy = _at(series[0], stamps)
-        slack = np.full(len(stamps), processors * float(np.diff(series[0].t_ns).max()) / 1e9 / 2)
+        busy = _at(host[0], stamps)
+        slack = np.full(len(stamps), processors * float(np.diff(host[0].t_ns).max()) / 1e9 / 2)
         sampler = samples.of("sampler", "cpu_s")
         own = _at(sampler, stamps) if len(sampler) else np.zeros(len(stamps))
     foreign = busy - _at(engine, stamps) - own - (_at(harness, stamps) if len(harness) else 0.0)

@@ -65,12 +65,12 @@ class Threads:
                 except (OSError, ValueError):
                     continue  # it ended, or the kernel has no such file
                 now[pid, int(thread)] = int(ran), int(waited)
-        for key, (ran, waited) in self._seen.items():
+        for key, last in self._seen.items():
             # A thread that is gone, or whose number went to another one.
-            if key not in now or now[key][0] < ran:
-                self._ended = self._ended[0] + ran, self._ended[1] + waited
+            if key not in now or now[key][0] < last[0]:
+                self._ended = self._ended[0] + last[0], self._ended[1] + last[1]
         self._seen = now
-        ran = self._ended[0] + sum(one[0] for one in now.values())
-        waited = self._ended[1] + sum(one[1] for one in now.values())
+        run_ns = self._ended[0] + sum(one[0] for one in now.values())
+        wait_ns = self._ended[1] + sum(one[1] for one in now.values())
         # A kernel without the accounting shows zeros, and no process is alive without ever having run.
-        return (ran / 1e9, waited / 1e9) if ran else None
+        return (run_ns / 1e9, wait_ns / 1e9) if run_ns else None

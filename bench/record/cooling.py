@@ -22,13 +22,13 @@ class Effect(StrEnum):
 _TYPES: tuple[tuple[str, Effect, str, str], ...] = (
     # Orin's passive trip at 99 °C binds cpufreq-cpuN, devfreq-17000000.gpu and cpu-throttle-alert; Thor names its GPU's
     # node gpu-gpc-0. L4T's device trees; `trip_point_*` and `cdev*` of the zones show the same on a board.
-    (r"(cpu|gpu|soc\d*|tj)-throttle-alert", Effect.SLOWS, "Jetson Orin and Thor", "L4T device tree, userspace-therm-alert"),
+    (r"(cpu|gpu|soc\d*|tj)-throttle-alert", Effect.SLOWS, "Jetson Orin and Thor", "L4T device tree, thermal alerts"),
     (r"cv\d*-throttle-alert", Effect.HARMLESS, "Jetson Orin", "the vision cluster's: no part of inference on the GPU"),
     # Its trip at 70 °C binds nothing else: the case is hot to the touch, and every clock stays.
     (r"hot-surface-alert", Effect.HARMLESS, "Jetson Orin and Thor", "L4T device tree, trip at 70 °C"),
     (r"(cpu|gpu|tegra)[-_](balanced|heavy|cap|alert).*", Effect.SLOWS, "Jetson TX1 to Xavier", "L4T 32 device tree"),
     (r"(thermal-)?cpufreq-.*", Effect.SLOWS, "any processor", "Linux, drivers/thermal/cpufreq_cooling.c"),
-    (r"(thermal-)?idle-.*|.*powerclamp.*", Effect.SLOWS, "any processor", "Linux, cpuidle_cooling.c, intel_powerclamp.c"),
+    (r"(thermal-)?idle-.*|.*powerclamp.*", Effect.SLOWS, "any processor", "Linux, cpuidle_cooling.c, powerclamp"),
     (r"processor", Effect.SLOWS, "ACPI", "Linux, drivers/acpi/processor_thermal.c"),
     (r"(thermal-)?devfreq-.*(gpu|gpc|gv11b|ga10b|gp10b|gm20b|mali|dmc|emc).*", Effect.SLOWS, "GPU or memory",
      "Linux, devfreq_cooling.c"),

@@ -27,8 +27,11 @@ GAP = 2
 
 
 def summary(run: Run) -> RenderableType:
-    """What others did to the run, the variants with their intervals, then what must be known beside them. A terminal too narrow for all metrics
-    gets them in several tables; where the output is no terminal, rich leaves the colours out."""
+    """What others did to the run, the variants with their intervals, then what must be known beside them.
+
+    A terminal too narrow for all metrics gets them in several tables; where the output is no terminal, rich leaves the
+    colours out.
+    """
     return _Summary(View(run))
 
 

@@ -25,7 +25,7 @@ def run_with(root: Path, *checks: Check, status: str = "ok") -> Run:
     bad = dict.fromkeys(range(6), (status, "contention", "48.0%")) if status != "ok" else {}
     variants = {
         "a": Behaviour(factors={"which": "a"}, launch_sd=0.01),
-        "b": Behaviour(factors={"which": "b"}, launch_sd=0.01, checks=checks, status=bad),  # type: ignore[arg-type]
+        "b": Behaviour(factors={"which": "b"}, launch_sd=0.01, checks=checks, status=bad),
     }
     return Run.open(synthetic_run(root, variants, blocks=6, scenario_text=SCENARIO))
 

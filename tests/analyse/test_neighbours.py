@@ -13,6 +13,7 @@ from bench.record.tables import from_rows
 
 S = 1_000_000_000
 Rate = Callable[[float], float]
+SECONDLY = tuple(map(float, range(31)))
 
 
 def steady(rate: float) -> Rate:
@@ -29,7 +30,7 @@ def launch(
     engine: Rate,
     foreign: Rate,
     wait: Rate | None = None,
-    at: Sequence[float] = tuple(x / 10 for x in range(0, 301, 10)),
+    at: Sequence[float] = SECONDLY,
     processors: int = 2,
     tick: float = 0.0,
 ) -> Samples:

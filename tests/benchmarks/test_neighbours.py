@@ -1,9 +1,9 @@
 """Neighbours with known shares beside an engine: the share that is told against the truth, and what the rules say.
 
-The engine is a stand-in that computes as a server does, in bursts with pauses, on as many threads as the case says. A
-hog's truth is its own processor time as the scheduler keeps it, in nanoseconds; what this machine's other processes
-took is added, of all that live from the window's start to its end. On a machine that others load the truth is so a lower
-bound, and the idle series, which can say nothing of false warnings there, skips.
+The engine is a stand-in that computes as a server does, in bursts with pauses, in as many processes as the case says. A
+hog's truth is its own processor time as the scheduler keeps it, in nanoseconds; what other processes took is added, of
+all that live from the window's start to its end. On a machine that others load the truth is so a lower bound, and the
+idle series, which can say nothing of false warnings there, skips.
 
     NEIGHBOUR_LAUNCHES=100 pytest tests/benchmarks/test_neighbours.py -m slow -s
 """

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bench.analyse.evidence import Evidence, Verdict
 from bench.analyse.neighbours import Neighbours, Share, neighbours
+from bench.judge.evidence import Evidence, Verdict
 from bench.record.schema import CheckStatus
 
 # Shares of the whole window, and of its worst second: a burst that slows a tenth of the requests is small on average.

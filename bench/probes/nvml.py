@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from bench.probes.base import Reading
 from bench.probes.boards import identify
 from bench.probes.context import Context
+from bench.probes.probe import Reading
 from bench.probes.roots import Roots
 from bench.probes.tree import Task, Tree
 from bench.record.schema import FieldInfo
@@ -43,7 +43,7 @@ def library(roots: Roots) -> Any:
 
         nvml: Any = pynvml
     else:
-        from bench.probes.scripted_nvml import ScriptedNvml
+        from bench.emulate.scripted_nvml import ScriptedNvml
 
         nvml = ScriptedNvml.of(roots.nvml)
     nvml.nvmlInit()

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from bench.probes.accounts import Processors, Threads
-from bench.probes.base import Reading
 from bench.probes.context import Context, nulls
+from bench.probes.probe import Reading
 from bench.probes.roots import Source, peek
 from bench.probes.roots import reason as why
 from bench.probes.tree import Task, Tree, processes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bench.analyse.crowd import Crowd, crowd
-from bench.report.blocks import Note
+from bench.report.elements import Note
 from bench.report.view import View
 
 

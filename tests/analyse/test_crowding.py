@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.record.schema import Check
-from tests.analyse.test_validity import Readings, checks
+from tests.judge.test_validity import Readings, checks
 
 ON_CPU: dict[str, Any] = {"device_used": "cpu"}
 DESKTOP: dict[str, Any] = {"gpus": []}

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from bench.engines.base import LogLine
 from bench.engines.device import asked, told
+from bench.engines.engine import LogLine
 from bench.scenario.model import Engine, Model
 from bench.scenario.variant import Variant
 

@@ -8,10 +8,11 @@ import pytest
 from rich.console import Console
 
 from bench.analyse.run import Run
-from bench.gate import judge, terminal
+from bench.judge.gate import judge
 from bench.record.schema import Check
 from bench.report.sections import headline
 from bench.report.text import summary
+from bench.report.verdicts import terminal
 from bench.report.view import View
 from tests.runs import Behaviour, synthetic_run
 

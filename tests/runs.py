@@ -33,6 +33,7 @@ class Behaviour:
     factors: Mapping[str, str] = field(default_factory=dict)
     status: Mapping[int, tuple[str, str, str]] = field(default_factory=dict)
     failing: Sequence[int] = ()
+    checks: Sequence[Check] = ()
 
 
 def synthetic_run(
@@ -135,6 +136,7 @@ def _launch(
         checks=[
             Check("steal", "ok", "0.0 % of the time", "1 %"),
             Check("swap", "unknown", "no /proc/vmstat", "0 pages"),
+            *how.checks,
             *([Check(kind or "throttle", "violated", reason or "", "none", "cool it")] if status == "invalid" else []),
         ],
         fields=[

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from bench.analyse import energy, footprint, metrics
+from bench.analyse.crowd import crowded
 from bench.analyse.durations import gaps_ms, with_durations
 from bench.analyse.series import Samples
 from bench.analyse.summary import summarise
@@ -150,7 +151,11 @@ class Run:
         for launch in self.all:
             requests = launch.requests()
             samples = metrics.samples_of(requests, launch.gaps(requests))
-            counted = {"requests": len(samples["ttft"]), "unsteady": _unsteady(launch.record)}
+            counted = {
+                "requests": len(samples["ttft"]),
+                "unsteady": _unsteady(launch.record),
+                "crowded": crowded(launch.record),
+            }
             found = metrics.of_launch(launch.record, requests, samples, self.slo) | _resources(launch, requests)
             rows.append(identity(launch) | counted | found)
             if launch.record.status == "ok":

@@ -61,4 +61,5 @@ class Simulated:
 
     def facts(self, trace: LaunchTrace) -> dict[str, Any]:
         """The script as it was understood."""
-        return next((dict(event["script"]) for event in trace.events if event.get("name") == "script"), {})
+        script = next((dict(event["script"]) for event in trace.events if event.get("name") == "script"), {})
+        return {**script, "device_used": "none", "device_evidence": "a script: nothing is computed"} if script else {}

@@ -17,7 +17,7 @@ from bench.analyse.metrics import METRICS, Metric, metric
 from bench.errors import UnknownName, UsageError
 from bench.judge import comparable
 from bench.judge.decide import Decision, Verdict, benjamini_hochberg, decide, holm
-from bench.judge.pairs import Pair, Side, pairs_of, side_of, unsteady_blocks, values_of, variant_id
+from bench.judge.pairs import Pair, Side, crowded_blocks, pairs_of, side_of, unsteady_blocks, values_of, variant_id
 from bench.judge.result import Result, explain, limit_of
 
 if TYPE_CHECKING:
@@ -161,7 +161,10 @@ def _compare_one(
         return replace(result, verdict=spoiled[0], reason=spoiled[1])
     if obstacles:
         return replace(result, verdict=Verdict.INCONCLUSIVE, reason=obstacles[0])
-    if measure.kind == "quantile" and (doubt := _unsteady(measure, result, unsteady_blocks(a, b), alpha)):
+    if doubt := _doubtful(measure, result, crowded_blocks(a, b), "were not alone on the processors", alpha):
+        return replace(result, verdict=Verdict.INCONCLUSIVE, reason=doubt)
+    drifted = unsteady_blocks(a, b) if measure.kind == "quantile" else frozenset()
+    if doubt := _doubtful(measure, result, drifted, "were not steady", alpha):
         return replace(result, verdict=Verdict.INCONCLUSIVE, reason=doubt)
     if decision.verdict is Verdict.PASS and (failed := sides[0].failed + sides[1].failed):
         reason = (
@@ -171,8 +174,8 @@ def _compare_one(
     return result
 
 
-def _unsteady(measure: Metric, result: Result, blocks: frozenset[int], alpha: float) -> str | None:
-    """Why launches that drifted or never settled leave the verdict open; None if it stands without their blocks too."""
+def _doubtful(measure: Metric, result: Result, blocks: frozenset[int], what: str, alpha: float) -> str | None:
+    """Why launches of some blocks leave the verdict open; None if it stands without those blocks too."""
     assert result.margin is not None
     kept = [pair for pair in result.pairs if pair.block not in blocks]
     if result.verdict not in {Verdict.PASS, Verdict.FAIL} or len(kept) == len(result.pairs):
@@ -181,7 +184,7 @@ def _unsteady(measure: Metric, result: Result, blocks: frozenset[int], alpha: fl
     if without.verdict is result.verdict:
         return None
     named = ", ".join(str(block) for block in sorted(blocks))
-    return f"launches in block {named} were not steady, and without them the {result.verdict} does not hold"
+    return f"launches in block {named} {what}, and without them the {result.verdict} does not hold"
 
 
 def _spoiled(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.analyse.crowd import crowd
 from bench.errors import Exit, RecordError, UsageError
 from bench.judge import aa, baseline, likeness, policy, predict
 from bench.judge.compare import Comparison, overall
@@ -96,6 +97,7 @@ def judge(run: Run, *, baselines: Path = BASELINES, enforce: bool = False) -> Ga
     record = aa.find(baselines, run.manifest.fingerprint)
     quality = limits(run)
     notes = [*run.manifest.notes, *(f"quality of {one.variant}: {one.verdict}: {one.reason}" for one in quality)]
+    notes += crowd_notes(run)
     if run.manifest.state != "complete":
         notes.append(f"the run is not complete ({run.manifest.state}); `bench run --resume` goes on with it")
     return Gate(
@@ -127,7 +129,15 @@ def judge_stored(run: Run, *, variant: str | None = None, baselines: Path = BASE
         compared,
         record,
         None if enforce else doubt(record),
+        crowd_notes(run),
     )
+
+
+def crowd_notes(run: Run) -> tuple[str, ...]:
+    """What must be said of other programs on the processors before any verdict."""
+    found = crowd(launch.record for launch in run.all)
+    contended = f"contended: {found.contended}" if found.contended else None
+    return tuple(words for words in (contended, found.accompanied, found.unknown) if words)
 
 
 def _stored(folder: Path, run: Run, name: str) -> bool:

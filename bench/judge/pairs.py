@@ -69,11 +69,20 @@ def values_of(rows: pd.DataFrame, name: str) -> dict[int, float]:
 
 def unsteady_blocks(*sides: pd.DataFrame) -> frozenset[int]:
     """Blocks in which a valid launch of either side drifted or never settled."""
+    return _marked("unsteady", sides)
+
+
+def crowded_blocks(*sides: pd.DataFrame) -> frozenset[int]:
+    """Blocks in which others were on the processors with a valid launch of either side, or may have been."""
+    return _marked("crowded", sides)
+
+
+def _marked(column: str, sides: Sequence[pd.DataFrame]) -> frozenset[int]:
     return frozenset(
         int(block)
         for rows in sides
-        if "unsteady" in rows
-        for block in rows.loc[(rows["status"] == "ok") & rows["unsteady"].astype(bool), "block"]
+        if column in rows
+        for block in rows.loc[(rows["status"] == "ok") & rows[column].astype(bool), "block"]
     )
 
 

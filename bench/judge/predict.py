@@ -19,7 +19,7 @@ from bench.judge import likeness
 from bench.judge.baseline import Baseline, Session, session
 from bench.judge.compare import Comparison, with_holm
 from bench.judge.decide import Decision, Interval, Verdict, p_above
-from bench.judge.pairs import Side
+from bench.judge.pairs import Side, crowded_blocks
 from bench.judge.power import noncentrality, t_quantile
 from bench.judge.result import Result, explain, limit_of
 
@@ -118,6 +118,11 @@ def _obstacle(run: Run, baseline: Baseline, new: Session) -> tuple[Verdict | Non
         return None, f"the machine has changed since ({'; '.join(changed)}): a report, never a verdict"
     if run.manifest.scenario_digest != baseline.scenario_digest:
         return None, "the scenario asks for something else than it did: a report, never a verdict"
+    rows = run.per_launch
+    mine = rows[rows["variant"] == baseline.variant] if len(rows) else rows
+    if blocks := crowded_blocks(mine):
+        named = ", ".join(map(str, sorted(blocks)))
+        return Verdict.INCONCLUSIVE, f"launches in block {named} were not alone on the processors"
     kept = [one for one in baseline.sessions if one.run != new.run]
     if len(kept) < ENOUGH_SESSIONS:
         return Verdict.INCONCLUSIVE, f"{len(kept)} stored sessions; a verdict needs {ENOUGH_SESSIONS}"

@@ -7,15 +7,17 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow.compute as pc
 
+from bench.analyse.crowding import CONTENTION, FOREIGN, contention, device_used, foreign_cpu
 from bench.analyse.energy import COVERED, CROSS_CHECK, of_window, source_of
 from bench.analyse.series import Series
 from bench.analyse.steady import of_requests
 from bench.judge.evidence import Evidence, Rule, Verdict, failed
+from bench.record.cooling import Effect, effect
 
 # NVML's clock-event reasons.
 HARDWARE = {0x8: "hardware slowdown", 0x20: "software thermal", 0x40: "hardware thermal", 0x80: "power brake"}
 POWER_CAP = 0x4
-STEAL, FOREIGN_CPU, CAPPED = 0.01, 0.05, 0.02
+STEAL, CAPPED = 0.01, 0.02
 CLIENT_CORE = 0.7
 SLEPT_MS = 1.0
 LOCKED_SHARE = 0.97
@@ -40,15 +42,21 @@ def gpu_throttle(e: Evidence) -> Verdict | None:
 
 
 def thermal_throttle(e: Evidence) -> Verdict | None:
-    """A cooling device that slows something down is at work."""
-    states = {name: e.during("thermal", name) for name in e.samples.matching("thermal", start="throttle.")}
-    known = {name: series for name, series in states.items() if len(series)}
+    """A cooling device that slows a processor or the GPU is at work, or one of unknown effect changed its state."""
+    named = {name: name.removeprefix("throttle.") for name in e.samples.matching("thermal", start="throttle.")}
+    states = {kind: e.during("thermal", name) for name, kind in named.items() if effect(kind) is not Effect.HARMLESS}
+    known = {kind: series for kind, series in states.items() if len(series)}
     if not known:
         return ("unknown", "cooling devices gave no reading") if states else None
-    active = {name: float(np.mean(series.value > 0)) for name, series in known.items() if np.any(series.value > 0)}
-    if not active:
-        return "ok", f"{len(known)} cooling devices at rest"
-    return "violated", "; ".join(f"{name.removeprefix('throttle.')} in {share:.0%}" for name, share in active.items())
+    slowing = {kind: series for kind, series in known.items() if effect(kind) is Effect.SLOWS}
+    active = {kind: float(np.mean(series.value > 0)) for kind, series in slowing.items() if np.any(series.value > 0)}
+    if active:
+        return "violated", "; ".join(f"{kind} in {share:.0%}" for kind, share in active.items())
+    # A state that was there before and stayed may be a setting; one that moved is the machine's answer to heat.
+    moved = [kind for kind, series in known.items() if kind not in slowing and _span(series)]
+    if moved:
+        return "warning", f"{', '.join(moved)} changed while measuring, and what it does is not known"
+    return "ok", f"{len(known)} cooling devices at rest"
 
 
 def clock_below_lock(e: Evidence) -> Verdict | None:
@@ -127,16 +135,6 @@ def steal(e: Evidence) -> Verdict | None:
     allowed = e.design.get("max_steal", STEAL)
     words = f"{share:.2%} of processor time" + (f", the scenario allows {allowed:.0%}" if allowed != STEAL else "")
     return ("violated" if share > allowed else "ok"), words
-
-
-def foreign_cpu(e: Evidence) -> Verdict | None:
-    """Processor time that neither the engine nor the harness used."""
-    busy, idle = e.growth("host", "cpu_busy_s"), e.growth("host", "cpu_idle_s")
-    ours = [e.growth("tree", "cpu_s"), e.growth("tree", "harness_cpu_s"), e.growth("sampler", "cpu_s")]
-    if busy is None or idle is None or ours[0] is None or not busy + idle:
-        return "unknown", "processor time of the engine was not recorded"
-    share = max(0.0, busy - sum(part or 0.0 for part in ours)) / (busy + idle)
-    return ("warning" if share > FOREIGN_CPU else "ok"), f"{share:.1%} of the machine's processor time"
 
 
 def steadiness(e: Evidence) -> Verdict | None:
@@ -312,7 +310,7 @@ RULES = (
     ),
     Rule(
         "thermal_throttle",
-        "no cooling device active",
+        "no cooling device that slows a processor or the GPU at work",
         "a lower power mode (`sudo nvpmodel -m`), the fan at full speed (`sudo jetson_clocks --fan`), a cool-down",
         thermal_throttle,
     ),
@@ -350,9 +348,21 @@ RULES = (
     ),
     Rule(
         "foreign_cpu",
-        f"≤ {FOREIGN_CPU:.0%} used by others",
+        f"≤ {FOREIGN:.0%} used by others, or `design.max_contention`",
         "stop other programs; on a Jetson `sudo systemctl isolate multi-user.target`",
         foreign_cpu,
+    ),
+    Rule(
+        "contention",
+        f"≤ {CONTENTION:.0%} of the engine's time spent waiting for others, or `design.max_contention`",
+        "stop other programs (`top` lists them), or give the engine processors of its own (`taskset`, a cpuset)",
+        contention,
+    ),
+    Rule(
+        "device_used",
+        "computed on the GPU that was asked for, or that is there",
+        "a build for this GPU (`python -c 'import torch; print(torch.cuda.is_available())'`), or ask for `device: cpu`",
+        device_used,
     ),
     Rule(
         "steadiness",

@@ -1,7 +1,7 @@
 """Memory before, during and after a launch: will it fit, is the board about to freeze, was everything given back.
 
-On a Tegra board the GPU's allocations are in no process's size and in no control group: what is left for everyone
-(MemAvailable) is the only figure that counts them. There the kind is `unified`, elsewhere `discrete`.
+On a Tegra board, and on GB10, the GPU's allocations are in no process's size and in no control group: what is left for
+everyone (MemAvailable) is the only figure that counts them. There the kind is `unified`, elsewhere `discrete`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench.probes.boards import identify
-from bench.probes.nvml import device_memory, guarded, handles
+from bench.probes.nvml import device_memory, guarded, handles, shares_memory, unified
 from bench.probes.roots import Roots, Source
 from bench.record.schema import Check
 
@@ -47,11 +47,12 @@ class MemoryState:
 def memory(roots: Roots) -> MemoryState:
     """The memory now."""
     values = _meminfo(Source(roots.in_proc("meminfo"), 8192))
-    unified = identify(roots) is not None
-    total, used = (None, None) if unified else _device(roots)
+    nvml, gpus = (None, []) if identify(roots) else handles(roots)
+    shared = identify(roots) is not None or shares_memory(nvml, gpus)
+    total, used = (None, None) if shared else _device(nvml, gpus)
     swap_total, swap_free = values.get("SwapTotal"), values.get("SwapFree")
     return MemoryState(
-        "unified" if unified else "discrete",
+        "unified" if shared else "discrete",
         values.get("MemTotal"),
         values.get("MemAvailable"),
         swap_total - swap_free if swap_total is not None and swap_free is not None else None,
@@ -139,7 +140,7 @@ class Watchdog:
 @contextmanager
 def guarded_memory(roots: Roots, stop: Callable[[str], None]) -> Iterator[Watchdog | None]:
     """A watchdog on a unified-memory board; None elsewhere, where the kernel can kill one process and live on."""
-    if identify(roots) is None:
+    if not unified(roots):
         yield None
         return
     with Watchdog(roots, stop) as watchdog:
@@ -194,9 +195,8 @@ def _meminfo(source: Source) -> dict[str, float]:
     return found
 
 
-def _device(roots: Roots) -> tuple[float | None, float | None]:
+def _device(nvml: Any, gpus: list[Any]) -> tuple[float | None, float | None]:
     """Total and used memory of all GPUs, MiB."""
-    nvml, gpus = handles(roots)
     total = [guarded(nvml, gpu, lambda n, g: device_memory(n, g).total / MIB).value for gpu in gpus]
     used = [guarded(nvml, gpu, lambda n, g: device_memory(n, g).used / MIB).value for gpu in gpus]
     return _sum(total), _sum(used)

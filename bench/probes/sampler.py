@@ -24,6 +24,8 @@ from bench.probes.sink import FILE
 from bench.record.schema import FieldInfo
 
 STOP_S = 3.0
+# A mark is there within milliseconds; on a machine that leaves the sampler no processor it may take its time.
+MARK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class Sampler:
         self._watched = watched
         self._buffer = b""
         self._first: dict[str, Any] = {}
+        self._marks = 0
 
     @classmethod
     def start(
@@ -133,10 +136,16 @@ class Sampler:
         """Where the engine serves Prometheus metrics, once its port is known."""
         self._tell({"watch": {"metrics_url": url}})
 
+    def mark(self) -> bool:
+        """Have whose processor time it was read now, at the end of a span that counts; whether it was read in time."""
+        self._marks += 1
+        self._tell({"mark": self._marks})
+        return self._hear_of("marked", MARK_S) == {"marked": self._marks}
+
     def stop(self) -> SamplerInfo:
         """End it and give its account; what it has written stays whatever happens."""
         self._tell({"stop": True})
-        last = self._hear(STOP_S)
+        last = self._hear_of("probes", STOP_S)
         try:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -169,6 +178,14 @@ class Sampler:
             return
         with suppress(OSError):  # it died; stop() says so
             pipes.write_all(pipe.fileno(), json.dumps(message).encode() + b"\n")
+
+    def _hear_of(self, key: str, timeout_s: float) -> dict[str, Any] | None:
+        """The next line that has this key, and of marks the latest one; what comes before is late and dropped."""
+        end = time.monotonic() + timeout_s
+        while (message := self._hear(end - time.monotonic())) is not None:
+            if key in message and message.get("marked", self._marks) == self._marks:
+                return message
+        return None
 
     def _hear(self, timeout_s: float) -> dict[str, Any] | None:
         """The next line it says, or None if it is silent or gone."""

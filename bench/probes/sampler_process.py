@@ -1,8 +1,9 @@
 """The sampler's own process: probes, clocks, one file, little else.
 
 Started by probes.sampler as `python -m bench.probes.sampler_process`. The first line of standard input is the
-configuration, later lines are commands (`{"watch": {...}}`, `{"stop": true}`); its end stops the sampler too. Standard
-output carries two JSON lines: what is recorded, once the probes are there, and the account at the end.
+configuration, later lines are commands (`{"watch": {...}}`, `{"mark": N}`, `{"stop": true}`); its end stops the sampler
+too. Standard output carries JSON lines: what is recorded, once the probes are there, `{"marked": N}` once a mark's
+readings are taken, and the account at the end.
 
 Records go to `samples.jsonl` (see sink); when which probe is read is the business of lanes.
 """
@@ -33,6 +34,8 @@ from bench.record.schema import FieldInfo
 START_S = 3.0
 # A wait so much longer than asked for is no busy machine's doing: what it waited for a processor is taken off.
 FROZEN_S = 0.25
+# Probes that are read when a mark is set: whose processor time it was must be known at a window's very ends.
+MARKED = ("tree",)
 NICE = 10
 
 _OWN = (
@@ -129,7 +132,13 @@ def sample(config: Mapping[str, Any]) -> None:
             running = running and bool(data)
             *lines, pending = (pending + data).split(b"\n")
             for line in lines:
-                running = _obey(json.loads(line), watched) and running
+                command = json.loads(line)
+                running = _obey(command, watched) and running
+                if "mark" in command:
+                    for lane in lanes:
+                        if lane.name in MARKED:
+                            lane.mark(HANG_S)
+                    _say({"marked": command["mark"]})
     rounds.stop(BEAT_S / 2)
     for lane in lanes:
         close = getattr(lane.probe, "close", None)

@@ -8,12 +8,17 @@ from collections.abc import Mapping
 from bench.probes.context import Context
 from bench.probes.probe import Reading
 from bench.probes.roots import Roots, Source, listing, number, text
+from bench.record.cooling import Effect, effect
 from bench.record.schema import FieldInfo
 
-# Cooling devices that do not slow anything down.
-_HARMLESS = ("fan", "powerclamp")
 # hwmon chips whose temperature is the processor's, for machines without thermal zones.
 _PROCESSORS = {"coretemp": "cpu", "k10temp": "cpu", "zenpower": "cpu", "cpu_thermal": "cpu"}
+
+
+_MEANING = {
+    Effect.SLOWS: "cooling state; above 0 a processor or the GPU is slowed down",
+    Effect.UNKNOWN: "cooling state of a device whose effect is not known",
+}
 
 
 def zones(roots: Roots) -> dict[str, Source]:
@@ -69,11 +74,10 @@ class Thermal:
         for device in listing(roots.in_sys("class/thermal"), "cooling_device*"):
             kind = (text(device / "type") or "").lower()
             # A device without a highest state cannot slow anything down.
-            if kind and not any(word in kind for word in _HARMLESS) and number(device / "max_state") != 0:
+            if kind and effect(kind) is not Effect.HARMLESS and number(device / "max_state") != 0:
                 self._cooling.setdefault(kind, []).append(Source(device / "cur_state"))
         fields += [
-            FieldInfo(self.name, f"throttle.{kind}", "1", "cooling state; above 0 something is slowed down", kind)
-            for kind in self._cooling
+            FieldInfo(self.name, f"throttle.{kind}", "1", _MEANING[effect(kind)], kind) for kind in self._cooling
         ]
         policies = listing(roots.in_sys("devices/system/cpu/cpufreq"), "policy*/scaling_cur_freq")
         self._clocks = [Source(path) for path in policies] or [

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import plugins
-from bench.engines import startup
+from bench.engines import device, startup
 from bench.engines.engine import Checkpoint, Endpoint, Engine, LaunchContext, LaunchTrace
 from bench.engines.failure import told
 from bench.engines.server import Server, free_port, start
@@ -22,6 +22,7 @@ from bench.errors import LaunchError
 from bench.loadgen.generator import LoadGenerator
 from bench.plan.launches import PlannedLaunch
 from bench.probes.cooldown import cool_down
+from bench.probes.devices import without_gpu
 from bench.probes.machine import Machine
 from bench.probes.memory import guarded_memory, idle, returned, will_it_fit
 from bench.probes.processes import held_mib
@@ -138,8 +139,12 @@ def _launch(
             server.wait_healthy()
             asking = Asking(stand, planned, variant, checkpoint, server, load, seen)
             asking.warm_up(strategy)
+            sampler.mark()
             asking.measure()
+            sampler.mark()
             # Reading a large process's memory is slow and so done seldom while it is measured; this one is sure.
+            if not variant.engine.image:
+                record.facts |= without_gpu(server.tree())
             record.memory["served"] = {"t_ns": time.monotonic_ns(), "pss_mib": held_mib(server.tree())}
             asking.question()
         except LaunchError as error:
@@ -168,7 +173,7 @@ def _launch(
                 endpoint=server.endpoint,
                 warmup=record.warmup,
             )
-            _interpret(engine, strategy, prepared, trace, seen)
+            _interpret(engine, variant, strategy, prepared, trace, seen)
 
 
 def _settle(stand: Stand, record: LaunchRecord) -> None:
@@ -193,10 +198,22 @@ def _sampled(sampler: Sampler, record: LaunchRecord) -> None:
     record.client["sampler"] = account.facts()
 
 
-def _interpret(engine: Engine, strategy: WarmupStrategy, prepared: Prepared, trace: LaunchTrace, seen: Seen) -> None:
+def _interpret(
+    engine: Engine,
+    variant: Variant,
+    strategy: WarmupStrategy,
+    prepared: Prepared,
+    trace: LaunchTrace,
+    seen: Seen,
+) -> None:
     """What the trace means: facts, phases, and whether the state asked for was the state had."""
     record = seen.record
-    record.facts |= engine.facts(trace)
+    # An engine knows best what it computes on; its log is next, and the files it holds open say something of any.
+    record.facts |= {**device.told(trace.log), **engine.facts(trace)}
+    if wanted := device.asked(variant):
+        record.facts["device_asked"] = wanted
+    if variant.engine.image:
+        record.facts["image"] = variant.engine.image
     seen.phases = startup.resolve(trace, engine.phases(trace))
     record.checks += strategy.verify(trace, prepared)
 

@@ -162,6 +162,12 @@ class Design(Strict):
     cool_down: CoolDown | None = Field(None, description="wait for the idle temperature before each launch")
     retries: int = Field(1, ge=0, description="how often an invalid launch is repeated")
     max_steal: float = Field(0.01, gt=0, le=1, description="share of processor time that a hypervisor may take away")
+    max_contention: float = Field(
+        0.05,
+        gt=0,
+        le=1,
+        description="share of the engine's time that it may wait for other programs' use of processors",
+    )
     budget_minutes: PositiveFloat | None = Field(None, description="stop adding blocks after this long")
     precision: PositiveFloat | None = Field(None, description="stop once the interval's half-width is below this")
     sequential: bool = Field(False, description="group-sequential looks with spent alpha, up to `blocks`")

@@ -13,7 +13,7 @@ SCENARIO = """\
 scenario: tuned
 engines: {server: {engine: simulated, args: {ttft_ms: 40, itl_ms: 2}}}
 workload: {prompts: {kind: random, tokens: 16}, output_tokens: 4, requests: 6}
-design: {blocks: 3, max_steal: 1}
+design: {blocks: 3, max_steal: 1, max_contention: 1}
 tune: {levers: {ttft_ms: [10]}, objective: ttft.p50}
 """
 

@@ -23,7 +23,7 @@ model: {{source: "dummy:tiny-llama"}}
 engines: {{sim: {{engine: simulated}}}}
 matrix: {{quantization: [fp32]}}
 workload: {{prompts: {{kind: random, tokens: 15}}, output_tokens: 32, requests: 30}}
-design: {{max_steal: 1.0, blocks: 1, retries: 0}}
+design: {{max_steal: 1.0, max_contention: 1.0, blocks: 1, retries: 0}}
 measure: [ttft, energy, memory]
 """
 SCOPES = {
@@ -67,7 +67,7 @@ engines: {transformers: {engine: transformers, args: {threads: 1}}}
 warmups: {each-length: {strategy: multi-stage, tokens: [15, 64]}}
 matrix: {quantization: [fp32, bf16], warmup: [each-length]}
 workload: {prompts: {kind: random, tokens: [15, 64]}, output_tokens: 16, requests: 12}
-design: {max_steal: 1.0, blocks: 1, retries: 0}
+design: {max_steal: 1.0, max_contention: 1.0, blocks: 1, retries: 0}
 measure: [ttft, tpot, startup, energy, memory]
 """
 

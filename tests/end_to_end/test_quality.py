@@ -112,7 +112,7 @@ model: {{source: "path:{weights}"}}
 engines: {{s: {{engine: simulated, args: {{ttft_ms: 2, itl_ms: 0.2}}}}}}
 matrix: {{warmup: [none, requests]}}
 workload: {{prompts: {{kind: random, tokens: 8}}, output_tokens: 4, requests: 3}}
-design: {{max_steal: 1.0, blocks: 1}}
+design: {{max_steal: 1.0, max_contention: 1.0, blocks: 1}}
 quality: {{against: {{warmup: none}}, max_kl: 0.1, documents: 2}}
 """
     )

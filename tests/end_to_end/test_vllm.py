@@ -58,7 +58,7 @@ def test_an_eager_start_is_accounted_for_to_the_second(run: Execute) -> None:
 engines: {{eager: {{engine: vllm, environment: vllm-cpu, args: {{{ARGS}, enforce_eager: true}}}}}}
 warmups: {{ready: [kv-preallocate, page-cache, {{strategy: requests, n: 2, output_tokens: 4}}]}}
 matrix: {{warmup: [ready]}}
-design: {{max_steal: 1.0, blocks: 1}}
+design: {{max_steal: 1.0, max_contention: 1.0, blocks: 1}}
 """,
     )
     (launch,) = opened.all
@@ -100,7 +100,7 @@ engines:
   inductor: {{engine: vllm, environment: vllm-cpu, args: {{{ARGS}}}, env: {{VLLM_USE_AOT_COMPILE: "0"}}}}
 warmups: {{kept: compile-cache}}
 matrix: {{warmup: [none, kept]}}
-design: {{max_steal: 1.0, blocks: 2, seed: 1}}
+design: {{max_steal: 1.0, max_contention: 1.0, blocks: 2, seed: 1}}
 """,
     )
     kept = [launch for launch in opened.all if launch.record.variant.endswith("kept")]
@@ -131,7 +131,7 @@ def test_an_artifact_that_the_engine_cannot_load_is_no_warm_start(run: Execute) 
         f"""
 engines: {{default: {{engine: vllm, environment: vllm-cpu, args: {{{ARGS}}}}}}}
 matrix: {{warmup: [compile-cache]}}
-design: {{max_steal: 1.0, blocks: 2}}
+design: {{max_steal: 1.0, max_contention: 1.0, blocks: 2}}
 """,
     )
     last = state(opened.all[-1])

@@ -226,6 +226,19 @@ def test_a_verdict_must_stand_without_the_blocks_that_were_not_steady() -> None:
     assert "were not steady, and without them the FAIL does not hold" in result.reason
 
 
+def test_beside_other_programs_nothing_passes() -> None:
+    alone = flat().assign(crowded=False)
+    assert judge(alone, alone).verdict is Verdict.PASS
+    result = judge(alone, flat().assign(crowded=True))[METRIC]
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert "were not alone on the processors, and without them the PASS does not hold" in result.reason
+
+
+def test_one_crowded_block_of_many_leaves_the_verdict_that_the_others_give() -> None:
+    some = side(blocks=8).assign(crowded=[block == 3 for block in range(8)])
+    assert judge(side(blocks=8), some).verdict is judge(side(blocks=8), side(blocks=8)).verdict
+
+
 def test_gated_metrics_share_one_false_alarm() -> None:
     # Alone this is a narrow FAIL; beside three others it may be chance.
     a = launches([100.0] * 8)

@@ -26,6 +26,8 @@ SOUND: Readings = {
     ("host", "cpu_iowait_s"): lambda t: 0.0,
     ("host", "cpu_steal_s"): lambda t: 0.001 * t,
     ("tree", "cpu_s"): lambda t: 0.9 * t,
+    ("tree", "run_s"): lambda t: 0.9 * t,
+    ("tree", "wait_s"): lambda t: 0.01 * t,
     ("tree", "harness_cpu_s"): lambda t: 0.05 * t,
     ("tree", "stopped"): lambda t: 0.0,
     ("pressure", "swap_in_pages"): lambda t: 7.0,
@@ -108,18 +110,21 @@ def checks(
     scenario: dict[str, Any] | None = None,
     locked: bool = True,
     stops: Sequence[Stop] = (),
+    facts: dict[str, Any] | None = None,
+    fingerprint: dict[str, Any] | None = None,
 ) -> dict[str, Check]:
     record = LaunchRecord("000-00-a", "a", {}, 0, 0)
     record.stamps = {"spawn": 90 * S, "ready": 98 * S}
     record.stops = list(stops)
     record.client = {"sampler": ACCOUNT if account is None else account}
+    record.facts = {"device_used": "cuda"} if facts is None else facts
     record.fields = [FieldInfo("jetson", "power_w", "W", "", "module: VDD_IN")]
     found = judge(
         record,
         requests() if table is None else table,
         samples(SOUND | (readings or {})),
         scenario=scenario or {},
-        fingerprint={"jetson": {"clocks": {"gpu": locked, "cpu": locked}}},
+        fingerprint=fingerprint if fingerprint is not None else {"jetson": {"clocks": {"gpu": locked, "cpu": locked}}},
     )
     return {check.name: check for check in found}
 
@@ -142,6 +147,13 @@ BROKEN: list[tuple[str, str, Readings]] = [
     ("gpu_throttle", "ok", {("nvml", "gpu0.clock_reasons"): in_window(0x1)}),
     ("thermal_throttle", "violated", {("thermal", "throttle.gpu-throttle-alert"): in_window(1)}),
     ("thermal_throttle", "ok", {("thermal", "throttle.gpu-throttle-alert"): lambda t: float(t < 5)}),
+    ("thermal_throttle", "violated", {("thermal", "throttle.cpufreq-cpu0"): lambda t: 2.0}),
+    ("thermal_throttle", "ok", {("thermal", "throttle.hot-surface-alert"): in_window(1)}),
+    ("thermal_throttle", "ok", {("thermal", "throttle.lcd"): lambda t: 40.0}),
+    ("thermal_throttle", "ok", {("thermal", "throttle.tcc offset"): lambda t: 7.0}),
+    ("thermal_throttle", "ok", {("thermal", "throttle.fan"): in_window(1)}),
+    ("thermal_throttle", "ok", {("thermal", "throttle.something"): lambda t: 3.0}),
+    ("thermal_throttle", "warning", {("thermal", "throttle.something"): in_window(4, 3)}),
     ("clock_below_lock", "violated", {("jetson", "gpu_clock_mhz"): in_window(700, 918)}),
     ("clock_below_lock", "ok", {("jetson", "gpu_clock_mhz"): lambda t: 700.0 if 15 <= t < 15.15 else 918.0}),
     ("over_current", "violated", {("thermal", "oc1_events"): lambda t: 4 + float(t > 20)}),

@@ -240,3 +240,19 @@ def test_stand_in_tools_speak_as_the_real_ones(tmp_path: Path) -> None:
     assert re.findall(r"ID=(\d) NAME=(\S+)", roots.output("nvpmodel", "-p", "--verbose") or "")[2] == ("2", "MODE_30W")
     assert board.line().count("mW/") == len(board.model.rails)
     assert os.access(Path(str(roots.path)) / "tegrastats", os.X_OK)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_case_hot_to_the_touch_a_dimmed_screen_and_a_fan_slow_nothing_on_any_board(tmp_path: Path, name: str) -> None:
+    roots, board = alive(tmp_path, name)
+    # Past the surface's warning, and below the temperature at which clocks are cut.
+    board.temp_c = board.model.surface_c + 10
+    for _ in range(5):
+        board.step(0.1)
+    devices = [folder.parent for folder in roots.in_sys("class/thermal").glob("cooling_device*/type")]
+    at_work = {(d / "type").read_text().strip() for d in devices if int((d / "cur_state").read_text()) > 0}
+    assert {"hot-surface-alert", "LCD", "TCC Offset", "Fan"} <= at_work
+    assert board.throttle == 0
+    states = {field: reading.value for field, reading in read("thermal", roots).items() if "throttle." in field}
+    assert set(states.values()) == {0.0}
+    assert {"throttle.gpu-throttle-alert", f"throttle.devfreq-{board.model.gpu_node.lower()}"} <= states.keys()

@@ -105,6 +105,22 @@ class TestMemory:
         assert (card.kind, card.device_total_mib, card.device_used_mib) == ("discrete", 24564.0, 9830.0)
 
     @pytest.mark.parametrize(
+        ("profile", "kind"),
+        [("spark", "unified"), ("thor", "unified"), ("orin", "unified"), ("mig", "discrete"), ("desktop", "discrete")],
+    )
+    def test_a_gpu_without_memory_of_its_own_shares_the_processors(
+        self, tmp_path: Path, profile: str, kind: str
+    ) -> None:
+        (tmp_path / "meminfo").write_text("MemTotal: 125000000 kB\nMemAvailable: 100000000 kB\n")
+        roots = Roots(proc=str(tmp_path), nvml=profile)
+        state = memory(roots)
+        assert state.kind == kind
+        assert fingerprint(roots)["memory"]["unified"] == (kind == "unified")
+        assert (state.device_total_mib is None) == (kind == "unified")
+        with guarded_memory(roots, lambda reason: None) as watchdog:
+            assert (watchdog is not None) == (kind == "unified")
+
+    @pytest.mark.parametrize(
         ("size", "status"), [(GIB, "ok"), (5 * GIB, "warning"), (7 * GIB, "violated"), (None, "unknown")]
     )
     def test_will_it_fit(self, tmp_path: Path, size: int | None, status: str) -> None:

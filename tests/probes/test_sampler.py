@@ -193,3 +193,35 @@ def test_the_sampler_yields_to_the_engine(tmp_path: Path) -> None:
     niceness = os.getpriority(os.PRIO_PROCESS, sampler.process_id)
     sampler.stop()
     assert niceness > os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def test_a_mark_is_a_reading_at_once_beside_those_that_are_due(tmp_path: Path) -> None:
+    sampler = Sampler.start(
+        tmp_path, pid=os.getpid(), harness_pids=[os.getppid()], probes={"tree": {"period_s": 30}}, period_s=0.1
+    )
+    deadline = time.monotonic() + 10
+    while not seen(tmp_path, "tree") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    begun = time.monotonic_ns()
+    assert sampler.mark()
+    middle = time.monotonic_ns()
+    assert sampler.mark()
+    ended = time.monotonic_ns()
+    info = sampler.stop()
+    stamps = [row["t"] for row in lines(tmp_path, "tree")]
+    assert [begun < stamp < middle for stamp in stamps[-2:]] == [True, False]
+    assert middle < stamps[-1] < ended
+    assert info.complete
+    assert info.probes["tree"]["missed"] == 0
+    assert {"machine_busy_s", "run_s", "wait_s", "sampler_cpu_s", "account_skew_s"} <= lines(tmp_path, "tree")[-1][
+        "v"
+    ].keys()
+
+
+def test_marks_that_came_too_late_are_not_taken_for_the_account(tmp_path: Path) -> None:
+    sampler = Sampler.start(tmp_path, pid=os.getpid(), probes={"tree": {}})
+    os.kill(sampler.process_id, signal.SIGSTOP)
+    assert not sampler.mark()
+    os.kill(sampler.process_id, signal.SIGCONT)
+    assert sampler.mark()
+    assert sampler.stop().complete

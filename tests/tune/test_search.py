@@ -27,7 +27,7 @@ def find(folder: Path, changes: Mapping[str, str] | None = None, resume: bool = 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    return find(tmp_path_factory.mktemp("tune"), {"design": "{blocks: 4, max_steal: 1}"})
+    return find(tmp_path_factory.mktemp("tune"), {"design": "{blocks: 4, max_steal: 1, max_contention: 1}"})
 
 
 def test_the_faster_flag_is_found_and_confirmed_on_launches_of_its_own(found: Found) -> None:
@@ -55,7 +55,7 @@ def test_a_search_that_was_broken_off_keeps_what_is_finished(found: Found) -> No
     manifest = found.confirm / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"state": "interrupted"}))
     folder = found.race.parents[2]
-    again = find(folder, {"design": "{blocks: 4, max_steal: 1}"}, resume=True)
+    again = find(folder, {"design": "{blocks: 4, max_steal: 1, max_contention: 1}"}, resume=True)
     assert (again.race, again.confirm) == (found.race, found.confirm)
     assert again.chosen == found.chosen
     assert len(list((folder / "results" / "small").glob("[!.]*/manifest.json"))) == 2

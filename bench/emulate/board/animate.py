@@ -177,9 +177,12 @@ class Animation:
         for index, zone in enumerate(self.model.zones):
             value = "hot!" if "rubbish" in active else round(self.zone_c(zone) * 1000 / 125) * 125
             put(self.sys / f"class/thermal/thermal_zone{index}/temp", value)
-        for index in (1, 2, 3, 4):
-            put(self.sys / f"class/thermal/cooling_device{index}/cur_state", self.throttle if index in (2, 4) else 0)
         fan = min(255, max(0, round((self.temp_c - 35) * 6)))
+        gpu = {"gpu-throttle-alert", f"devfreq-{self.model.gpu_node}"}
+        moving = {"pwm-fan": fan // 85, "hot-surface-alert": int(self.temp_c > self.model.surface_c)}
+        for index, device in enumerate(self.model.cooling):
+            state = moving.get(device.kind, self.throttle if device.kind in gpu else device.state)
+            put(self.sys / f"class/thermal/cooling_device{index}/cur_state", state)
         put(self.sys / "class/hwmon/hwmon0/pwm1", fan)
         put(self.sys / "class/hwmon/hwmon1/rpm", fan * 24)
         if not self.model.iio:

@@ -20,6 +20,25 @@ class Channel:
 
 
 @dataclass(frozen=True, slots=True)
+class Cooling:
+    """A cooling device: its type as the kernel names it, its state at rest, and its highest."""
+
+    kind: str
+    state: int = 0
+    highest: int = 3
+
+
+# What machines have beside the devices that slow them: at work all the time, and no harm to any figure. Not all of them
+# are met on a Jetson; a measurement must bear them anywhere.
+HARMLESS = (
+    Cooling("hot-surface-alert", 0, 2),
+    Cooling("LCD", 40, 100),
+    Cooling("TCC Offset", 7, 63),
+    Cooling("Fan", 1, 1),
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A board as it shows itself under one JetPack.
 
@@ -48,12 +67,20 @@ class Model:
     iio: bool = False
     nvml: str = "none"
     swap_mib: int = 0
-    trip_c: float = 97.0
+    trip_c: float = 99.0
+    # Where the case is called hot to the touch: a warning, and no clock is cut.
+    surface_c: float = 70.0
     heat_c_per_w: float = 1.6
     settle_s: float = 40.0
     cuda: str = "12.6.68"
     gpcs: int = 1
     style: str = "jp6"
+
+    @property
+    def cooling(self) -> tuple[Cooling, ...]:
+        """The fan, what slows processors and GPU, and what slows nothing."""
+        alerts = (Cooling(f"{part}-throttle-alert") for part in ("cpu", "gpu", "soc0"))
+        return (Cooling("pwm-fan"), *alerts, Cooling(f"devfreq-{self.gpu_node}"), Cooling("cpufreq-cpu0"), *HARMLESS)
 
 
 _ORIN_ZONES = ("cpu-thermal", "gpu-thermal", "soc0-thermal", "soc1-thermal", "soc2-thermal", "tj-thermal")

@@ -168,15 +168,8 @@ def _heat(model: Model, sys: Path) -> None:
     for index, zone in enumerate((*model.zones, *model.zones_off)):
         write(sys / f"class/thermal/thermal_zone{index}/type", f"{zone}\n")
         write(sys / f"class/thermal/thermal_zone{index}/temp", f"{-256000 if zone in model.zones_off else 45000}\n")
-    devices = (
-        "pwm-fan",
-        "cpu-throttle-alert",
-        "gpu-throttle-alert",
-        "soc0-throttle-alert",
-        f"devfreq-{model.gpu_node}",
-    )
-    for index, kind in enumerate(devices):
-        for name, value in {"type": kind, "cur_state": 0, "max_state": 3}.items():
+    for index, device in enumerate(model.cooling):
+        for name, value in {"type": device.kind, "cur_state": device.state, "max_state": device.highest}.items():
             write(sys / f"class/thermal/cooling_device{index}/{name}", f"{value}\n")
     write(sys / "class/hwmon/hwmon0/name", "pwmfan\n")
     write(sys / "class/hwmon/hwmon0/pwm1", "66\n")

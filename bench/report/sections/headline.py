@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from bench.analyse.quantiles import needed
 from bench.report.elements import Note, Notes, Prose, Section
+from bench.report.neighbours import contended, notes
 from bench.report.numbers import count, duration, interval, listed, number, quantity
 from bench.report.view import View
 
@@ -17,6 +18,8 @@ def section(view: View) -> Section:
 
 def findings(view: View) -> Iterator[str]:
     """The ends of the field: once steady, on the first request, and from a cold start."""
+    if neighbour := contended(view):
+        yield neighbour
     if not view.known("ttft.p50"):
         yield "No launch of this run counts, so there is no figure to report; the reasons are below."
         return
@@ -80,6 +83,7 @@ def _cold(view: View) -> str | None:
 def limits(view: View) -> Iterator[Note]:
     """What the figures can and cannot say, the gravest first."""
     yield from _state(view)
+    yield from notes(view)
     yield from _sample(view)
     yield from _client(view)
     yield Note(

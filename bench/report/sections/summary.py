@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench.analyse.metrics import METRICS, STATISTICS, metric
 from bench.report.elements import Cell, Column, Fold, Prose, Section, Table
+from bench.report.neighbours import crowded_variants
 from bench.report.numbers import decimals, interval, number
 from bench.report.view import Row, View
 
@@ -68,9 +69,10 @@ def table(view: View, names: tuple[str, ...]) -> Table:
     """Variants down, metrics across."""
     places = {name: decimals(view.value(variant, name) for variant in view.variants) for name in names}
     head = [Column("variant"), *(Column(metric(name).title, metric(name).unit or "%", numeric=True) for name in names)]
+    contended = crowded_variants(view)
     rows = [
         (
-            Cell(variant, _behind(view, variant), colour=view.colour(variant)),
+            Cell(variant, _behind(view, variant) + ", contended" * (variant in contended), colour=view.colour(variant)),
             *(measured(view.row(variant, name), name, places[name]) for name in names),
         )
         for variant in view.variants

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from bench.analyse.quantiles import needed
 from bench.report.blocks import Note, Notes, Prose, Section
 from bench.report.numbers import count, duration, interval, listed, number, quantity
+from bench.report.sections import pace
 from bench.report.view import View
 
 
@@ -17,10 +18,13 @@ def section(view: View) -> Section:
 
 def findings(view: View) -> Iterator[str]:
     """The ends of the field: once steady, on the first request, and from a cold start."""
-    if not view.known("ttft.p50"):
+    if not view.measured:
         yield "No launch of this run counts, so there is no figure to report; the reasons are below."
         return
-    yield _steady(view)
+    if view.known("ttft.p50"):
+        yield _steady(view)
+    else:
+        yield "No answer of this run has a token of text, so there is no TTFT; what came instead is in the table."
     if first := _first(view):
         yield first
     if cold := _cold(view):
@@ -80,6 +84,7 @@ def _cold(view: View) -> str | None:
 def limits(view: View) -> Iterator[Note]:
     """What the figures can and cannot say, the gravest first."""
     yield from _state(view)
+    yield from pace.notes(view)
     yield from _sample(view)
     yield from _client(view)
     yield Note(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bench.analyse.metrics import METRICS, STATISTICS, metric
 from bench.report.blocks import Cell, Column, Fold, Prose, Section, Table
 from bench.report.numbers import decimals, interval, number
+from bench.report.sections import pace
 from bench.report.view import Row, View
 
 TAILS = ("p99", "p95", "p90")
@@ -35,13 +36,16 @@ def section(view: View) -> Section | None:
 
 
 def columns(view: View) -> tuple[str, ...]:
-    """The metrics of the summary table: the same for all variants, left out where no variant has a value."""
+    """The metrics of the summary table: the same for all variants, left out where no variant has a value, or a reason
+    for having none that people must know."""
+    dashes = pace.dashes(view)
     ttft = [f"{name}.p50" for name in view.all_lengths()] or ["ttft.p50"]
     wanted = [
         *ttft,
         tail(view, "ttft"),
         "first_ttft",
         "cold_ttft",
+        "ttfa.p50",
         "tpot.p50",
         "output_throughput",
         "goodput",
@@ -49,7 +53,7 @@ def columns(view: View) -> tuple[str, ...]:
         "memory.peak",
         "energy.per_token",
     ]
-    return tuple(name for name in wanted if name and view.known(name))
+    return tuple(name for name in wanted if name and (view.known(name) or name in dashes))
 
 
 def tail(view: View, family: str) -> str | None:

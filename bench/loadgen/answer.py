@@ -6,21 +6,20 @@ Runs after driving. Whatever bytes a server sends, the result is an Answer, neve
 from __future__ import annotations
 
 import json
-import zlib
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import httptools
 
 from bench.loadgen import choice as choices
+from bench.loadgen.body import Body, is_document
 from bench.loadgen.counts import KEYS, Counts, number
+from bench.loadgen.sentence import said, shown
 from bench.loadgen.sse import Event, Events
 
-# A server's sentence is kept whole up to this many characters, evidence of bad form up to so many bytes.
-_SENTENCE, _EVIDENCE = 2000, 300
 _DECODER = json.JSONDecoder()
 _WORTH = {kind: place for place, kind in enumerate(choices.KINDS)}
-_PACKED = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
+_RARE = frozenset({"error", "usage", "prompt_logprobs", "prompt_distributions"})
 # Where log-probabilities list tokens: the chat form, and that of completions.
 _LISTED = ("content", "tokens")
 
@@ -130,7 +129,7 @@ class Answer:
 def answer(reads: list[bytes]) -> Answer:
     """Read a response from its raw reads."""
     result = Answer()
-    body = _Body()
+    body = Body()
     parser = httptools.HttpResponseParser(body)
     body.parser = parser
     events = Events()
@@ -143,7 +142,7 @@ def answer(reads: list[bytes]) -> Answer:
         result.status = body.status
         if piece := body.take():
             if body.document is None:
-                body.document = _is_document(body.status, piece)
+                body.document = is_document(body.status, piece)
             if body.document:
                 whole.append(piece)
             else:
@@ -163,62 +162,10 @@ def answer(reads: list[bytes]) -> Answer:
     return result
 
 
-class _Body:
-    """httptools' view of a response: the status, and the body's bytes with framing and compression taken off.
-
-    `document` is None until the body's first bytes tell a stream from one document.
-    """
-
-    def __init__(self) -> None:
-        self.parser: Any = None
-        self.status: int | None = None
-        self.document: bool | None = None
-        self.refused: str | None = None
-        self._pieces: list[bytes] = []
-        self._unpack: Any = None
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        # Some compress whether asked to or not.
-        if name.lower() == b"content-encoding" and (how := value.strip().lower()) not in (b"", b"identity"):
-            if how in _PACKED:
-                self._unpack = zlib.decompressobj(_PACKED[how])
-            else:
-                named = how.decode("latin-1")
-                self.refused = f"the server compressed its answer ({named}) although it was asked not to"
-
-    def on_headers_complete(self) -> None:
-        self.status = self.parser.get_status_code()
-
-    def on_body(self, data: bytes) -> None:
-        self._pieces.append(data)
-
-    def take(self) -> bytes:
-        pieces, self._pieces = self._pieces, []
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if self.refused:
-            return b""
-        if self._unpack is None or not data:
-            return data
-        try:
-            return bytes(self._unpack.decompress(data))
-        except zlib.error as error:
-            self.refused = f"the server's compressed answer cannot be unpacked: {error}"
-            return b""
-
-
-def _is_document(status: int | None, piece: bytes) -> bool | None:
-    """Whether a body that begins so is one document, whatever its type says; None where nothing tells yet."""
-    if status is not None and status >= 300:
-        return True
-    # Of a byte order mark, a part may be here.
-    begin = piece.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-    return None if not begin else begin in b"{["
-
-
 def _document(result: Answer, body: bytes, read: int) -> bool:
     """A body that is one JSON document: an answer that was not streamed, or an error. False if it is neither."""
     if result.status is not None and result.status >= 300:
-        result.server_error = _said(body)
+        result.server_error = said(body)
         return True
     try:
         json.loads(body)
@@ -253,7 +200,7 @@ def _interpret(result: Answer, event: Event, read: int) -> None:
             raise ValueError
     except (ValueError, RecursionError):
         if event.name == "error" or announced:
-            result.server_error = result.server_error or _said(event.data)
+            result.server_error = result.server_error or said(event.data)
         else:
             _blame(result, f"event {len(result.chunks)} is not JSON", event.data)
         result.chunks.append(Chunk("error", read))
@@ -270,7 +217,7 @@ def _interpret(result: Answer, event: Event, read: int) -> None:
         return
     named = event.name == "error" or (announced and "choices" not in content)
     if named or content.get("error") or content.get("object") == "error":
-        result.server_error = result.server_error or _said(event.data)
+        result.server_error = result.server_error or said(event.data)
         result.chunks.append(Chunk("error", read))
         return
     _chunk(result, content, read)
@@ -280,14 +227,14 @@ def _unframed(result: Answer, lines: bytes) -> None:
     """Lines that are no field of the format. Servers write failures there: as a field `error`, or as bare JSON."""
     field_, _, value = lines.partition(b":")
     if field_.strip().lower() == b"error" and value.strip():
-        result.server_error = result.server_error or _said(value)
+        result.server_error = result.server_error or said(value)
         return
     try:
         content = json.loads(lines)
     except (ValueError, RecursionError):
         content = None
     if isinstance(content, dict) and "choices" not in content:
-        result.server_error = result.server_error or _said(lines)
+        result.server_error = result.server_error or said(lines)
     else:
         where = f"event {len(result.chunks)} has a line that is not server-sent-event syntax"
         _blame(result, where, lines)
@@ -302,7 +249,7 @@ def _chunk(result: Answer, content: dict[str, Any], read: int) -> None:
     found = [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
     if not found:
         if content.get("usage") is None and result.aside is None and given is None:
-            result.aside = _said(json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
+            result.aside = said(json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
         result.chunks.append(Chunk("usage" if content.get("usage") else "other", read))
         return
     if result.first_chunk_read is None:
@@ -335,10 +282,12 @@ def _choice(result: Answer, one: dict[str, Any], read: int) -> tuple[choices.Pie
     elif result.finish_reason and piece.kind in choices.OUTPUT and one.get("index") == result._ended:
         # What is followed by more was no end: some say "stop" where only the reasoning stops.
         result.finish_reason = result.finish_reason if choices.broken(result.finish_reason) else None
-    if error := one.get("error"):
-        result.server_error = result.server_error or _said(json.dumps(error).encode())
-    if "usage" in one:
-        result.counts.usage(one["usage"])
+    if not _RARE.isdisjoint(one):
+        if error := one.get("error"):
+            result.server_error = result.server_error or said(json.dumps(error).encode())
+        result.counts.usage(one.get("usage"))
+        result.prompt_logprobs = one.get("prompt_logprobs") or result.prompt_logprobs
+        result.prompt_distributions = one.get("prompt_distributions") or result.prompt_distributions
     if piece.kind in ("content", "reasoning"):
         if result.first_token_read is None:
             result.first_token_read = read
@@ -357,9 +306,7 @@ def _choice(result: Answer, one: dict[str, Any], read: int) -> tuple[choices.Pie
     logprobs = one.get("logprobs")
     if logprobs and isinstance(logprobs, dict):
         result.logprobs.append(logprobs)
-    result.prompt_logprobs = one.get("prompt_logprobs") or result.prompt_logprobs
-    result.prompt_distributions = one.get("prompt_distributions") or result.prompt_distributions
-    return piece, _listed(one, logprobs)
+    return piece, _listed(one, logprobs) if logprobs or "token_ids" in one else None
 
 
 def _finish(result: Answer, one: dict[str, Any]) -> None:
@@ -370,7 +317,7 @@ def _finish(result: Answer, one: dict[str, Any]) -> None:
     result.finish_reason, result._ended = why, one.get("index")
     given = one["finish_reason"]
     if isinstance(given, dict) and choices.broken(why) and given.get("message"):
-        result.server_error = result.server_error or _said(json.dumps(given).encode())
+        result.server_error = result.server_error or said(json.dumps(given).encode())
 
 
 def _listed(one: dict[str, Any], logprobs: Any) -> int | None:
@@ -386,24 +333,4 @@ def _listed(one: dict[str, Any], logprobs: Any) -> int | None:
 
 def _blame(result: Answer, sentence: str, evidence: bytes) -> None:
     if result.malformed is None:
-        shown = evidence[:_EVIDENCE].decode("utf-8", "backslashreplace")
-        result.malformed = f"{sentence}: {shown!r}{' …' if len(evidence) > _EVIDENCE else ''}"
-
-
-def _said(body: bytes) -> str:
-    """The server's own words about its error, as far as they can be found."""
-    text = body.decode("utf-8", "replace").strip()
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        return _whole(text)
-    for key in ("error", "message", "detail"):
-        if isinstance(content, list) and len(content) == 1:
-            content = content[0]
-        if isinstance(content, dict) and content.get(key):
-            content = content[key]
-    return _whole(content if isinstance(content, str) else json.dumps(content, ensure_ascii=False))
-
-
-def _whole(text: str) -> str:
-    return text if len(text) <= _SENTENCE else f"{text[:_SENTENCE]} …"
+        result.malformed = f"{sentence}: {shown(evidence)}"

@@ -168,10 +168,13 @@ def _document(result: Answer, body: bytes, read: int) -> bool:
         result.server_error = said(body)
         return True
     try:
-        json.loads(body)
+        content = json.loads(body)
     except (ValueError, RecursionError):
         return False
-    _interpret(result, Event(body), read)
+    if isinstance(content, dict) and "choices" not in content:
+        result.server_error = said(body)
+    else:
+        _interpret(result, Event(body), read)
     result.done = True
     return True
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyarrow as pa
+import numpy as np
 import pytest
 
 from bench.analyse import pace
 from bench.analyse.metrics import rates_of, samples_of
 from bench.analyse.requests import gaps_ms, with_durations
+from bench.record.tables import arrow_schema
 from tests.analyse.test_metrics import MS, T0, chunks, request, table
 
 
@@ -79,8 +80,6 @@ def test_no_requests_have_no_pace_and_no_reasons() -> None:
 
 
 def _recorded() -> list[str]:
-    from bench.record.tables import arrow_schema
-
     names: list[str] = arrow_schema("requests").names
     return names
 
@@ -98,7 +97,7 @@ def test_pieces_of_a_tool_call_are_token_bearing() -> None:
 
 def test_the_first_argument_has_a_figure_of_its_own() -> None:
     rows = table(request(0, first_argument_ns=T0 + 66 * MS), request(1))
-    assert samples_of(rows, pa.array([]).to_numpy())["ttfa"].tolist() == [66.0]
+    assert samples_of(rows, np.empty(0))["ttfa"].tolist() == [66.0]
 
 
 def test_a_pace_that_was_not_seen_is_not_one_that_met_its_limit() -> None:

@@ -133,7 +133,7 @@ def _sample(view: View) -> Iterator[Note]:
         few = f"With as few as {count(fewest, 'launch')} of a variant"
         words = f"{few}, what a launch gives only once has a range, not an interval."
         yield Note(words, "Six launches are the fewest that give one.")
-    requests = [row.n for variant in view.measured if (row := view.row(variant, "ttft.p50"))]
+    requests = [row.n for variant in view.measured if (row := view.row(variant, "ttft.p50")) and row.n]
     tails = {"p90": 0.9, "p95": 0.95, "p99": 0.99}
     missing = [name for name, q in tails.items() if requests and min(requests) < needed(q)]
     if missing:

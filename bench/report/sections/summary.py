@@ -45,6 +45,8 @@ def columns(view: View) -> tuple[str, ...]:
         tail(view, "ttft"),
         "first_ttft",
         "cold_ttft",
+        # Where answers call tools, their marks are these two.
+        "ttfr.p50" if view.known("ttfa.p50") else None,
         "ttfa.p50",
         "tpot.p50",
         "output_throughput",

@@ -14,7 +14,7 @@ from bench.record.tables import arrow_schema
 from tests.analyse.test_metrics import MS, T0, chunks, request, table
 
 
-def paced(**changes: Any) -> tuple[float | None, str | None]:
+def paced(**changes: Any) -> tuple[Any, str | None]:
     """TPOT of an answer of 8 tokens in 8 events from 50 to 120 ms, and why there is none."""
     given = {"completion_tokens": 8, "chunks": 8, "first_share": 1 / 8, "last_token_ns": T0 + 120 * MS} | changes
     row = table(request(**given)).to_pylist()[0]

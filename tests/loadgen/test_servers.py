@@ -8,6 +8,8 @@ import zlib
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench.loadgen.clock import Clock
 from bench.loadgen.exchange import Exchange
@@ -454,3 +456,27 @@ def test_a_mark_before_the_first_byte_and_every_line_ending_are_the_formats() ->
     for end in (b"\n", b"\r\n", b"\r"):
         body = b"\xef\xbb\xbf" + sse(*WORDS, LENGTH).replace(b"\n", end)
         assert (seen([closing(body)])["error"], seen([closing(body)])["chunks"]) == (None, 8)
+
+
+EVENTS = st.one_of(
+    st.sampled_from([*WORDS, LENGTH, DONE, delta(role="assistant", content=""), delta(reasoning="t"), call(name="f")]),
+    st.sampled_from([call(arguments="{}"), delta(content=[thinking("t")]), delta(finish=""), delta(finish="abort")]),
+    st.sampled_from(KEEPALIVES),
+    st.integers(0, 12).map(counted),
+    st.integers(0, 12).map(lambda n: delta(content="w") | {"usage": {"completion_tokens": n}}),
+)
+
+
+@given(st.lists(EVENTS, max_size=14))
+def test_whatever_the_order_no_row_contradicts_itself(events: list[Any]) -> None:
+    said = stream(*events)
+    marks = [said[f"{name}_ns"] for name in ("first_chunk", "first_token", "first_answer", "last_token")]
+    known = [mark for mark in marks if mark is not None]
+    assert known == sorted(known)
+    assert (said["last_token_ns"] is None) == (said["chunks"] == 0)
+    assert said["completion_tokens"] != 0 or not said["chunks"]
+    assert said["first_share"] is None or 0 <= said["first_share"] <= 1
+    ended = any(one == DONE or (isinstance(one, dict) and one == LENGTH) for one in events)
+    assert said["error_kind"] is not None or (ended and said["chunks"])
+    aborted = any(isinstance(one, dict) and one == delta(finish="abort") for one in events)
+    assert not aborted or said["error_kind"] is not None

@@ -19,6 +19,8 @@ Values = npt.NDArray[np.float64]
 # Below this many ms a token (10 000 tokens/s in one stream) the answer was not computed while it was sent: it had been
 # held back, by the engine or on the way, and was let go at once.
 FASTEST_MS = 0.1
+# A burst takes the time of its writing: where it is this small a share of the wait before it, this pace is none either.
+_BURST_MS, _BURST_SHARE = 0.3, 0.01
 # Taking one token out of N for the first event may put the pace wrong by this share before it is given up.
 _WRONG = 0.1
 
@@ -38,9 +40,11 @@ def with_pace(requests: pa.Table) -> pa.Table:
     n = _floats(requests, "completion_tokens")
     said, share, chunks = (_floats(requests, name) for name in ("first_tokens", "first_share", "chunks"))
     first = np.where(np.isnan(said), 1.0, said)
+    wait = _span_ms(requests, "sent_ns", "first_token_ns")
     decode = _span_ms(requests, "first_token_ns", "last_token_ns")
     with np.errstate(divide="ignore", invalid="ignore"):
         pace = decode / (n - first)
+        burst = (pace < _BURST_MS) & (decode < _BURST_SHARE * wait)
         likely = np.clip(share * n, 1.0, n - chunks + 1.0)
         misled = np.isnan(said) & (chunks < n - 1) & ((n - 1.0) > (1.0 + _WRONG) * (n - likely))
     many = (n > 1) | (np.isnan(n) & (chunks > 1))
@@ -48,7 +52,7 @@ def with_pace(requests: pa.Table) -> pa.Table:
     conditions = {
         TOOL_CALL: np.isnan(decode),
         ONE_TOKEN: n <= 1,
-        ONE_PIECE: many & ((chunks <= 1) | (decode <= 0) | (first >= n) | (pace < FASTEST_MS)),
+        ONE_PIECE: many & ((chunks <= 1) | (decode <= 0) | (first >= n) | (pace < FASTEST_MS) | burst),
         NO_COUNT: np.isnan(n),
         FIRST_EVENT: misled,
     }

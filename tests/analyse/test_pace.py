@@ -37,6 +37,7 @@ def test_the_tokens_of_the_first_event_are_taken_out_where_they_are_known() -> N
         {"chunks": 1, "last_token_ns": T0 + 50 * MS},
         {"chunks": 8, "last_token_ns": T0 + 50 * MS},
         {"chunks": 8, "last_token_ns": T0 + 50 * MS + 600_000},
+        {"chunks": 8, "first_token_ns": T0 + 200 * MS, "last_token_ns": T0 + 200 * MS + 7 * MS // 5},
         {"chunks": 2, "first_tokens": 8, "last_token_ns": T0 + 51 * MS},
         {"chunks": 8, "completion_tokens": None, "last_token_ns": T0 + 50 * MS},
     ],

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bench.analyse import pace
+from bench.analyse.durations import gaps_ms, with_durations
 from bench.analyse.metrics import rates_of, samples_of
-from bench.analyse.requests import gaps_ms, with_durations
 from bench.record.tables import arrow_schema
 from tests.analyse.test_metrics import MS, T0, chunks, request, table
 

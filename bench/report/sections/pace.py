@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bench.analyse.pace import FIRST_EVENT, NO_COUNT, ONE_PIECE, TOOL_CALL, Gaps
-from bench.report.blocks import Note
+from bench.report.elements import Note
 from bench.report.numbers import count
 from bench.report.view import View
 

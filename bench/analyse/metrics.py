@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bench.analyse.pace import unobserved
 from bench.analyse.quantiles import needed
 from bench.errors import UnknownName
 from bench.record.schema import LaunchRecord
@@ -60,11 +61,12 @@ FAMILIES = {
         Family("ttft", "TTFT", "ms", "ttft_ms", "first non-empty content or reasoning − request sent"),
         Family("ttfr", "TTFR", "ms", "ttfr_ms", "first event with choices, even an empty one − request sent"),
         Family("ttfot", "TTFOT", "ms", "ttfot_ms", "first token that is not reasoning − request sent"),
+        Family("ttfa", "TTFA", "ms", "ttfa_ms", "first fragment of a tool call's arguments − request sent"),
         Family("ttft_scheduled", "TTFT scheduled", "ms", "ttft_scheduled_ms", "first token − intended send"),
         Family("dispatch_delay", "dispatch delay", "ms", "dispatch_delay_ms", "request sent − intended send"),
         Family("ttfb", "TTFB", "ms", "ttfb_ms", "first byte of the response − request sent"),
-        Family("e2el", "E2EL", "ms", "e2el_ms", "last token − request sent"),
-        Family("tpot", "TPOT", "ms", "tpot_ms", "(E2EL − TTFT)/(N − 1); null for one token"),
+        Family("e2el", "E2EL", "ms", "e2el_ms", "last output − request sent"),
+        Family("tpot", "TPOT", "ms", "tpot_ms", "(E2EL − TTFT)/(N − tokens of the first event)"),
         Family("ntpot", "NTPOT", "ms", "ntpot_ms", "E2EL/N"),
         Family("itl", "ITL", "ms", None, "gaps between token-bearing chunks, pooled over the launch"),
         Family("connect", "connect", "ms", "connect_ms", "opening a connection, where one was opened"),
@@ -223,7 +225,7 @@ def _good(done: pa.Table, slo: Mapping[str, float]) -> float | None:
     for name, limit in slo.items():
         values = done[f"{name}_ms"].to_numpy()
         if name == "tpot":
-            if done["completion_tokens"].null_count:
+            if unobserved(done["pace_reason"].to_pylist()):
                 return None
             values = np.where(np.isnan(values), 0.0, values)
         met &= values <= limit

@@ -17,6 +17,7 @@ from ruamel.yaml.error import YAMLError
 from bench.analyse import energy, footprint, metrics
 from bench.analyse.crowd import crowded
 from bench.analyse.durations import gaps_ms, with_durations
+from bench.analyse.pace import Gaps
 from bench.analyse.series import Samples
 from bench.analyse.summary import summarise
 from bench.errors import RecordError
@@ -60,10 +61,12 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """A run, read once: one row per launch, and the pooled samples of each variant's valid launches by family."""
+    """A run, read once: one row per launch, and of each variant's valid launches the pooled samples by family and what
+    their answers do not tell."""
 
     per_launch: pd.DataFrame
     pooled: Mapping[str, Mapping[str, metrics.Values]]
+    gaps: Mapping[str, Gaps]
 
 
 class Run:
@@ -148,6 +151,7 @@ class Run:
         """The run read once, launch by launch; the time is linear in the number of launches."""
         rows: list[dict[str, Any]] = []
         pools: dict[str, dict[str, list[metrics.Values]]] = {}
+        gaps: dict[str, Gaps] = {}
         for launch in self.all:
             requests = launch.requests()
             samples = metrics.samples_of(requests, launch.gaps(requests))
@@ -159,13 +163,14 @@ class Run:
             found = metrics.of_launch(launch.record, requests, samples, self.slo) | _resources(launch, requests)
             rows.append(identity(launch) | counted | found)
             if launch.record.status == "ok":
+                gaps.setdefault(launch.record.variant, Gaps()).add(requests)
                 for family, values in samples.items():
                     pools.setdefault(launch.record.variant, {}).setdefault(family, []).append(values)
         pooled = {
             variant: {family: np.concatenate(parts) for family, parts in families.items()}
             for variant, families in pools.items()
         }
-        return Reduction(_numeric(rows), pooled)
+        return Reduction(_numeric(rows), pooled, gaps)
 
     @property
     def per_launch(self) -> pd.DataFrame:
@@ -174,7 +179,7 @@ class Run:
 
     def summary(self) -> pd.DataFrame:
         """One row per variant and metric: value, interval, launches and requests behind it, or why there is none."""
-        return summarise(self.variants, self.reduction.per_launch, self.reduction.pooled)
+        return summarise(self.variants, self.reduction.per_launch, self.reduction.pooled, self.reduction.gaps)
 
     def _stack(self, read: Callable[[Launch], pa.Table]) -> pd.DataFrame:
         tables = [(launch, read(launch)) for launch in self.all]

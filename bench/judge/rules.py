@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow.compute as pc
 
 from bench.analyse.crowding import CONTENTION, FOREIGN, contention, device_used, foreign_cpu
 from bench.analyse.energy import COVERED, CROSS_CHECK, of_window, source_of
+from bench.analyse.pace import unobserved
 from bench.analyse.series import Series
 from bench.analyse.steady import of_requests
 from bench.judge.evidence import Evidence, Rule, Verdict, failed
@@ -21,6 +23,7 @@ STEAL, CAPPED = 0.01, 0.02
 CLIENT_CORE = 0.7
 SLEPT_MS = 1.0
 LOCKED_SHARE = 0.97
+BUNCHED = 0.5
 
 
 def gpu_throttle(e: Evidence) -> Verdict | None:
@@ -225,6 +228,31 @@ def tokens(e: Evidence) -> Verdict | None:
     return "ok", f"{len(done)} answers, all as long as asked for"
 
 
+def pace(e: Evidence) -> Verdict | None:
+    """The answers came token by token, so that their pace could be seen."""
+    done = e.steady.filter(e.steady["ok"])
+    if not len(done):
+        return None
+    words = [f"{n} of {len(done)}: {why}" for why, n in unobserved(done["pace_reason"].to_pylist()).items()]
+    # The end of a stream comes in up to three events more, often with the last token's read.
+    chunks = done["chunks"].to_numpy()
+    bunched = int(np.sum((chunks > 1) & (done["coalesced"].to_numpy() - 3 > BUNCHED * chunks)))
+    if bunched:
+        words.append(f"{bunched} of {len(done)} came in bunches: gaps between their tokens are those of the way here")
+    return ("warning", "; ".join(words)) if words else ("ok", f"{len(done)} answers, token by token")
+
+
+def counts(e: Evidence) -> Verdict | None:
+    """What the server counted can be true beside what was seen."""
+    done = e.steady.filter(e.steady["ok"])
+    wrong = Counter(reason for reason in done["count_reason"].to_pylist() if reason)
+    if not len(done):
+        return None
+    if not wrong:
+        return "ok", "no count contradicts what was seen"
+    return "warning", "; ".join(f"{n} of {len(done)}: {why}" for why, n in wrong.most_common(3))
+
+
 def failed_requests(e: Evidence) -> Verdict | None:
     """A request that fails is a result, and not one of latency."""
     if not len(e.steady):
@@ -389,6 +417,14 @@ RULES = (
         "an engine that honours ignore_eos and min_tokens, or `workload.ignore_eos: false`",
         tokens,
     ),
+    Rule(
+        "pace",
+        "every answer came token by token",
+        "no proxy that buffers; a smaller stream interval; `stream_options: {continuous_usage_stats: true}` where the "
+        "server knows it",
+        pace,
+    ),
+    Rule("counts", "no count contradicts what was seen", "a server or proxy that counts its tokens right", counts),
     Rule("failed_requests", "no failed request", "engine.log of the launch has the reason", failed_requests),
     Rule(
         "cache_contamination",

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.loadgen.answer import Answer, answer
+from bench.loadgen.choice import broken
 from bench.loadgen.clock import Clock
 from bench.loadgen.exchange import Exchange
 from bench.loadgen.job import Request
 
 _TIMESPEC = struct.Struct("@ll")
-KINDS = ("role", "content", "reasoning", "usage", "finish", "done", "comment", "error", "other")
+KINDS = ("role", "content", "reasoning", "usage", "finish", "done", "comment", "error", "other", "tool")
 _CODE = {kind: code for code, kind in enumerate(KINDS)}
 NONE = -1
 
@@ -79,6 +80,7 @@ def row(turn: Turn, clock: Clock, columns: Columns, *, keep_text: bool) -> tuple
         "first_chunk_ns": at(said.first_chunk_read),
         "first_token_ns": at(first),
         "first_answer_ns": at(said.first_answer_read),
+        "first_argument_ns": at(said.first_argument_read),
         "last_token_ns": at(said.last_token_read),
         "end_ns": stamps[-1] if stamps and exchange.complete else exchange.end_ns,
         "stamp_source": ("kernel" if trusted else "user") if stamps else None,
@@ -89,6 +91,9 @@ def row(turn: Turn, clock: Clock, columns: Columns, *, keep_text: bool) -> tuple
         "prompt_tokens": said.prompt_tokens,
         "completion_tokens": said.completion_tokens,
         "cached_tokens": said.cached_tokens,
+        "count_reason": said.counts.reason,
+        "first_tokens": said.first_tokens,
+        "first_share": said.first_share,
         "output_tokens_asked": request.output_tokens,
         "server_ttft_ms": said.server_ttft_ms,
         "finish_reason": said.finish_reason,
@@ -158,8 +163,17 @@ def _verdict(turn: Turn, exchange: Exchange, said: Answer) -> tuple[str | None, 
         return kind, f"{sentence}, after {said.token_events} token events" if said.token_events else sentence
     if said.malformed is not None:
         return "protocol", said.malformed
+    if broken(said.finish_reason):
+        return "aborted", f"the server broke the answer off (finish_reason {said.finish_reason!r}), {_after(said)}"
     if not said.token_events:
-        return "empty", f"the server answered {said.status} and ended without a single token"
+        counted = f", though it counted {said.completion_tokens}" if said.completion_tokens else ""
+        aside = f"; it said: {said.aside}" if said.aside else ""
+        return "empty", f"the server answered {said.status} and ended without a single token{counted}{aside}"
     if not said.done and said.finish_reason is None:
-        return "closed", f"the stream ended without finish_reason or [DONE], after {said.token_events} token events"
+        aside = f"; it said: {said.aside}" if said.aside else ""
+        return "closed", f"the stream ended without finish_reason or [DONE], {_after(said)}{aside}"
     return None, None
+
+
+def _after(said: Answer) -> str:
+    return f"after {said.token_events} token event{'s' * (said.token_events != 1)}"

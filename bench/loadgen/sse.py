@@ -8,7 +8,7 @@ _FIELDS = (b"data", b"event", b"id", b"retry")
 
 
 class Event(NamedTuple):
-    """One event. A comment has no data; `malformed` is the first line that is not the format's."""
+    """One event. A comment has no data; `malformed` has the lines that are not the format's."""
 
     data: bytes | None
     name: str | None = None
@@ -26,7 +26,7 @@ class Events:
         """Events whose blank line came with this piece."""
         if self._plain(piece):
             self._began = True
-            return [Event(piece[6:-2])]
+            return [Event(piece[6:-2] or None)]
         self._held.append(piece)
         if b"\n" not in piece and b"\r" not in piece:
             return []
@@ -64,10 +64,10 @@ class Events:
 
 def _event(block: bytes) -> Event | None:
     if block.startswith(b"data:") and b"\n" not in block:
-        return Event(block[6:] if block[5:6] == b" " else block[5:])
+        return Event((block[6:] if block[5:6] == b" " else block[5:]) or None)
     data: list[bytes] = []
     name: str | None = None
-    malformed: bytes | None = None
+    malformed: list[bytes] = []
     seen = False
     for line in block.split(b"\n"):
         if not line:
@@ -79,8 +79,9 @@ def _event(block: bytes) -> Event | None:
             data.append(value)
         elif field == b"event":
             name = value.decode("utf-8", "replace")
-        elif field and field not in _FIELDS and malformed is None:
-            malformed = line
+        elif field and field not in _FIELDS:
+            malformed.append(line)
     if not seen:
         return None
-    return Event(b"\n".join(data) if data else None, name, malformed)
+    # An event whose data are empty is not dispatched, says the standard; servers send them to keep a connection alive.
+    return Event(b"\n".join(data) or None, name, b"\n".join(malformed) or None)

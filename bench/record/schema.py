@@ -43,7 +43,7 @@ STAGES = ("warmup", "first", "measured", "quality")
 
 
 # Why a request failed.
-ERROR_KINDS = ("connect", "timeout", "http", "protocol", "closed", "server_event", "empty", "cancelled")
+ERROR_KINDS = ("connect", "timeout", "http", "protocol", "closed", "server_event", "aborted", "empty", "cancelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,8 @@ REQUESTS = (
     Column("first_chunk_ns", "int64", "first event with choices", null=True),
     Column("first_token_ns", "int64", "first non-empty content or reasoning", null=True),
     Column("first_answer_ns", "int64", "first non-empty content that is not reasoning", null=True),
-    Column("last_token_ns", "int64", "last non-empty content or reasoning", null=True),
+    Column("first_argument_ns", "int64", "first fragment of a tool call's arguments", null=True),
+    Column("last_token_ns", "int64", "last output: content, reasoning or a piece of a tool call", null=True),
     Column("end_ns", "int64", "end of the response, or of waiting for it", null=True),
     Column("stamp_source", "string", "kernel or user: the clock behind the five stamps above", null=True),
     Column("client_lag_us", "float64", "user stamp − kernel stamp at the first token", null=True),
@@ -84,6 +85,9 @@ REQUESTS = (
     Column("prompt_tokens", "int64", "as the server counted", null=True),
     Column("completion_tokens", "int64", "as the server counted", null=True),
     Column("cached_tokens", "int64", "prompt tokens served from a prefix cache", null=True),
+    Column("count_reason", "string", "why a count that the server gave is null here", null=True),
+    Column("first_tokens", "int64", "tokens made by the first output event, its own included", null=True),
+    Column("first_share", "float64", "the same as a share of all, by its characters", null=True),
     Column("output_tokens_asked", "int64", "output tokens asked for", null=True),
     Column("server_ttft_ms", "float64", "the server's own figure, where it gives one", null=True),
     Column("finish_reason", "string", "as the server said", null=True),
@@ -98,7 +102,7 @@ CHUNKS = (
     Column("kernel_ns", "int64", "kernel receive time on CLOCK_MONOTONIC", null=True),
     Column("user_ns", "int64", "when the client held the bytes"),
     Column("read", "int64", "number of the read that completed it; equal numbers came together"),
-    Column("kind", "string", "role, content, reasoning, usage, finish, done, comment, error, other"),
+    Column("kind", "string", "role, content, reasoning, tool, usage, finish, done, comment, error, other"),
     Column("tokens", "int64", "tokens the event carries, where the server says", null=True),
 )
 

@@ -14,6 +14,7 @@ PER_REQUEST = {
     "ttft": "ttft",
     "ttfr": "ttft",
     "ttfot": "ttft",
+    "ttfa": "ttft",
     "ttfb": "ttft",
     "ttft_scheduled": "ttft",
     "dispatch_delay": "ttft",

@@ -230,11 +230,22 @@ def test_one_thing_wrong_breaks_its_own_rule_and_no_other(name: str, status: str
         ("client_saturation", "violated", {"intended_ns": START + 10 * S - S // 5}),
         ("cache_contamination", "violated", {"cached_tokens": 300, "prompt_tokens": 300}),
         ("cache_contamination", "warning", {"cached_tokens": 10}),
+        ("pace", "warning", {"chunks": 1, "last_token_ns": START + 10 * S + S // 10}),
+        ("pace", "warning", {"coalesced": 14}),
+        ("pace", "ok", {"coalesced": 3}),
+        ("counts", "warning", {"completion_tokens": None, "count_reason": "the server counted 0 output tokens"}),
     ],
 )
 def test_a_request_that_went_wrong_breaks_its_rule(name: str, status: str, change: dict[str, Any]) -> None:
     found = checks(table=requests(**change))
     assert found[name].status == status, found[name]
+
+
+def test_answers_in_one_piece_and_untrue_counts_are_numbered() -> None:
+    whole = checks(table=requests(chunks=1, last_token_ns=START + 10 * S + S // 10))["pace"]
+    assert whole.evidence == "1 of 20: the answer came in one piece"
+    untrue = checks(table=requests(completion_tokens=None, count_reason="the server counted 0"))["counts"]
+    assert untrue.evidence == "1 of 20: the server counted 0"
 
 
 def test_locked_clocks_are_held_to_their_lock_only_where_they_are_locked() -> None:

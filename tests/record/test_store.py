@@ -254,3 +254,18 @@ def test_kill_9_at_any_moment_leaves_whole_launches_and_a_folder_that_goes_on(fo
     assert len(told) >= 5
     with RunFolder.open(folder.path):
         assert not list((folder.path / "launches").glob(".*"))
+
+
+def test_a_column_that_an_earlier_version_did_not_write_is_null(tmp_path: Path) -> None:
+    path = tmp_path / "requests.parquet"
+    earlier = tables.from_rows("requests", [REQUEST]).drop_columns(["first_argument_ns", "count_reason"])
+    tables.write(path, earlier)
+    whole = tables.read(path, "requests")
+    assert whole.schema.names == tables.arrow_schema("requests").names
+    assert (whole["first_argument_ns"].to_pylist(), whole["count_reason"].to_pylist()) == ([None], [None])
+    assert tables.read(path, "requests", ["count_reason", "stage"]).to_pylist() == [
+        {"count_reason": None, "stage": REQUEST["stage"]}
+    ]
+    tables.write(path, earlier.drop_columns(["stage"]))
+    with pytest.raises(RecordError, match="lacks the columns stage"):
+        tables.read(path, "requests")

@@ -8,6 +8,7 @@ from bench.analyse.quantiles import needed
 from bench.report.elements import Note, Notes, Prose, Section
 from bench.report.neighbours import contended, notes
 from bench.report.numbers import count, duration, interval, listed, number, quantity
+from bench.report.sections import pace
 from bench.report.view import View
 
 
@@ -20,10 +21,13 @@ def findings(view: View) -> Iterator[str]:
     """The ends of the field: once steady, on the first request, and from a cold start."""
     if neighbour := contended(view):
         yield neighbour
-    if not view.known("ttft.p50"):
+    if not view.measured:
         yield "No launch of this run counts, so there is no figure to report; the reasons are below."
         return
-    yield _steady(view)
+    if view.known("ttft.p50"):
+        yield _steady(view)
+    else:
+        yield "No answer of this run has a token of text, so there is no TTFT; what came instead is in the table."
     if first := _first(view):
         yield first
     if cold := _cold(view):
@@ -84,6 +88,7 @@ def limits(view: View) -> Iterator[Note]:
     """What the figures can and cannot say, the gravest first."""
     yield from _state(view)
     yield from notes(view)
+    yield from pace.notes(view)
     yield from _sample(view)
     yield from _client(view)
     yield Note(
@@ -132,7 +137,7 @@ def _sample(view: View) -> Iterator[Note]:
         few = f"With as few as {count(fewest, 'launch')} of a variant"
         words = f"{few}, what a launch gives only once has a range, not an interval."
         yield Note(words, "Six launches are the fewest that give one.")
-    requests = [row.n for variant in view.measured if (row := view.row(variant, "ttft.p50"))]
+    requests = [row.n for variant in view.measured if (row := view.row(variant, "ttft.p50")) and row.n]
     tails = {"p90": 0.9, "p95": 0.95, "p99": 0.99}
     missing = [name for name, q in tails.items() if requests and min(requests) < needed(q)]
     if missing:

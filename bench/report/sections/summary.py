@@ -6,6 +6,7 @@ from bench.analyse.metrics import METRICS, STATISTICS, metric
 from bench.report.elements import Cell, Column, Fold, Prose, Section, Table
 from bench.report.neighbours import crowded_variants
 from bench.report.numbers import decimals, interval, number
+from bench.report.sections import pace
 from bench.report.view import Row, View
 
 TAILS = ("p99", "p95", "p90")
@@ -36,13 +37,18 @@ def section(view: View) -> Section | None:
 
 
 def columns(view: View) -> tuple[str, ...]:
-    """The metrics of the summary table: the same for all variants, left out where no variant has a value."""
+    """The metrics of the summary table: the same for all variants, left out where no variant has a value, or a reason
+    for having none that people must know."""
+    dashes = pace.dashes(view)
     ttft = [f"{name}.p50" for name in view.all_lengths()] or ["ttft.p50"]
     wanted = [
         *ttft,
         tail(view, "ttft"),
         "first_ttft",
         "cold_ttft",
+        # Where answers call tools, their marks are these two.
+        "ttfr.p50" if view.known("ttfa.p50") else None,
+        "ttfa.p50",
         "tpot.p50",
         "output_throughput",
         "goodput",
@@ -50,7 +56,7 @@ def columns(view: View) -> tuple[str, ...]:
         "memory.peak",
         "energy.per_token",
     ]
-    return tuple(name for name in wanted if name and view.known(name))
+    return tuple(name for name in wanted if name and (view.known(name) or name in dashes))
 
 
 def tail(view: View, family: str) -> str | None:

@@ -39,8 +39,8 @@ SYMPTOMS: tuple[Symptom, ...] = tuple(
         (MEMORY, r"OutOfMemoryError|(?:CUDA|HIP|XPU) out of memory", "the GPU ran out of memory"),
         (
             MEMORY,
-            r"(?:CUDA|HIP) error: out of memory|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY|CUBLAS_STATUS_ALLOC_FAILED"
-            r"|ErrorOutOf(?:Device|Host)Memory",
+            r"(?:CUDA|HIP) error: out of memory|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY"
+            r"|CUBLAS_STATUS_ALLOC_FAILED|ErrorOutOf(?:Device|Host)Memory",
             "the GPU ran out of memory",
         ),
         # On Tegra the allocator asks NVML, which has no answer there, and does so only once an allocation has failed.
@@ -86,7 +86,8 @@ SYMPTOMS: tuple[Symptom, ...] = tuple(
         ("disk_full", r"No space left on device|Disk quota exceeded", "the disk is full"),
         (
             "port",
-            r"[Aa]ddress already in use|EADDRINUSE|while attempting to bind on address|couldn't bind (?:HTTP )?server socket",
+            r"[Aa]ddress already in use|EADDRINUSE|while attempting to bind on address"
+            r"|couldn't bind (?:HTTP )?server socket",
             "its port was taken",
         ),
         (
@@ -168,7 +169,8 @@ SYMPTOMS: tuple[Symptom, ...] = tuple(
         ),
         (
             "unsupported",
-            r"no kernel image is available for execution|device kernel image is invalid|HIP error: invalid device function",
+            r"no kernel image is available for execution|device kernel image is invalid"
+            r"|HIP error: invalid device function",
             "it was not built for this GPU's architecture",
         ),
         (

@@ -10,8 +10,8 @@ from typing import Any
 from bench.engines.base import LogLine
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07")
-# Who speaks: "(EngineCore pid=7)", "(VllmWorker rank=0 pid=7)" before 0.10.2, "(RayWorkerWrapper pid=7, ip=10.0.0.2)" and
-# "(pid=7)" from Ray.
+# Who speaks: "(EngineCore pid=7)", "(VllmWorker rank=0 pid=7)" before 0.10.2, "(RayWorkerWrapper pid=7, ip=10.0.0.2)"
+# and "(pid=7)" from Ray.
 _NAME = r"\((?:(?P<name{n}>[A-Za-z][\w.-]*) )?(?:\w+=[^\s,)]+,? )*pid=(?P<pid{n}>\d+)(?:, ?\w+=[^\s,)]+)*\)"
 PROCESS = _NAME.format(n="")
 # A message begins with either of these, or with both: "(EngineCore pid=7) INFO 11-22 05:14:07 [core.py:134] …" from

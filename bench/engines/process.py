@@ -39,7 +39,7 @@ POLL_S, POLL_MAX_S, POLL_GROWTH = 0.02, 0.1, 1.25
 # Beyond the engine's own time to stop: KILL, reaping, and a busy machine.
 SUPERVISOR_GRACE_S = 30.0
 TAIL = 40
-# A cause of death is looked for in so many bytes of the log, which is the whole log of any engine that is not flooding it.
+# A cause of death is looked for in so many bytes of the log: all of it, but for an engine that floods it.
 LONGEST = 16 << 20
 
 

@@ -12,6 +12,7 @@ import pytest
 from bench.engines.failure import classify
 from bench.engines.lastwords import points_elsewhere, words
 
+CHECK_ABOVE = "please check the stack trace above for the root cause"
 SEE_ABOVE = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
 API = "(APIServer pid=49)"
 
@@ -97,7 +98,7 @@ SAID: dict[str, tuple[Sequence[str], str, Sequence[str]]] = {
         [
             *traceback(OOM, "(VllmWorker rank=0 pid=430) ERROR 07-18 03:07:00 [multiproc_executor.py:380] "),
             *traceback(
-                f"RuntimeError: Worker failed with error '{OOM}', please check the stack trace above for the root cause",
+                f"RuntimeError: Worker failed with error '{OOM}', {CHECK_ABOVE}",
                 "(EngineCore_DP0 pid=3) ERROR 07-18 03:07:01 [core.py:700] ",
             ),
             *traceback(SEE_ABOVE, f"{API} ", 24),
@@ -106,9 +107,7 @@ SAID: dict[str, tuple[Sequence[str], str, Sequence[str]]] = {
         ["the GPU ran out of memory: torch.OutOfMemoryError"],
     ),
     "a wrapper alone gives what it wraps": (
-        [
-            f"{API} RuntimeError: Worker failed with error '{OOM}', please check the stack trace above for the root cause"
-        ],
+        [f"{API} RuntimeError: Worker failed with error '{OOM}', {CHECK_ABOVE}"],
         "out_of_memory",
         ["594.00 MiB"],
     ),
@@ -359,17 +358,16 @@ def test_thirty_public_shapes_are_read() -> None:
     assert len(SAID) >= 30
 
 
+DEAD = "vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace (above)"
+LOADING = "INFO 07-20 18:14:40 [a.py:1] loading"
+
+
 @pytest.mark.parametrize(
-    ("lines", "sentence"),
-    [
-        ([f"{API} {SEE_ABOVE}"], "the engine exited with status 1; it named no cause"),
-        (["vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace (above) for"
-          " the root cause."], "the engine exited with status 1; it named no cause"),
-        (["INFO 07-20 18:14:40 [a.py:1] loading"], "the engine exited with status 1: INFO 07-20 18:14:40 [a.py:1] loading"),
-    ],
-)  # fmt: skip
-def test_what_points_elsewhere_is_not_quoted_even_where_it_is_all(lines: list[str], sentence: str) -> None:
-    assert classify(lines, {"code": 1}, "start") == ("crash_at_start", sentence)
+    ("lines", "end"),
+    [([f"{API} {SEE_ABOVE}"], "; it named no cause"), ([DEAD], "; it named no cause"), ([LOADING], f": {LOADING}")],
+)
+def test_what_points_elsewhere_is_not_quoted_even_where_it_is_all(lines: list[str], end: str) -> None:
+    assert classify(lines, {"code": 1}, "start") == ("crash_at_start", f"the engine exited with status 1{end}")
 
 
 def test_an_exception_that_was_survived_is_not_the_cause_of_a_later_end() -> None:

@@ -28,7 +28,7 @@ def export(
     """
     from bench.analyse.run import Run
     from bench.errors import UsageError
-    from bench.interop import exporter
+    from bench.formats import exporter
 
     documents = exporter(format).export(Run.open(run))
     if not documents:
@@ -54,8 +54,8 @@ def import_(
     Example: bench import vllm-result.json
     """
     from bench.errors import RecordError
-    from bench.interop import importer
-    from bench.interop.files import documents
+    from bench.formats import importer
+    from bench.formats.files import documents
 
     found = documents(file)
     names, rows, empty = [], [], 0

@@ -118,7 +118,7 @@ def _registered(group: str, point: EntryPoint) -> dict[str, Any]:
     origin = f"{point.dist.name} {point.dist.version}" if point.dist is not None else "unknown"
     told: dict[str, Any] = {"name": point.name, "object": point.value, "from": origin}
     if group == "formats":
-        from bench.interop import directions
+        from bench.formats import directions
         from bench.plugins import load
 
         told["directions"] = list(directions(load(group, point.name)))
@@ -215,8 +215,8 @@ def _power(scenario: Scenario, blocks: int) -> str | None:
     """What the plan will be able to find; nothing where there is only one variant."""
     if len(scenario.variants) < 2:
         return None
-    from bench.analyse.power import describe
-    from bench.scenario.metrics import margin
+    from bench.judge.power import describe
+    from bench.scenario.measures import margin
 
     gate = scenario.model.gate
     if gate is None:

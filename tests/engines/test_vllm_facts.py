@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.engines.base import LaunchTrace, LogLine
+from bench.engines.engine import LaunchTrace, LogLine
 from bench.engines.logs import messages
 from bench.engines.vllm import Vllm
 from bench.engines.vllm_phases import log_phases

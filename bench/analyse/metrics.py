@@ -6,6 +6,7 @@ docs/metrics.md says the same in words. A metric is either a statistic over the 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -42,7 +43,11 @@ class Family:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric. `needs` is the smallest number of requests in a launch for which it is given."""
+    """One metric. `needs` is the smallest number of requests in a launch for which it is given.
+
+    `by_difference` marks a share whose healthy value is zero: no ratio to it can be taken, so two are compared in
+    percentage points, and so is its margin.
+    """
 
     id: str
     title: str
@@ -53,6 +58,7 @@ class Metric:
     family: str
     q: float | None = None
     needs: int = 1
+    by_difference: bool = False
 
 
 FAMILIES = {
@@ -75,6 +81,7 @@ FAMILIES = {
     )
 }
 
+_BY_DIFFERENCE = frozenset({"error_rate", "cached_tokens"})
 _BUCKET = re.compile(r"(ttft)\[(\d+)\]")
 _LAUNCH: tuple[tuple[str, str, str, Direction, str], ...] = (
     ("cold_ttft", "cold TTFT", "s", "lower", "engine spawned → first token of the workload's first request"),
@@ -117,7 +124,8 @@ def _statistics(family: Family) -> Iterator[Metric]:
 METRICS: dict[str, Metric] = {
     **{metric.id: metric for family in FAMILIES.values() for metric in _statistics(family)},
     **{
-        name: Metric(name, title, unit, direction, "launch", doc, name) for name, title, unit, direction, doc in _LAUNCH
+        name: Metric(name, title, unit, direction, "launch", doc, name, by_difference=name in _BY_DIFFERENCE)
+        for name, title, unit, direction, doc in _LAUNCH
     },
 }
 
@@ -141,6 +149,17 @@ def metric(name: str) -> Metric:
         return {item.id: item for item in _statistics(family(head))}[f"{head}.{statistic or 'p50'}"]
     except KeyError:
         raise UnknownName("metric", name, METRICS) from None
+
+
+def comparable(measure: Metric, values: npt.ArrayLike) -> Values:
+    """Values on the scale on which they are compared: logarithms, or the shares themselves."""
+    found = np.asarray(values, dtype=np.float64)
+    return found if measure.by_difference else np.log(found)
+
+
+def change(measure: Metric, difference: float) -> float:
+    """A difference on that scale as a factor; of a share that is compared by difference, one plus the difference."""
+    return 1 + difference if measure.by_difference else math.exp(difference)
 
 
 def of_launch(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,9 +34,8 @@ def export(
     if not documents:
         raise UsageError("the run has no valid launch to export")
     if out is None:
-        if len(documents) > 1:
-            raise UsageError(f"{format} makes {len(documents)} files of this run", hint="name a folder with --out")
-        print_json(next(iter(documents.values())))
+        # Several files become one object by file name, which `bench import` reads back.
+        print_json(documents if len(documents) > 1 else next(iter(documents.values())))
         return
     for name, document in documents.items():
         write(out / name, as_json(document))
@@ -43,8 +43,8 @@ def export(
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(help="a result file of vLLM, GuideLLM or AIPerf")],
-    format: Annotated[str | None, typer.Option(help="vllm, guidellm or aiperf; told by its looks by default")] = None,  # noqa: A002
+    file: Annotated[Path, typer.Argument(help="a result file of vLLM, SGLang, GuideLLM or AIPerf")],
+    format: Annotated[str | None, typer.Option(help="vllm, sglang, guidellm or aiperf; default: by its looks")] = None,  # noqa: A002
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Read another tool's result, its metrics under our names.
@@ -53,26 +53,35 @@ def import_(
 
     Example: bench import vllm-result.json
     """
-    import json as documents
-
     from bench.errors import RecordError
     from bench.formats import importer
+    from bench.formats.files import documents
 
-    try:
-        document = documents.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RecordError(f"{file} does not exist") from error
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{file} cannot be read as JSON: {error}") from error
-    name, reader = importer(document, format)
-    try:
-        rows = reader.read(document)
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise RecordError(f"{file} is not a result of {name} that we know: {error!r}") from error
+    found = documents(file)
+    names, rows, empty = [], [], 0
+    for number, document in enumerate(found):
+        name, reader = importer(document, format)
+        try:
+            read = reader.read(document)
+        except RecordError as error:
+            raise RecordError(f"{file}: {_place(found, number)}{error.message}", hint=error.hint) from error
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise RecordError(f"{file} is not a result of {name} that we know: {error!r}") from error
+        names.append(name)
+        empty += not read
+        rows += [{"result": number, **row} for row in read] if len(found) > 1 else read
+    tools = ", ".join(dict.fromkeys(names))
     if json:
-        print_json({"format": name, "metrics": rows})
+        print_json({"format": tools, "results": len(found), "without_figures": empty, "metrics": rows})
         return
-    typer.echo(f"{file}: {name}")
+    typer.echo(f"{file}: {tools}" + (f", {len(found)} results" if len(found) > 1 else ""))
     for row in rows:
-        number = f"#{row['benchmark']} " if "benchmark" in row else ""
-        typer.echo(f"  {number}{row['metric']:<22} {row['value']:>12.3f} {row['unit']}")
+        place = "".join(f"#{row[key]} " for key in ("result", "benchmark") if key in row)
+        typer.echo(f"  {place}{row['metric']:<22} {row['value']:>12.3f} {row['unit']}")
+    if empty:
+        which = "it has" if len(found) == 1 else f"{empty} of {len(found)} results have"
+        typer.echo(f"  {which} no figures: no request succeeded")
+
+
+def _place(found: Sequence[Any], number: int) -> str:
+    return f"result {number}: " if len(found) > 1 else ""

@@ -102,7 +102,7 @@ def plugins(as_json: Json = False) -> None:
     """
     from bench.plugins import GROUPS, available
 
-    found = {group: [_registered(point) for _, point in sorted(available(group).items())] for group in GROUPS}
+    found = {group: [_registered(group, point) for _, point in sorted(available(group).items())] for group in GROUPS}
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
@@ -110,12 +110,19 @@ def plugins(as_json: Json = False) -> None:
         typer.echo(f"{group}:" if points else f"{group}: none")
         width = max((len(point["name"]) for point in points), default=0)
         for point in points:
-            typer.echo(f"  {point['name']:{width}}  {point['object']}  ({point['from']})")
+            does = f"  {' and '.join(point['directions'])}" if "directions" in point else ""
+            typer.echo(f"  {point['name']:{width}}  {point['object']}{does}  ({point['from']})")
 
 
-def _registered(point: EntryPoint) -> dict[str, str]:
+def _registered(group: str, point: EntryPoint) -> dict[str, Any]:
     origin = f"{point.dist.name} {point.dist.version}" if point.dist is not None else "unknown"
-    return {"name": point.name, "object": point.value, "from": origin}
+    told: dict[str, Any] = {"name": point.name, "object": point.value, "from": origin}
+    if group == "formats":
+        from bench.formats import directions
+        from bench.plugins import load
+
+        told["directions"] = list(directions(load(group, point.name)))
+    return told
 
 
 def _problem(problem: Problem) -> dict[str, Any]:

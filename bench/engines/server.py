@@ -41,6 +41,8 @@ POLL_S, POLL_MAX_S, POLL_GROWTH = 0.02, 0.1, 1.25
 # Beyond the engine's own time to stop: KILL, reaping, and a busy machine.
 SUPERVISOR_GRACE_S = 30.0
 TAIL = 40
+# A cause of death is looked for in so many bytes of the log: all of it, but for an engine that floods it.
+LONGEST = 16 << 20
 
 
 def start(spec: LaunchSpec, folder: Path) -> Server:
@@ -174,18 +176,20 @@ class Server:
 
     def failure(self, phase: str) -> LaunchError:
         """Why the engine is no longer there, classified by its last words and its exit; phase is start or serving."""
-        tail = self.tail()
-        kind, sentence = classify(tail, self.exit or None, phase)
-        return LaunchError(kind, sentence, tail=tail)
+        kind, sentence = classify(self.said(), self.exit or None, phase)
+        return LaunchError(kind, sentence, tail=self.tail())
 
     def log(self) -> list[LogLine]:
         """All that the engine has said so far."""
         return [line for line in map(_log_line, self._log_text().split("\n")) if line]
 
+    def said(self) -> list[str]:
+        """All that the engine said, without stamps; of a very long log the end."""
+        return self._lines(LONGEST)
+
     def tail(self, count: int = TAIL) -> list[str]:
         """The last lines of the engine's output, without stamps."""
-        lines = [line.text for line in map(_log_line, self._log_text(last=count * 4096).split("\n")) if line]
-        return lines[-count:]
+        return self._lines(count * 4096)[-count:]
 
     def events(self) -> list[dict[str, Any]]:
         """What the engine's own worker reported; a last line cut short by its death is left out."""
@@ -317,6 +321,9 @@ class Server:
         # A younger stranger may be a container's process, which is no descendant of the command that started it.
         if spawned is not None and (_started_ns(owner) or spawned) < spawned:
             raise LaunchError("port", f"port {self.endpoint.port} is taken{_by(owner)}", tail=self.tail())
+
+    def _lines(self, last: int) -> list[str]:
+        return [line.text for line in map(_log_line, self._log_text(last=last).split("\n")) if line]
 
     def _log_text(self, last: int | None = None) -> str:
         try:

@@ -26,6 +26,8 @@ class Took:
     pattern: str
     since: Version = OLDEST
     until: Version = NEWEST
+    # Of 0.8 to 0.9, which have two cores: the one that says it, where only one does.
+    core: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +39,13 @@ class Between:
     end: str
     since: Version = OLDEST
     until: Version = NEWEST
+    core: str | None = None
 
 
 CONFIGURED = r"vLLM API server version|non-default args:"
 RESOLVED = r"Using max model len|This model supports multiple tasks"
-ENGINE_UP = r"Initializing a V1 LLM engine"
+ENGINE_UP = r"Initializing an? (?:V\d )?LLM engine"
+V0 = re.compile(r"Initializing an? (?:V0 )?LLM engine")
 
 LINES: tuple[Took | Between, ...] = (
     Between("imports", None, CONFIGURED),
@@ -75,6 +79,7 @@ LINES: tuple[Took | Between, ...] = (
     Took("compile", rf"torch\.compile takes {_S} s in total", until=version("0.18")),
     Took("compile", rf"torch\.compile took {_S} s in total", since=version("0.18")),
     Between("compile", r"Warming up model for the compilation", r"saved AOT compiled function to|Warming up done"),
+    Took("profile", rf"Memory profiling takes {_S} seconds", until=version("0.12"), core="V0"),
     Took("profile", rf"Initial profiling/warmup run took {_S} s", since=version("0.18")),
     Took("kernel_warmup", rf"JIT kernel warmup finished in {_S}s", since=version("0.29")),
     Took("graph_capture", rf"Graph capturing finished in {_S} secs"),
@@ -86,6 +91,8 @@ LINES: tuple[Took | Between, ...] = (
 TOTALS = {"compile": ("dynamo", "inductor", "compile_load")}
 # What an engine that was told to run eagerly does not do.
 COMPILED = ("dynamo", "inductor", "compile_load", "compile", "graph_capture", "kernel_warmup", "profile")
+# The V0 core captures graphs of what it runs and compiles nothing.
+V1_ONLY = ("dynamo", "inductor", "compile_load", "compile", "kernel_warmup")
 EAGER = re.compile(r"enforce_eager=True|'enforce_eager': True")
 
 SPANS = {
@@ -117,7 +124,12 @@ def log_phases(trace: LaunchTrace, installed: Version | None) -> list[Phase]:
     Without a version all lines are tried.
     """
     said = list(messages(trace.log))
-    rules = [rule for rule in LINES if installed is None or rule.since <= installed < rule.until]
+    core = "V0" if any(V0.search(message.text) for message in said) else "V1"
+    rules = [
+        rule
+        for rule in LINES
+        if (installed is None or rule.since <= installed < rule.until) and rule.core in {None, core}
+    ]
     eager = any(EAGER.search(message.text) for message in said)
     found: dict[str, list[Phase]] = {}
     for rule in rules:
@@ -129,7 +141,7 @@ def log_phases(trace: LaunchTrace, installed: Version | None) -> list[Phase]:
     for name in {rule.phase for rule in LINES} - set(TOTALS):
         if not found.get(name):
             known = any(rule.phase == name for rule in rules)
-            skipped = not known or (eager and name in COMPILED)
+            skipped = not known or (eager and name in COMPILED) or (core == "V0" and name in V1_ONLY)
             found[name] = [Phase(name, None, None, "log", reason="unsupported" if skipped else "not_found")]
     return [phase for phases in found.values() for phase in phases]
 

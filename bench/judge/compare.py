@@ -98,7 +98,7 @@ class Comparison:
         return overall([result.verdict for result in self.gated if result.verdict is not None])
 
     def table(self) -> pd.DataFrame:
-        """One row per metric: both medians, the ratio and its interval, and what stands behind them."""
+        """One row per metric: both medians, the ratio or difference with its interval, and what is behind them."""
         return pd.DataFrame([_row(result) for result in self.results])
 
     def __getitem__(self, name: str) -> Result:
@@ -153,7 +153,7 @@ def _compare_one(
     alpha: float,
     obstacles: Sequence[str],
 ) -> Result:
-    pairs, notes = pairs_of(measure.id, a, b)
+    pairs, notes = pairs_of(measure, a, b)
     decision = decide(worse(measure, pairs), limit_of(measure, margin), alpha)
     result = _result(measure, pairs, decision, notes, margin=margin, verdict=decision.verdict)
     result = replace(result, reason=decision.reason or explain(result))
@@ -200,8 +200,10 @@ def _spoiled(
                 why = f"{measure.title} needs {measure.needs} steady requests per launch; {side.label} has fewer"
                 return Verdict.INCONCLUSIVE, why
             return Verdict.INVALID, f"{measure.title} was not measured for {side.label}"
-    if impossible := next((note for note in result.notes if note.startswith("zero or negative")), None):
+    if impossible := next((note for note in result.notes if note.startswith("negative in")), None):
         return Verdict.INVALID, f"{measure.title} is {impossible}: a stepped clock or a damaged record"
+    if nothing := next((note for note in result.notes if note.startswith("zero in")), None):
+        return Verdict.INVALID, f"{measure.title} is {nothing}: there is no ratio to nothing"
     blocks = len({*a["block"], *b["block"]})
     if len(result.pairs) * 2 < blocks:
         return Verdict.INVALID, f"only {len(result.pairs)} of {blocks} blocks have a valid launch on both sides"
@@ -210,7 +212,7 @@ def _spoiled(
 
 def _estimate_one(measure: Metric, a: pd.DataFrame, b: pd.DataFrame, alpha: float) -> Result | None:
     """A metric without a margin: shown if both sides have it."""
-    pairs, notes = pairs_of(measure.id, a, b)
+    pairs, notes = pairs_of(measure, a, b)
     if not pairs:
         return None
     # The verdict is not used; margin 0 makes p_worse the test of "not worse at all".
@@ -253,8 +255,10 @@ def _with_bh(results: Sequence[Result]) -> list[Result]:
 
 
 def worse(measure: Metric, pairs: Iterable[Pair]) -> dict[int, float]:
-    """Block to log ratio, turned so that positive is worse."""
+    """Block to log ratio, or to the difference of a share, turned so that positive is worse."""
     sign = -1 if measure.direction == "higher" else 1
+    if measure.by_difference:
+        return {pair.block: sign * (pair.b - pair.a) for pair in pairs}
     return {pair.block: sign * math.log(pair.ratio) for pair in pairs}
 
 
@@ -264,13 +268,14 @@ def rows_of(launches: pd.DataFrame, variant: str) -> pd.DataFrame:
 
 
 def _row(result: Result) -> dict[str, Any]:
-    bounds, decision = result.bounds, result.decision
+    bounds, decision = result.bounds or result.shifts, result.decision
     return {
         "metric": result.metric.id,
         "unit": result.metric.unit,
         "a": result.a,
         "b": result.b,
         "ratio": result.ratio,
+        "difference": result.shift,
         "low": bounds[0] if bounds else None,
         "high": bounds[1] if bounds else None,
         "margin": result.margin,

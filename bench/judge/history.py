@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from scipy import special
 
-from bench.analyse.metrics import metric
+from bench.analyse.metrics import change, comparable, metric
 from bench.analyse.run import Run
 from bench.errors import UsageError
 from bench.judge import baseline
@@ -89,10 +89,11 @@ def of_runs(folder: Path, variant: str | None = None, metrics: Sequence[str] | N
 
 def series(name: str, variant: str, sessions: Sequence[tuple[str, str, float]]) -> Series:
     """Find the steps in (session, day, value) triples in order of time."""
-    logs = np.log([value for _, _, value in sessions])
+    logs = comparable(metric(name), [value for _, _, value in sessions])
     worse = -1 if metric(name).direction == "higher" else 1
     changes = tuple(
-        Change(sessions[at][0], sessions[at][1], math.exp(step), p, worse * step > 0) for at, step, p in steps(logs)
+        Change(sessions[at][0], sessions[at][1], change(metric(name), step), p, worse * step > 0)
+        for at, step, p in steps(logs)
     )
     return Series(name, variant, len(sessions), changes)
 

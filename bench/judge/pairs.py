@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from bench.analyse.metrics import Metric
 from bench.errors import UnknownName, UsageError
 from bench.scenario.variant import level_text
 
@@ -42,13 +43,16 @@ class Pair:
         return self.b / self.a
 
 
-def pairs_of(name: str, a: pd.DataFrame, b: pd.DataFrame) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
-    """The blocks in which both sides have a value, and in words what was left out."""
-    left, right = values_of(a, name), values_of(b, name)
+def pairs_of(measure: Metric, a: pd.DataFrame, b: pd.DataFrame) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
+    """The blocks in which both sides have a value that can be compared, and in words what was left out."""
+    left, right = values_of(a, measure.id), values_of(b, measure.id)
     both = sorted(left.keys() & right.keys())
     notes = []
-    if impossible := [block for block in both if left[block] <= 0 or right[block] <= 0]:
-        notes.append(f"zero or negative in block{'s' * (len(impossible) > 1)} {_list(impossible)}")
+    lowest = {block: min(left[block], right[block]) for block in both}
+    impossible = [block for block in both if lowest[block] < 0 or (lowest[block] == 0 and not measure.by_difference)]
+    if impossible:
+        what = "negative" if any(lowest[block] < 0 for block in impossible) else "zero"
+        notes.append(f"{what} in block{'s' * (len(impossible) > 1)} {_list(impossible)}")
     pairs = tuple(Pair(block, left[block], right[block]) for block in both if block not in impossible)
     if alone := sorted(left.keys() ^ right.keys()):
         notes.append(f"no partner in block{'s' * (len(alone) > 1)} {_list(alone)}")

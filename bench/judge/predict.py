@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.analyse.metrics import Metric, metric
+from bench.analyse.metrics import Metric, comparable, metric
 from bench.judge import likeness
 from bench.judge.baseline import Baseline, Session, session
 from bench.judge.compare import Comparison, with_holm
@@ -148,27 +148,33 @@ def _one(
         missing = "this run" if value is None else "the stored sessions"
         decision = Decision(Verdict.INVALID, f"{measure.title} was not measured in {missing}", len(values))
         return Result(measure, middle, value, decision, (), margin, decision.verdict, decision.reason)
-    prediction = predict(np.log(values), *_references(measure.id, having, new.reference))
-    decision = judge_new(math.log(value), prediction, len(values), limit_of(measure, margin), sign, alpha)
+    prediction = predict(comparable(measure, values), *_references(measure, having, new.reference))
+    decision = judge_new(
+        float(comparable(measure, value)), prediction, len(values), limit_of(measure, margin), sign, alpha
+    )
     if obstacle:
         return Result(measure, middle, value, decision, (), margin, *obstacle)
     result = Result(measure, middle, value, decision, (), margin, decision.verdict)
     return replace(result, reason=f"{explain(result)}, {decision.reason}")
 
 
-def _references(name: str, having: list[Session], new: Mapping[str, float]) -> tuple[Array | None, float | None]:
+def _references(measure: Metric, having: list[Session], new: Mapping[str, float]) -> tuple[Array | None, float | None]:
+    name = measure.id
     if name not in new or any(name not in one.reference for one in having):
         return None, None
-    return np.log([one.reference[name] for one in having]), math.log(new[name])
+    return comparable(measure, [one.reference[name] for one in having]), float(comparable(measure, new[name]))
 
 
 def expectation(baseline: Baseline, name: str, margin: float) -> str:
     """What a baseline lets a new session be, as a sentence."""
-    values = np.log([one.values[name] for one in baseline.sessions if name in one.values])
+    measure = metric(name)
+    values = comparable(measure, [one.values[name] for one in baseline.sessions if name in one.values])
     if len(values) < ENOUGH_SESSIONS:
         return f"  {name}: {len(values)} sessions; a verdict needs {ENOUGH_SESSIONS}"
     plain = predict(values)
     sign = -1 if metric(name).direction == "higher" else 1
     reach = limit_of(metric(name), margin) + t_quantile(0.95, plain.df) * plain.error
-    limit = math.exp(plain.expected + sign * reach)
-    return f"  {name}: {math.exp(plain.expected):.4g} expected, fails beyond {limit:.4g} (margin {margin:.1%})"
+    middle, limit = plain.expected, plain.expected + sign * reach
+    if not measure.by_difference:
+        middle, limit = math.exp(middle), math.exp(limit)
+    return f"  {name}: {middle:.4g} expected, fails beyond {limit:.4g} (margin {margin:.1%})"

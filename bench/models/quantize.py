@@ -171,7 +171,7 @@ def calibration(corpus: Path | None) -> list[str]:
 
 def run(argv: Sequence[str], tell: Progress) -> dict[str, Any]:
     """Run the worker and pass its progress on with the time left; what it reported at the end."""
-    tail: deque[str] = deque(maxlen=60)
+    tail: deque[str] = deque(maxlen=2000)
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True) as worker,

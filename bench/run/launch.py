@@ -228,7 +228,7 @@ def _better(error: LaunchError, server: Server) -> LaunchError:
     if not server.alive():
         return server.failure("serving")
     tail = server.tail()
-    found = told(tail) if error.kind == "request_failed" else None
+    found = told(server.said()) if error.kind == "request_failed" else None
     if found is None:
         return LaunchError(error.kind, error.message, tail=tail)
     return LaunchError(found[0], f"{found[1]} (the client saw: {error.message})", tail=tail)

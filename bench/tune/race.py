@@ -35,7 +35,7 @@ def effects(rows: pd.DataFrame, objective: Metric, field: Field) -> dict[str, De
 
 def versus(rows: pd.DataFrame, objective: Metric, a: str, b: str, alpha: float = 0.05) -> Decision:
     """Variant b against a over their common blocks; `Verdict.FAIL` says that b is surely worse."""
-    pairs, _ = pairs_of(objective.id, rows_of(rows, a), rows_of(rows, b))
+    pairs, _ = pairs_of(objective, rows_of(rows, a), rows_of(rows, b))
     return decide(worse(objective, pairs), 0.0, alpha)
 
 

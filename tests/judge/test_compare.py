@@ -162,8 +162,8 @@ def mostly_invalid(b: pd.DataFrame) -> None:
     ("change", "says"),
     [
         (none_valid, "no valid launch of b: block 0: crashed at start"),
-        (zero, "TTFT p50 is zero or negative in block 1: a stepped clock or a damaged record"),
-        (negative, "TTFT p50 is zero or negative in block 1: a stepped clock or a damaged record"),
+        (zero, "TTFT p50 is zero in block 1: there is no ratio to nothing"),
+        (negative, "TTFT p50 is negative in block 1: a stepped clock or a damaged record"),
         (absent, "TTFT p50 was not measured for b"),
         (no_column, "TTFT p50 was not measured for b"),
         (mostly_invalid, "only 2 of 5 blocks have a valid launch on both sides"),
@@ -285,8 +285,51 @@ def test_hundreds_of_metrics_at_once() -> None:
 
     rng = np.random.default_rng(0)
     names = [name for name, metric in METRICS.items() if metric.direction != "neither"]
-    a = flat().assign(**{name: rng.lognormal(3, 0.02, 5) for name in names})
-    b = flat().assign(**{name: rng.lognormal(3, 0.02, 5) for name in names})
+    levels = {name: -3 if METRICS[name].by_difference else 3 for name in names}
+    a = flat().assign(**{name: rng.lognormal(level, 0.02, 5) for name, level in levels.items()})
+    b = flat().assign(**{name: rng.lognormal(level, 0.02, 5) for name, level in levels.items()})
     comparison = compare(a, b, margins=dict.fromkeys(names, 0.2))
     assert len(comparison.gated) == len(names)
     assert comparison.verdict is Verdict.PASS
+
+
+def shares(*values: float, name: str = "error_rate") -> pd.DataFrame:
+    return launches(list(values)).rename(columns={METRIC: name})
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "verdict", "reason"),
+    [
+        ((0.0,) * 5, (0.0,) * 5, Verdict.PASS, "up by at most 0.0 points; 5.0 points is allowed"),
+        ((0.0,) * 5, (0.3,) * 5, Verdict.FAIL, "up by at least 30.0 points; 5.0 points is allowed"),
+        ((0.2,) * 5, (0.0,) * 5, Verdict.PASS, "down by at least 20.0 points, which is better"),
+        ((0.01,) * 5, (0.03,) * 5, Verdict.PASS, "up by at most 2.0 points; 5.0 points is allowed"),
+    ],
+)
+def test_a_share_whose_healthy_value_is_zero_is_compared_by_difference(
+    a: tuple[float, ...], b: tuple[float, ...], verdict: Verdict, reason: str
+) -> None:
+    result = compare(shares(*a), shares(*b), margins={"error_rate": 0.05})["error_rate"]
+    assert (result.verdict, result.reason) == (verdict, reason)
+    assert result.shift == pytest.approx(b[0] - a[0])
+    assert result.shifts == pytest.approx((b[0] - a[0], b[0] - a[0]))
+    assert (result.ratio, result.bounds, result.limit) == (None, None, 0.05)
+
+
+def test_a_difference_has_its_interval_in_the_metrics_own_unit() -> None:
+    compared = compare(
+        shares(0.0, 0.02, 0.0, 0.01, 0.0), shares(0.1, 0.0, 0.08, 0.02, 0.05), margins={"error_rate": 0.05}
+    )
+    row = compared.table().set_index("metric").loc["error_rate"]
+    assert row["difference"] == pytest.approx(0.044)
+    assert row["low"] < 0.044 < row["high"]
+    assert row["verdict"] == "INCONCLUSIVE"
+    assert row["ratio"] is None
+    # With sd 0.0493 over five blocks: t(0.95, 4)·sd/√5 = 0.047.
+    assert row["high"] - row["low"] == pytest.approx(2 * 0.0470, rel=0.01)
+
+
+def test_a_negative_share_is_a_damaged_record_and_a_zero_time_has_no_ratio() -> None:
+    damaged = compare(shares(0.0, 0.0, 0.0), shares(0.0, -0.1, 0.0), margins={"error_rate": 0.05})["error_rate"]
+    assert damaged.verdict is Verdict.INVALID
+    assert damaged.reason == "failed requests is negative in block 1: a stepped clock or a damaged record"

@@ -9,7 +9,7 @@ from bench.errors import BenchError
 from bench.judge.compare import Comparison
 from bench.judge.decide import Verdict
 from bench.judge.policy import comparisons, policy
-from bench.judge.result import Result
+from bench.judge.result import Result, amount
 from bench.report.elements import Block, Cell, Column, Fold, Note, Notes, Prose, Section, Table, Tone
 from bench.report.numbers import change, changes, decimals, listed, number
 from bench.report.ratios import forest, pairs
@@ -109,7 +109,7 @@ def _words(comparison: Comparison) -> Note:
         return Note(f"{name}: {verdict}, {SAYS[verdict]}.", "; ".join([*reasons, *lost]) + ".", TONES[verdict])
     moved = {result.metric.id: result for result in comparison.results if result.reason in ("worse", "better")}
     told = [moved[name] for name in TOLD if name in moved] or list(moved.values())[:3]
-    words = listed(f"{result.metric.title} {change(result.ratio)} ({changes(result.bounds)})" for result in told)
+    words = listed(f"{result.metric.title} {_change(result)} ({_changes(result)})" for result in told)
     blank = "no difference found" if comparison.results else "nothing in common to compare"
     rest = f" From {behind(comparison)}." + (f" {'; '.join(lost)}." if lost else "")
     return Note(f"{name}:", f"{words or blank}.{rest}")
@@ -142,19 +142,33 @@ def table(view: View, compared: Sequence[Comparison], *, gated_only: bool = Fals
                     Cell(result.metric.title, unit),
                     Cell(number(result.a, places)),
                     Cell(number(result.b, places)),
-                    Cell(change(result.ratio), changes(result.bounds)),
+                    Cell(_change(result), _changes(result)),
                     Cell(
                         f"{result.margin:.3g}"
                         if (result.margin or 0) > 1
-                        else f"{result.margin:.1%}"
+                        else amount(result, result.margin)
                         if result.margin
                         else "–"
                     ),
-                    Cell("–" if result.mde is None else f"{100 * result.mde:.1f} %"),
+                    Cell("–" if result.mde is None else _detectable(result, result.mde)),
                     verdict,
                 )
             )
     return Table(head, tuple(rows))
+
+
+def _change(result: Result) -> str:
+    return change(result.ratio) if result.shift is None else amount(result, result.shift, "+").replace("-", "−")
+
+
+def _changes(result: Result) -> str:
+    if result.shifts is None:
+        return changes(result.bounds)
+    return " to ".join(amount(result, end, "+").replace("-", "−") for end in result.shifts)
+
+
+def _detectable(result: Result, mde: float) -> str:
+    return amount(result, mde) if result.metric.by_difference else f"{100 * mde:.1f} %"
 
 
 def _margin(result: Result) -> str:

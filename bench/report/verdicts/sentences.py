@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.judge.compare import Comparison
-from bench.judge.result import Result
+from bench.judge.result import Result, amount
 
 COLUMNS = ("metric", "baseline", "candidate", "change", "interval", "margin", "verdict")
 
@@ -27,11 +27,15 @@ def losses(comparison: Comparison) -> list[str]:
 
 def change(result: Result) -> str:
     """The ratio as a change: +10.1 %."""
+    if result.shift is not None:
+        return amount(result, result.shift, "+")
     return "" if result.ratio is None else f"{result.ratio - 1:+.1%}"
 
 
 def span(result: Result) -> str:
     """The ratio's interval as changes."""
+    if result.shifts is not None:
+        return " … ".join(amount(result, end, "+") for end in result.shifts)
     return "" if result.bounds is None else f"{result.bounds[0] - 1:+.1%} … {result.bounds[1] - 1:+.1%}"
 
 
@@ -51,7 +55,7 @@ def cells(result: Result) -> tuple[str, ...]:
         figure(result.b),
         change(result),
         span(result),
-        "" if result.margin is None else f"{result.margin:.3g}" if result.margin > 1 else f"{result.margin:.1%}",
+        "" if result.margin is None else _margin(result, result.margin),
         result.verdict.value if result.verdict else result.reason,
     )
 
@@ -79,7 +83,12 @@ def found(result: Result) -> str:
     """What these data would have found, where they found nothing."""
     if result.mde is None or result.verdict is None or result.verdict.value not in {"PASS", "INCONCLUSIVE"}:
         return ""
-    return f" (a change of {result.mde:.0%} would be found with 80 %)"
+    size = amount(result, result.mde) if result.metric.by_difference else f"{result.mde:.0%}"
+    return f" (a change of {size} would be found with 80 %)"
+
+
+def _margin(result: Result, margin: float) -> str:
+    return f"{margin:.3g}" if margin > 1 else amount(result, margin)
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -37,12 +37,14 @@ def check(
 
     Example: bench check scenarios/*.yaml
     """
+    from bench.engines.refusals import require
     from bench.scenario.load import Scenario
 
     problems: list[Problem] = []
     for file in files:
         try:
             scenario = Scenario.load(file)
+            require(scenario)
         except ScenarioError as error:
             problems += error.problems
             if not as_json:

@@ -36,12 +36,13 @@ def _models(document: Document, scenario: ScenarioModel) -> None:
     if scenario.model is not None and scenario.models:
         document.problem(("models",), "`model` and `models` exclude each other; keep one", at_key=True)
     elif scenario.model is None and not scenario.models and document.get(("model",)) is None:
-        needing = [name for name, engine in scenario.engines.items() if _needs_model(engine)]
+        needing = [name for name, engine in scenario.engines.items() if needs_model(engine)]
         if needing:
             document.problem(("model",), f"is missing; {joined(needing, 'and')} cannot start without one")
 
 
-def _needs_model(engine: Engine) -> bool:
+def needs_model(engine: Engine) -> bool:
+    """Whether an engine serves the model that the scenario names."""
     return engine.engine not in SELF_SUPPLIED or any("{model}" in word for word in engine.command or ())
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+from bench.errors import nearest
 
 
 def dotted(path: Sequence[str | int]) -> str:
@@ -36,15 +37,6 @@ def among(names: Iterable[str], value: Any) -> str:
         return "known: there are none"
     near = nearest(value, known)
     return f"one of {', '.join(known)}" + (f" (did you mean {near}?)" if near else "")
-
-
-def nearest(value: Any, names: Iterable[str]) -> str | None:
-    """The known name that was probably meant."""
-    text = str(value)
-    known = list(names)
-    folded = {name.lower().replace("-", "_"): name for name in known}
-    near = difflib.get_close_matches(text.lower().replace("-", "_"), folded, n=1, cutoff=0.5)
-    return folded[near[0]] if near else None
 
 
 def joined(names: Iterable[str], word: str = "or") -> str:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from bench.analyse import comparable
 from bench.analyse.decide import Decision, Verdict, benjamini_hochberg, decide, holm
+from bench.analyse.measured import asked
 from bench.analyse.metrics import METRICS, Metric, metric
 from bench.analyse.pairs import Pair, Side, pairs_of, side_of, unsteady_blocks, values_of, variant_id
 from bench.analyse.result import Result, explain, limit_of
@@ -83,7 +84,8 @@ class Comparison:
         comparable.check(run, first, theirs, second)
         frames = (rows_of(run.per_launch, first), rows_of(theirs.per_launch, second))
         notes = comparable.unpaired(run, theirs) if other is not None else ()
-        return compare(*frames, labels=(first, second), margins=margins, metrics=metrics, alpha=alpha, obstacles=notes)
+        shown = metrics if metrics is not None else asked(run, (name for name in HEADLINE if name in METRICS))
+        return compare(*frames, labels=(first, second), margins=margins, metrics=shown, alpha=alpha, obstacles=notes)
 
     @property
     def gated(self) -> tuple[Result, ...]:
@@ -180,7 +182,7 @@ def _unsteady(measure: Metric, result: Result, blocks: frozenset[int], alpha: fl
     without = decide(worse(measure, kept), limit_of(measure, result.margin), alpha)
     if without.verdict is result.verdict:
         return None
-    named = ", ".join(str(block) for block in sorted(blocks))
+    named = ", ".join(str(block + 1) for block in sorted(blocks))
     return f"launches in block {named} were not steady, and without them the {result.verdict} does not hold"
 
 

@@ -196,7 +196,7 @@ def _lines(scenario: Scenario, planned: Plan, budget: Budget) -> list[str]:
     lines += ["", f"expected  {_duration(budget.seconds)}, {_size(budget.size_bytes)} on disk{_doubt(budget)}"]
     if budget.blocks < blocks:
         minutes = scenario.model.design.budget_minutes
-        lines.append(f"budget    {minutes:g} minutes: {budget.blocks} of {blocks} blocks are expected to fit")
+        lines.append(f"budget    {minutes:g} minutes: {budget.blocks} of {_count(blocks, 'block')} are expected to fit")
     if sentence := _power(scenario, budget.blocks):
         lines.append(f"power     {sentence}")
     return lines

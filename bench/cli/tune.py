@@ -51,12 +51,14 @@ def tune(
     from bench.cli.progress import watch
     from bench.cli.signals import ends_on_term
     from bench.errors import Exit
+    from bench.probes.machine import require_board
     from bench.report import html
     from bench.scenario.load import Scenario
     from bench.tune.search import Setting, search
 
     loaded = Scenario.load(scenario)
     start = _start(loaded, variant)
+    require_board(emulate)
     with ends_on_term(), watch(quiet=json) as progress:
         if install:
             _install(start, progress.preparing)

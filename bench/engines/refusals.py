@@ -1,4 +1,4 @@
-"""What would be refused once a scenario is run, told before anything is started: `bench check` and `bench run` ask here.
+"""What would be refused once a scenario is run, told before anything starts; `bench check` and `bench run` ask here.
 
 A scenario that is right by itself may still ask for what is not there: a flag that its engine does not know, an
 environment, a prompt that no model of that length takes. Nothing is fetched, installed or imported from an engine.
@@ -116,8 +116,8 @@ def _lengths(read: document.Document, scenario: Scenario) -> None:
         if limit is not None and wanted > limit:
             read.problem(
                 ("workload", "prompts", "tokens"),
-                f"{name} takes {limit} tokens, and a prompt of {max(lengths)} with {workload.output_tokens} output tokens "
-                f"makes {wanted}",
+                f"{name} takes {limit} tokens, and a prompt of {max(lengths)} with {workload.output_tokens} output "
+                f"tokens makes {wanted}",
             )
 
 

@@ -32,6 +32,14 @@ class Machine:
         return str(self.fingerprint["host_class"])
 
 
+def require_board(emulate: str | None) -> None:
+    """UnknownName, with the nearest, for a board that there is no emulation of."""
+    if emulate is not None:
+        from bench.probes.emulate import find
+
+        find(emulate)
+
+
 @contextmanager
 def machine(
     emulate: str | None = None, *, folder: Path | None = None, faults: Sequence[str] = (), privileged: bool = False

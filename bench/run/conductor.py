@@ -128,6 +128,19 @@ def unfinished(results: Path, scenario: Scenario, plan: Plan | None = None) -> P
     )
 
 
+def pending(results: Path, scenario: Scenario, plan: Plan | None = None) -> Path | None:
+    """The newest unfinished run of this very scenario and plan (its own by default); None if there is none.
+
+    One of another version of the scenario is passed over: where this is asked, nobody is there to be told.
+    """
+    wanted = (scenario.digest, _launches_of(plan or draw(scenario)))
+    for folder in _runs(results, scenario):
+        manifest = folder.manifest
+        if manifest.state != "complete" and (manifest.scenario_digest, manifest.plan) == wanted:
+            return folder.path
+    return None
+
+
 def recorded(results: Path, scenario: Scenario, plan: Plan, emulated: str | None = None) -> RunFolder | None:
     """The newest run of this very scenario and plan on the same (emulated) machine, complete or not."""
     wanted = (scenario.digest, _launches_of(plan), emulated)

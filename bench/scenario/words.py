@@ -39,6 +39,12 @@ def among(names: Iterable[str], value: Any) -> str:
     return f"one of {', '.join(known)}" + (f" (did you mean {near}?)" if near else "")
 
 
+def counted(amount: int, noun: str) -> str:
+    """`1 launch`, `3 launches`."""
+    many = f"{noun}es" if noun.endswith(("s", "ch", "x")) else f"{noun}s"
+    return f"{amount} {noun if amount == 1 else many}"
+
+
 def joined(names: Iterable[str], word: str = "or") -> str:
     """`a`, `a or b`, `a, b or c`."""
     items = list(names)

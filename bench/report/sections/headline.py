@@ -96,7 +96,8 @@ def _state(view: View) -> Iterator[Note]:
     if manifest.state != "complete":
         planned = f" of {len(manifest.plan)}" if manifest.plan else ""
         how = "still going on, or was killed" if manifest.state == "running" else manifest.state
-        words = f"The run is {how}: {len(launches)}{planned} launches are here."
+        here = count(len(launches), "launch") if not planned else f"{len(launches)}{planned} launches"
+        words = f"The run is {how}; here: {here}."
         yield Note(words, "`bench run --resume` goes on with one that is not running any more.", "warn")
     if view.troubled:
         variants = dict.fromkeys(launch.record.variant for launch in view.troubled)
@@ -133,9 +134,8 @@ def _sample(view: View) -> Iterator[Note]:
     missing = [name for name, q in tails.items() if requests and min(requests) < needed(q)]
     if missing:
         wants = listed(f"{name} needs {needed(tails[name])}" for name in missing)
-        yield Note(
-            f"{number(min(requests), 0)} requests per variant are too few for {listed(missing, 'or')}.", f"{wants}."
-        )
+        few = f"{count(min(requests), 'request')} per variant {'is' if min(requests) == 1 else 'are'} too few"
+        yield Note(f"{few} for {listed(missing, 'or')}.", f"{wants}.")
 
 
 def _client(view: View) -> Iterator[Note]:

@@ -69,7 +69,7 @@ def warmups(view: View, compared: pd.DataFrame) -> Table:
 def _cost(row: dict[Any, Any]) -> Cell:
     """What a warm-up takes after the engine is ready; its disk and energy where they were seen."""
     seconds = row["warmup_s"]
-    more = [f"{row['warmup_requests']:.0f} requests"] if row["warmup_requests"] else []
+    more = [count(round(row["warmup_requests"]), "request")] if row["warmup_requests"] else []
     if pd.notna(row["cache_mib"]) and row["cache_mib"] > 0:
         more.append(f"{row['cache_mib']:.0f} MiB on disk")
     if pd.notna(row["warmup_j"]):

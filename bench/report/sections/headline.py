@@ -33,6 +33,26 @@ def _ranked(view: View, metric: str) -> list[tuple[str, float]]:
 
 
 def _steady(view: View) -> str:
+    lengths = view.all_lengths()
+    return " ".join(_at_length(view, name) for name in lengths) if len(lengths) > 1 else _at_any(view)
+
+
+def _at_length(view: View, family: str) -> str:
+    """A median over prompts of different lengths is one of none of them: each length has its own."""
+    ranked = _ranked(view, f"{family}.p50")
+    if not ranked:
+        return f"No prompt of {family[5:-1]} tokens was answered once steady."
+    best, value = ranked[0]
+    row = view.row(best, f"{family}.p50")
+    inside = interval(row.low, row.high) if row else ""
+    text = f"Once steady, prompts of {family[5:-1]} tokens get their first token after {quantity(value, 'ms')}"
+    text += f" with {best} (median{f'; 95 % interval {inside} ms' if inside else ''})"
+    if len(ranked) == 1:
+        return f"{text}."
+    return f"{text}; {quantity(ranked[-1][1], 'ms')} with {ranked[-1][0]}."
+
+
+def _at_any(view: View) -> str:
     ranked = _ranked(view, "ttft.p50")
     best, value = ranked[0]
     row = view.row(best, "ttft.p50")

@@ -44,7 +44,11 @@ def test_a_search_ends_with_a_setting_to_put_into_the_scenario(
     pasted = next(line.strip() for line in said.splitlines() if line.startswith("  server: "))
     assert pasted == "server: {engine: simulated, args: {ttft_ms: 10, itl_ms: 2}}"
     before = "server: {engine: simulated, args: {ttft_ms: 40, itl_ms: 2}}"
-    assert before in TEXT_OF_SCENARIO
+    assert before in SCENARIO
+    scenario.write_text(SCENARIO.replace(before, pasted))
+    assert main(["check", str(scenario)]) == 0
+    scenario.write_text(SCENARIO)
+    said += capsys.readouterr().out
     assert "ttft-ms-10" in said
     assert "in the confirmation" in said
     assert len(list(Path("results/tuned").glob("[!.]*/manifest.json"))) == 2

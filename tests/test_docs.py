@@ -21,11 +21,13 @@ from tests.runs import Behaviour, synthetic_run
 PAGES = [Path("README.md"), Path("CONTRIBUTING.md"), *sorted(Path("docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`(bench [^`\n]+)`")
+# Scenarios that a page has its reader write.
+OWN = {"scenarios/ernie-awq.yaml", "scenarios/x.yaml"}
 # What a fragment of a scenario needs around it to be a whole one; a fragment's own keys go before these.
 AROUND = """\
 scenario: around
 model: {source: "dummy:tiny-llama"}
-engines: {transformers: {engine: transformers}}
+engines: {transformers: {engine: transformers}, vllm: {engine: vllm}}
 workload: {prompts: {kind: random, tokens: 8}}
 """
 
@@ -91,16 +93,20 @@ def test_a_scenario_or_a_part_of_one_is_right(text: str, tmp_path: Path) -> None
         assert keys & {"on", "jobs", True, "repos", "steps"}
         return
     # Prompt files that an example names are its reader's.
-    for name in re.findall(r"file: ([\w./-]+\.jsonl)", text):
+    for name in re.findall(r"(?:file|corpus): ([\w./-]+\.jsonl)", text):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text('{"prompt": "p", "turns": ["a", "b"], "text": "t"}\n')
-    if "gate" in keys or "quality" in keys:
-        text = re.sub(r"engine: vllm\b(?=[,}])", "engine: transformers", text)
     around = {key: value for key, value in yaml.load(AROUND).items() if key not in keys}
     if "models" in keys:
         around.pop("model", None)
     missing = "".join(line + "\n" for line in AROUND.splitlines() if line.partition(":")[0] in around)
     assert Scenario.parse(missing + text, tmp_path / "snippet.yaml").variants
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_a_scenario_that_is_named_ships(page: Path) -> None:
+    named = set(re.findall(r"\bscenarios/[\w./-]+\.yaml", page.read_text(encoding="utf-8")))
+    assert [name for name in sorted(named - OWN) if not Path(name).is_file()] == []
 
 
 @pytest.mark.parametrize("text", snippets("python"))

@@ -104,7 +104,7 @@ def list_(baselines: Baselines = STORE, json: AsJson = False) -> None:
 def show(path: Annotated[Path, typer.Argument(help="a baseline file")], json: AsJson = False) -> None:
     """A baseline's sessions, and what a new one may be.
 
-    Example: bench baseline show results/baselines/jetson-orin-nx-16gb/ernie--vllm.json
+    Example: bench baseline show results/baselines/jetson-orin-nx-16gb/orin-first-token--vllm.json
     """
     from dataclasses import asdict
 
@@ -133,7 +133,7 @@ def prune(
 ) -> None:
     """Drop sessions from a baseline.
 
-    Example: bench baseline prune results/baselines/jetson-orin-nx-16gb/ernie--vllm.json --keep 20
+    Example: bench baseline prune results/baselines/jetson-orin-nx-16gb/orin-first-token--vllm.json --keep 20
     """
     from bench.analyse import baseline
     from bench.errors import UsageError
@@ -155,7 +155,7 @@ def rebuild(
 ) -> None:
     """Write a scenario that interleaves the recorded baseline with today's variant; run it, then gate it.
 
-    Example: bench baseline rebuild results/baselines/jetson/ernie--vllm.json scenarios/ernie.yaml --out both.yaml
+    Example: bench baseline rebuild results/baselines/jetson/quick--bf16.json scenarios/quick.yaml --out both.yaml
     """
     from bench.analyse import baseline
     from bench.analyse.rebuild import rebuild as interleave

@@ -110,7 +110,7 @@ def history(
 ) -> None:
     """Look for lasting changes over stored sessions. Advice only: it ends with 0.
 
-    Example: bench history results/baselines/jetson-orin-nx-16gb/ernie--vllm.json
+    Example: bench history results/baselines/jetson-orin-nx-16gb/orin-first-token--vllm.json
     """
     from dataclasses import asdict
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import bench
-
 NAME = "scenarios"
 
 
 def folder() -> Path:
     """The folder of the shipped scenarios."""
-    package = Path(bench.__file__).parent
+    package = Path(__file__).parents[1]
     within = package / NAME
     return within if within.is_dir() else package.parent / NAME
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bench.analyse.run import Run
-from bench.scenario.metrics import NEEDS
+from bench.scenario.measures import NEEDS
 
 
 def asked(run: Run, names: Iterable[str]) -> tuple[str, ...]:

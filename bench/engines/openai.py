@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from bench.engines.base import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
+from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
 from bench.errors import LaunchError, choices
 from bench.record.schema import Phase
 from bench.scenario.model import Engine

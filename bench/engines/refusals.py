@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import plugins
-from bench.engines.recipe import names
+from bench.environments.recipe import names
 from bench.errors import BenchError, Problem, ScenarioError, choices
 from bench.loadgen import prompts
 from bench.models import dummy

@@ -35,7 +35,7 @@ class Machine:
 def require_board(emulate: str | None) -> None:
     """UnknownName, with the nearest, for a board that there is no emulation of."""
     if emulate is not None:
-        from bench.probes.emulate import find
+        from bench.emulate.board import find
 
         find(emulate)
 
@@ -52,14 +52,14 @@ def machine(
     if emulate is None:
         yield Machine(Roots(), fingerprint())
         return
-    from bench.probes.emulate import build, find
+    from bench.emulate.board import build, find
 
     board = find(emulate)
     where = folder or Path(tempfile.mkdtemp(prefix=f"bench-{board.key}-"))
     where.mkdir(parents=True, exist_ok=True)
     roots = build(where, board, privileged=privileged)
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.probes.emulate", str(where), emulate, *faults],
+        [sys.executable, "-m", "bench.emulate.board", str(where), emulate, *faults],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,

@@ -12,6 +12,7 @@ YAML file that happens to lie among tests is left alone. Nothing heavy is import
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +35,10 @@ TIMES = {
     "startup": ("startup", "cold_ttft"),
 }
 SECONDS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6}
+
+
+class AdvisoryFail(pytest.PytestWarning):
+    """A gate that says FAIL, and whose word does not bind yet."""
 
 
 def is_scenario(path: Path) -> bool:
@@ -201,7 +206,10 @@ def measured(file: ScenarioFile, variant: str, name: str, clock: Clock) -> Calla
 
 
 def gated(file: ScenarioFile) -> Callable[[], None]:
-    """The test of the gate: fails on a regression, is skipped with the reason where there is no binding verdict."""
+    """The test of the gate: fails on a regression or an invalid measurement, is skipped where the data do not say.
+
+    A FAIL that is advice only passes with a warning that names it.
+    """
 
     def test() -> None:
         from bench.errors import BenchError
@@ -216,7 +224,9 @@ def gated(file: ScenarioFile) -> Callable[[], None]:
             pytest.fail(str(error), pytrace=False)
         if verdict.exit_code in {1, 3}:
             pytest.fail(terminal.render(verdict), pytrace=False)
-        if verdict.verdict is not Verdict.PASS:
+        if verdict.verdict is Verdict.FAIL:
+            warnings.warn(AdvisoryFail(terminal.render(verdict)), stacklevel=1)
+        elif verdict.verdict is not Verdict.PASS:
             pytest.skip(terminal.render(verdict))
 
     return test

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binom
 
+from bench.scenario.words import counted
+
 Values = npt.NDArray[np.float64]
 
 
@@ -68,7 +70,7 @@ def median_of_launches(values: Iterable[float] | Values, alpha: float = 0.05) ->
         return quantile(kept, 0.5, alpha)
     if len(kept) == 1:
         return Estimate(float(kept[0]), None, None, 1, "one launch: no interval")
-    words = f"range of {len(kept)} launches, not an interval"
+    words = f"range of {counted(len(kept), 'launch')}, not an interval"
     return Estimate(float(np.median(kept)), float(kept.min()), float(kept.max()), len(kept), words)
 
 

@@ -23,6 +23,7 @@ from bench.analyse.summary import summarise
 from bench.errors import RecordError
 from bench.record.schema import REQUESTS, STAMPS, LaunchRecord, Manifest
 from bench.record.store import RunFolder
+from bench.scenario.words import counted
 
 # The answers can outweigh all else; `Launch.read("requests")` has them.
 REQUEST_COLUMNS = tuple(column.name for column in REQUESTS if column.name != "text")
@@ -87,7 +88,7 @@ class Run:
         return cls(RunFolder.open(find(Path(path))))
 
     def __repr__(self) -> str:
-        return f"<Run {self.manifest.scenario}/{self.manifest.run_id}: {len(self.all)} launches>"
+        return f"<Run {self.manifest.scenario}/{self.manifest.run_id}: {counted(len(self.all), 'launch')}>"
 
     @cached_property
     def all(self) -> tuple[Launch, ...]:

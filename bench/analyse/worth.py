@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from scipy import stats
 
 from bench.analyse.coldstart import AS_ASKED, NOT_AS_ASKED, SEEN, STATE, verified
 from bench.analyse.run import Launch, Run
+from bench.scenario.words import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +34,9 @@ def launches(run: Run) -> pd.DataFrame:
     """One row per launch that reached its first token: variant, block, state and what was read and paid.
 
     Columns: launch, variant, block, status, state, why (the evidence where the state is not as asked), cold_ttft_s,
-    startup_s, prepare_s, warmup_s, warmup_requests, first_ttft_ms, first_e2el_ms, ttft_ms, tpot_ms, e2el_ms,
-    memory_mib, cache_mib, warmup_j. Medians over the steady requests. Every table here starts from it, and it reads all
-    requests: it is kept, and not to be changed.
+    startup_s, prepare_s, warmup_s, warmup_requests, first_ttft_ms, first_e2el_ms, ttft_ms, tpot_ms, e2el_ms, tokens (of
+    an answer), memory_mib, cache_mib, warmup_j. Medians over the steady requests. Every table here starts from it, and
+    it reads all requests: it is kept, and not to be changed.
     """
     metrics: dict[str, Any] = {str(row["launch"]): row for row in run.per_launch.to_dict("records")}
     rows = [_row(launch, metrics[launch.id]) for launch in run.all if launch.record.status in SEEN]
@@ -69,8 +72,9 @@ def against(run: Run, baseline: str) -> pd.DataFrame:
 
     Columns: variant, n (blocks), first_saving_ms (baseline's first TTFT − its own), first_ratio, cold_saving_s,
     cold_ratio, steady_tpot_ratio, steady_ttft_ratio and break_even (requests after which the slower start has been
-    made up; 0 if it starts no slower, infinite if it never does) each with `_low` and `_high` at 95 %, and verdict in
-    words.
+    made up; 0 if it starts no slower, infinite if it never does), steady_saving_ms (a whole request) and lost_after
+    (requests after which the lead of a faster start is lost; infinite if it serves no slower, null if it starts no
+    faster) each with `_low` and `_high` at 95 %; tokens_per_request, and verdict in words.
     """
     table = launches(run)
     table = table[(table["state"] != NOT_AS_ASKED) & (table["status"] == "ok")] if not table.empty else table
@@ -88,12 +92,14 @@ def against(run: Run, baseline: str) -> pd.DataFrame:
             "cold_ratio": _ratio(pairs, "cold_ttft_s"),
             "steady_tpot_ratio": _ratio(pairs, "tpot_ms"),
             "steady_ttft_ratio": _ratio(pairs, "ttft_ms"),
+            "steady_saving_ms": mean(pairs["e2el_ms_a"] - pairs["e2el_ms_b"]),
             "break_even": break_even(pairs),
+            "lost_after": lost_after(pairs),
         }
-        row: dict[str, Any] = {"variant": variant, "n": len(pairs)}
+        row: dict[str, Any] = {"variant": variant, "n": len(pairs), "tokens_per_request": _tokens(pairs)}
         for name, estimate in figures.items():
             row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-        rows.append(row | {"verdict": _words(figures["break_even"], figures["cold_saving_s"])})
+        rows.append(row | {"verdict": _words(figures, row["tokens_per_request"])})
     return pd.DataFrame(rows)
 
 
@@ -113,6 +119,17 @@ def break_even(pairs: pd.DataFrame) -> Estimate:
     value = float(cost.mean() / gain.mean()) if gain.mean() > 0 else math.inf
     low, high = fieller(cost, gain)
     return Estimate(value, None if low is None else max(low, 0.0), high, len(cost))
+
+
+def lost_after(pairs: pd.DataFrame) -> Estimate:
+    """Requests after which b, which starts faster than a and serves slower, has lost its lead.
+
+    The break-even the other way round: of a, which starts slower than b. Null if b starts no faster.
+    """
+    columns = [name[:-2] for name in pairs.columns if name.endswith("_a")]
+    turned = {f"{name}_a": f"{name}_b" for name in columns} | {f"{name}_b": f"{name}_a" for name in columns}
+    found = break_even(pairs.rename(columns=turned))
+    return Estimate(None) if found.value == 0 else found
 
 
 def fieller(top: np.ndarray[Any, Any], bottom: np.ndarray[Any, Any]) -> tuple[float | None, float | None]:
@@ -187,10 +204,18 @@ def _row(launch: Launch, metrics: Mapping[str, Any]) -> dict[str, Any]:
         "ttft_ms": metrics.get("ttft.p50"),
         "tpot_ms": metrics.get("tpot.p50"),
         "e2el_ms": metrics.get("e2el.p50"),
+        "tokens": _answered(requests),
         "memory_mib": metrics.get("memory.peak"),
         "cache_mib": _cache_mib(record.state_before),
         "warmup_j": metrics.get("energy.warmup"),
     }
+
+
+def _answered(requests: pa.Table) -> float | None:
+    """Output tokens of the median steady answer; null where none was counted."""
+    steady = requests.filter(pc.equal(requests["stage"], "measured")).to_pandas()
+    known = steady["completion_tokens"].dropna() if "completion_tokens" in steady else steady.iloc[:0, 0]
+    return float(known.median()) if len(known) else None
 
 
 def _seconds_before(state: Mapping[str, Any]) -> float | None:
@@ -224,14 +249,46 @@ def _ratio(pairs: pd.DataFrame, column: str) -> Estimate:
     return Estimate(value, low, high, logs.n)
 
 
-def _words(even: Estimate, saving: Estimate) -> str:
+def _tokens(pairs: pd.DataFrame) -> float | None:
+    """Output tokens of a steady request, as b answered them; null where none was counted."""
+    known = pairs["tokens_b"].dropna()
+    return float(known.median()) if len(known) else None
+
+
+def _words(figures: Mapping[str, Estimate], tokens: float | None) -> str:
+    """What a start is worth, claiming no more than the intervals do."""
+    even, start, steady = figures["break_even"], figures["cold_saving_s"], figures["steady_saving_ms"]
     if even.value is None:
         return "not measured"
     if even.value == 0:
-        sure = saving.low is not None and saving.low > 0
-        return "starts faster" + ("" if sure else ", not surely")
+        return _lead(figures["lost_after"], start, tokens)
     if math.isinf(even.value):
-        return "starts slower and serves no faster: never pays"
+        if _below(start) and steady.high is not None and steady.high <= 0:
+            return "starts slower and serves no faster: never pays"
+        slower = "starts slower" if _below(start) else "no difference at the start is sure"
+        return f"{slower}; that it serves faster was not seen, and is not excluded"
     if even.high is None or math.isinf(even.high):
-        return f"pays after about {even.value:.0f} requests; this run cannot say surely that it does"
-    return f"pays after {even.value:.0f} requests ({even.low:.0f} to {even.high:.0f})"
+        return f"pays after about {_requests(even.value)}; this run cannot say surely that it does"
+    return f"pays after {_requests(even.value)} ({even.low:.0f} to {even.high:.0f})"
+
+
+def _lead(lost: Estimate, start: Estimate, tokens: float | None) -> str:
+    """Of a start that is no slower: whether surely, and how long its lead lasts."""
+    words = "starts faster" if start.low is not None and start.low > 0 else "starts faster, not surely"
+    if lost.value is None or math.isinf(lost.value):
+        return words
+    when = _requests(lost.value)
+    if tokens:
+        when = f"{lost.value * tokens:.0f} tokens ({when})"
+    sure = lost.high is not None and not math.isinf(lost.high)
+    if sure:
+        return f"{words}, serves slower: its lead is lost after {when}"
+    return f"{words}; if it serves slower, as it seems, its lead is lost after about {when}"
+
+
+def _below(estimate: Estimate) -> bool:
+    return estimate.high is not None and estimate.high < 0
+
+
+def _requests(amount: float) -> str:
+    return counted(round(amount), "request")

@@ -8,12 +8,18 @@ from typing import Annotated
 import typer
 
 from bench.cli.output import margins, print_json, write
+from bench.scenario.words import counted
 
 STORE = Path("results/baselines")
 Baselines = Annotated[Path, typer.Option(help="folder of baselines and A/A records")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
-store = typer.Typer(help="Keep, list and prune baselines: small JSON files, reviewed like code.", no_args_is_help=True)
+HELP = """Keep, list and prune baselines: small JSON files, reviewed like code.
+
+Example: bench baseline add results/nightly --variant vllm
+Example: bench baseline list
+"""
+store = typer.Typer(help=HELP, no_args_is_help=True)
 
 
 @store.command("add")
@@ -47,7 +53,7 @@ def add(
     if json:
         print_json({"file": str(path), "sessions": count})
     else:
-        typer.echo(f"{path}: {count} session{'s' * (count > 1)}; commit it for review")
+        typer.echo(f"{path}: {counted(count, 'session')}; commit it for review")
 
 
 @store.command("list")
@@ -90,14 +96,15 @@ def list_(baselines: Baselines = STORE, json: AsJson = False) -> None:
     if not rows:
         typer.echo(f"no baselines in {baselines}; `bench baseline add RUN` makes one")
     for row in rows:
-        typer.echo(f"{row['kind']:<8}  {row['sessions']:>3} sessions, {row['first']} to {row['last']}  {row['file']}")
+        held = counted(int(str(row["sessions"])), "session")
+        typer.echo(f"{row['kind']:<8}  {held:>12}, {row['first']} to {row['last']}  {row['file']}")
 
 
 @store.command("show")
 def show(path: Annotated[Path, typer.Argument(help="a baseline file")], json: AsJson = False) -> None:
     """A baseline's sessions, and what a new one may be.
 
-    Example: bench baseline show results/baselines/jetson-orin-nx-16gb/ernie--vllm.json
+    Example: bench baseline show results/baselines/jetson-orin-nx-16gb/orin-first-token--vllm.json
     """
     from dataclasses import asdict
 
@@ -108,14 +115,14 @@ def show(path: Annotated[Path, typer.Argument(help="a baseline file")], json: As
     if json:
         print_json(plain(asdict(one)))
         return
-    typer.echo(f"{one.scenario} / {one.variant} on {one.host_class}: {len(one.sessions)} sessions")
+    typer.echo(f"{one.scenario} / {one.variant} on {one.host_class}: {counted(len(one.sessions), 'session')}")
     for key, value in one.machine.items():
         typer.echo(f"  {key}: {value}")
     for name, margin in one.margins.items():
         typer.echo(predict.expectation(one, name, margin))
     for session in one.sessions:
         values = ", ".join(f"{name} {value:g}" for name, value in session.values.items())
-        typer.echo(f"  {session.taken}  {session.run}  {session.launches} launches  {values}")
+        typer.echo(f"  {session.taken}  {session.run}  {counted(session.launches, 'launch')}  {values}")
 
 
 @store.command("prune")
@@ -126,7 +133,7 @@ def prune(
 ) -> None:
     """Drop sessions from a baseline.
 
-    Example: bench baseline prune results/baselines/jetson-orin-nx-16gb/ernie--vllm.json --keep 20
+    Example: bench baseline prune results/baselines/jetson-orin-nx-16gb/orin-first-token--vllm.json --keep 20
     """
     from bench.errors import UsageError
     from bench.judge import baseline
@@ -136,7 +143,7 @@ def prune(
     before = baseline.load(path)
     after = baseline.prune(before, keep=keep, runs=run or ())
     baseline.save(after, path.parent.parent)
-    typer.echo(f"{path}: {len(before.sessions)} → {len(after.sessions)} sessions")
+    typer.echo(f"{path}: {len(before.sessions)} → {counted(len(after.sessions), 'session')}")
 
 
 @store.command("rebuild")
@@ -148,7 +155,7 @@ def rebuild(
 ) -> None:
     """Write a scenario that interleaves the recorded baseline with today's variant; run it, then gate it.
 
-    Example: bench baseline rebuild results/baselines/jetson/ernie--vllm.json scenarios/ernie.yaml --out both.yaml
+    Example: bench baseline rebuild results/baselines/jetson/quick--bf16.json scenarios/quick.yaml --out both.yaml
     """
     from bench.judge import baseline
     from bench.judge.rebuild import rebuild as interleave

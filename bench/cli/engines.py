@@ -8,10 +8,16 @@ from typing import Annotated
 
 import typer
 
+HELP = """List engines and install their environments.
+
+Example: bench engines list
+Example: bench engines install transformers
+"""
+
 
 def register(app: typer.Typer) -> None:
     """Add the command group."""
-    engines = typer.Typer(help="List engines and install their environments.", no_args_is_help=True)
+    engines = typer.Typer(help=HELP, no_args_is_help=True)
     engines.command("list")(list_environments)
     engines.command("install")(install)
     engines.command("remove")(remove)

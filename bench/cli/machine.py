@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.scenario.words import counted
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -71,7 +73,7 @@ def _collect(host: Machine, diagnosis: Diagnosis, archive: Path) -> None:
         names = collect(host.roots, diagnosis, archive)
     except OSError as error:
         raise UsageError(f"{archive} cannot be written: {error.strerror}") from error
-    typer.echo(f"packed  {archive}: {len(names)} files; look through it before you send it", err=True)
+    typer.echo(f"packed  {archive}: {counted(len(names), 'file')}; look through it before you send it", err=True)
 
 
 def _print(diagnosis: Diagnosis) -> None:

@@ -16,11 +16,19 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Which = Annotated[str, typer.Argument(metavar="ENTRY", help="An entry's name, or the beginning of it.")]
 
 
+HELP = """List, fetch and quantize models.
+
+Example: bench models list
+Example: bench models fetch smollm2-135m
+Example: bench models quantize smollm2-135m --to awq
+"""
+
+
 def register(app: typer.Typer) -> None:
     """Add the command group."""
     from bench.cli import quantize
 
-    models = typer.Typer(help="List, fetch and quantize models.", no_args_is_help=True)
+    models = typer.Typer(help=HELP, no_args_is_help=True)
     models.command("list")(list_models)
     models.command("fetch")(fetch)
     models.command("verify")(verify)

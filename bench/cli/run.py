@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.errors import Exit
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -23,6 +25,9 @@ def run(
     scenario: Annotated[Path, typer.Argument(help="scenario file")],
     results: Annotated[Path, typer.Option(help="folder that runs are kept in")] = Path("results"),
     resume: Annotated[bool, typer.Option(help="go on with the newest unfinished run of this scenario")] = False,
+    resume_if_any: Annotated[
+        bool, typer.Option("--resume-if-any", help="the same if there is one, and else start a new run: for CI")
+    ] = False,
     install: Annotated[bool, typer.Option(help="install missing engine environments first")] = False,
     emulate: Annotated[str | None, typer.Option(help="pretend to be this board; every page says so")] = None,
     apply: Annotated[bool, typer.Option(help="set the declared power mode and clocks; put back afterwards")] = False,
@@ -31,15 +36,19 @@ def run(
 ) -> None:
     """Launch every variant of a scenario, in random blocks, and say what was seen.
 
+    0 the launches that count are in the table, 3 none counts, 4 usage. `bench gate` judges them.
+
     Example: bench run scenarios/quick.yaml
     """
     from bench.cli.progress import watch
     from bench.cli.signals import ends_on_term
-    from bench.run import execute, unfinished
+    from bench.probes.machine import require_board
+    from bench.run import execute, pending, unfinished
     from bench.scenario.load import Scenario
 
     loaded = Scenario.load(scenario)
-    going_on = unfinished(results, loaded) if resume else None
+    require_board(emulate)
+    going_on = unfinished(results, loaded) if resume else pending(results, loaded) if resume_if_any else None
     with ends_on_term(), watch(quiet=json) as progress:
         if install:
             _install(loaded, progress.preparing)
@@ -53,7 +62,8 @@ def run(
             emulate=emulate,
             apply=apply,
         )
-    _conclude(folder, report=report, as_json=json)
+    if not _conclude(folder, report=report, as_json=json):
+        raise typer.Exit(Exit.INVALID)
 
 
 def _install(scenario: Scenario, progress: Callable[[str], None]) -> None:
@@ -75,8 +85,8 @@ def _stop_rule(scenario: Scenario) -> Callable[[Path], str | None] | None:
     return stop_rule(scenario)
 
 
-def _conclude(folder: Path, *, report: bool, as_json: bool) -> None:
-    """Print the table, and where everything is."""
+def _conclude(folder: Path, *, report: bool, as_json: bool) -> bool:
+    """Print the table, and where everything is; whether any launch counts."""
     from rich.console import Console
 
     from bench.analyse.run import Run
@@ -86,8 +96,9 @@ def _conclude(folder: Path, *, report: bool, as_json: bool) -> None:
     page = html.write(run, Path("reports") / f"{run.manifest.scenario}-{run.manifest.run_id}.html") if report else None
     if as_json:
         typer.echo(text.as_json(run, page))
-        return
-    Console().print(text.summary(run))
-    typer.echo(f"run     {folder}")
-    if page is not None:
-        typer.echo(f"report  {page}")
+    else:
+        Console().print(text.summary(run))
+        typer.echo(f"run     {folder}")
+        if page is not None:
+            typer.echo(f"report  {page}")
+    return any(launch.record.status == "ok" for launch in run.all)

@@ -37,12 +37,14 @@ def check(
 
     Example: bench check scenarios/*.yaml
     """
+    from bench.engines.refusals import require
     from bench.scenario.load import Scenario
 
     problems: list[Problem] = []
     for file in files:
         try:
             scenario = Scenario.load(file)
+            require(scenario)
         except ScenarioError as error:
             problems += error.problems
             if not as_json:
@@ -201,7 +203,7 @@ def _lines(scenario: Scenario, planned: Plan, budget: Budget) -> list[str]:
     lines += ["", f"expected  {_duration(budget.seconds)}, {_size(budget.size_bytes)} on disk{_doubt(budget)}"]
     if budget.blocks < blocks:
         minutes = scenario.model.design.budget_minutes
-        lines.append(f"budget    {minutes:g} minutes: {budget.blocks} of {blocks} blocks are expected to fit")
+        lines.append(f"budget    {minutes:g} minutes: {budget.blocks} of {_count(blocks, 'block')} are expected to fit")
     if sentence := _power(scenario, budget.blocks):
         lines.append(f"power     {sentence}")
     return lines

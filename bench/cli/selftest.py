@@ -9,6 +9,7 @@ import typer
 
 from bench.cli.baselines import STORE, AsJson, Baselines
 from bench.cli.output import margins, print_json
+from bench.scenario.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ Sessions = Annotated[int, typer.Option(min=1, help="sessions, each judged as a r
 Blocks = Annotated[int | None, typer.Option(min=3, help="blocks per session; the scenario's own by default")]
 Margins = Annotated[list[str] | None, typer.Option(help="metric=5%; the gate's, or the usual ones, by default")]
 Resume = Annotated[bool, typer.Option(help="go on with the newest unfinished study of this scenario")]
+ResumeIfAny = Annotated[bool, typer.Option("--resume-if-any", help="the same if there is one, and else start anew")]
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +43,7 @@ def aa(
     results: Results = Path("results"),
     baselines: Baselines = STORE,
     resume: Resume = False,
+    resume_if_any: ResumeIfAny = False,
     analyse: Annotated[Path | None, typer.Option(help="judge this A/A run again, launch nothing")] = None,
     json: AsJson = False,
 ) -> None:
@@ -60,7 +63,7 @@ def aa(
     loaded = Scenario.load(scenario)
     chosen, size, judged = _variant(loaded, variant), blocks or loaded.model.design.blocks, _judged(loaded, margin)
     arms = [replace(chosen, id=label, factors={**chosen.factors, "label": label}) for label in ("a", "b")]
-    folder = analyse or _carry_out(loaded, arms, sessions * size, results, resume=resume, quiet=json)
+    folder = analyse or _carry_out(loaded, arms, sessions * size, results, resume, resume_if_any, quiet=json)
     run = Run.open(folder)
     found = aa.sessions(run.per_launch, "a", "b", size, judged)
     record = aa.aa_record(run, found, size, judged, chosen.id)
@@ -68,7 +71,9 @@ def aa(
     if json:
         print_json(plain(asdict(record)) | {"run": str(folder), "file": str(path)})
         return
-    typer.echo(f"A/A of {loaded.name} / {chosen.id} on {record.host_class}: {len(found)} sessions of {size} blocks")
+    typer.echo(
+        f"A/A of {loaded.name} / {chosen.id} on {record.host_class}: {counted(len(found), 'session')} of {size} blocks"
+    )
     typer.echo(f"  gate    FAIL in {aa.Rate(record.fails, record.sessions)}; {_counted(found)}")
     for name, count in record.alarms.items():
         spread = record.spread.get(name)
@@ -87,6 +92,7 @@ def inject(
     margin: Margins = None,
     results: Results = Path("results"),
     resume: Resume = False,
+    resume_if_any: ResumeIfAny = False,
     analyse: Annotated[Path | None, typer.Option(help="judge this run again, launch nothing")] = None,
     json: AsJson = False,
 ) -> None:
@@ -111,7 +117,7 @@ def inject(
         replace(chosen, id=name, factors={**chosen.factors, "injected": name}, slowdown=step)
         for name, step in zip(names, steps, strict=True)
     ]
-    folder = analyse or _carry_out(loaded, arms, sessions * size, results, resume=resume, quiet=json)
+    folder = analyse or _carry_out(loaded, arms, sessions * size, results, resume, resume_if_any, quiet=json)
     launches = Run.open(folder).per_launch
     rows: list[dict[str, Any]] = []
     for name in names[1:]:
@@ -123,7 +129,7 @@ def inject(
     if json:
         print_json({"run": str(folder), "blocks": size, "found": rows})
         return
-    typer.echo(f"injected into {loaded.name} / {chosen.id}: {sessions} session(s) of {size} blocks")
+    typer.echo(f"injected into {loaded.name} / {chosen.id}: {counted(sessions, 'session')} of {size} blocks")
     for row in rows:
         seen = ", ".join(f"{ratio - 1:+.1%}" for ratio in row["ratios"])
         rate = aa.Rate(int(row["fails"]), int(row["sessions"]))
@@ -132,16 +138,26 @@ def inject(
 
 
 def _carry_out(
-    scenario: Scenario, arms: Sequence[Variant], blocks: int, results: Path, *, resume: bool, quiet: bool
+    scenario: Scenario,
+    arms: Sequence[Variant],
+    blocks: int,
+    results: Path,
+    resume: bool,
+    resume_if_any: bool,
+    *,
+    quiet: bool,
 ) -> Path:
     from bench.cli.progress import watch
     from bench.cli.signals import ends_on_term
     from bench.judge.validity import rule
     from bench.plan.blocks import in_blocks
-    from bench.run import execute, unfinished
+    from bench.run import execute, pending, unfinished
 
     planned: Plan = in_blocks(arms, blocks, scenario.model.design.seed)
-    going_on = unfinished(results, scenario, planned) if resume else None
+    if resume:
+        going_on: Path | None = unfinished(results, scenario, planned)
+    else:
+        going_on = pending(results, scenario, planned) if resume_if_any else None
     with ends_on_term(), watch(quiet=quiet) as progress:
         return execute(scenario, results=results, plan=planned, progress=progress, judge=rule(), resume=going_on)
 

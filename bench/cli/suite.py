@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.scenario.words import counted
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -56,7 +58,9 @@ def suite(
     install: Annotated[bool, typer.Option(help="install missing engine environments first")] = True,
     plan: Annotated[bool, typer.Option("--plan", help="only print what would be run, and how long it takes")] = False,
     results: Annotated[Path, typer.Option(help="folder that runs are kept in")] = Path("results"),
-    scenarios: Annotated[Path, typer.Option(help="folder of the shipped scenarios")] = Path("scenarios"),
+    scenarios: Annotated[
+        Path | None, typer.Option(help="folder of the scenarios; the shipped ones by default", show_default=False)
+    ] = None,
 ) -> None:
     """Run the shipped scenarios for a board or a desktop GPU, in order, with one report at the end.
 
@@ -66,6 +70,8 @@ def suite(
     from bench.cli.progress import watch
     from bench.cli.signals import ends_on_term
     from bench.errors import BenchError, Exit, UnknownName, UsageError
+    from bench.probes.machine import require_board
+    from bench.scenario import shipped
     from bench.scenario.load import Scenario
 
     if name not in SUITES:
@@ -73,8 +79,11 @@ def suite(
     chosen = SUITES[name]
     if emulate and not chosen.emulated:
         raise UsageError(f"the suite {name!r} has no emulated form", hint="bench suite orin --emulate orin-nx")
+    require_board(emulate)
     _require(name, chosen, emulate)
-    files = [scenarios / f"{one}.yaml" for one in (chosen.emulated if emulate else chosen.scenarios)]
+    files = [
+        (scenarios or shipped.folder()) / f"{one}.yaml" for one in (chosen.emulated if emulate else chosen.scenarios)
+    ]
     loaded = [Scenario.load(file) for file in files]
     _announce(loaded, results)
     if plan:
@@ -133,7 +142,9 @@ def _announce(loaded: Sequence[Scenario], results: Path) -> None:
         budget = expect(drawn, scenario.model, measured(results, scenario.name, scenario.digest))
         total += budget.seconds
         guess = " (a guess)" if budget.guessed else ""
-        typer.echo(f"{scenario.name:24} {len(drawn.launches):3} launches  {budget.seconds / 60:6.1f} min{guess}")
+        typer.echo(
+            f"{scenario.name:24} {counted(len(drawn.launches), 'launch'):>12}  {budget.seconds / 60:6.1f} min{guess}"
+        )
     typer.echo(f"{'together':24} {'':12}  {total / 60:6.1f} min, without installing or fetching anything")
 
 

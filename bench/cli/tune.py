@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli.output import print_json
+from bench.scenario.words import flow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,12 +52,14 @@ def tune(
     from bench.cli.progress import watch
     from bench.cli.signals import ends_on_term
     from bench.errors import Exit
+    from bench.probes.machine import require_board
     from bench.report import html
     from bench.scenario.load import Scenario
     from bench.tune.search import Setting, search
 
     loaded = Scenario.load(scenario)
     start = _start(loaded, variant)
+    require_board(emulate)
     with ends_on_term(), watch(quiet=json) as progress:
         if install:
             _install(start, progress.preparing)
@@ -125,8 +128,8 @@ def _lines(found: Found, start: Variant) -> Iterator[str]:
     if found.chosen is None:
         yield f"None of them was shown to be better than {start.id} on launches of its own."
         return
-    yield "Put into the scenario:"
-    yield f"  engines: {{{start.engine_name}: {{args: {_yaml(found.chosen)}}}}}"
+    yield f"In the scenario, in place of what `engines:` has under {start.engine_name}:"
+    yield f"  {start.engine_name}: {_yaml(found.chosen)}"
 
 
 def _fate(found: Found, name: str) -> str:
@@ -156,10 +159,10 @@ def _change(found: Found, interval: Interval | None) -> str:
 
 
 def _yaml(one: Confirmed) -> str:
-    from bench.scenario.variant import level_text
-
-    args = one.candidate.variant.engine.args
-    return "{" + ", ".join(f"{flag}: {level_text(level)}" for flag, level in args.items()) + "}"
+    """The engine as a scenario has it, on one line, with all that it had before."""
+    engine = one.candidate.variant.engine
+    given = engine.model_dump(by_alias=True, exclude_unset=True) | {"args": engine.args}
+    return flow(given)
 
 
 def _document(found: Found, start: Variant, page: Path | None) -> dict[str, Any]:

@@ -72,8 +72,8 @@ def gate(
 ) -> None:
     """Judge a run against its scenario's margins; the exit code is the verdict.
 
-    0 pass (or advice only), 1 regression, 2 inconclusive, 3 invalid or not comparable, 4 usage. In a GitHub job the
-    Markdown also goes to the job summary.
+    0 pass (or advice only: ADVISORY in the first line), 1 regression, 2 inconclusive, 3 invalid or not comparable
+    (never advice), 4 usage. In a GitHub job the Markdown also goes to the job summary.
 
     Example: bench gate results/quick --junit gate.xml --markdown gate.md
     """
@@ -111,7 +111,7 @@ def history(
 ) -> None:
     """Look for lasting changes over stored sessions. Advice only: it ends with 0.
 
-    Example: bench history results/baselines/jetson-orin-nx-16gb/ernie--vllm.json
+    Example: bench history results/baselines/jetson-orin-nx-16gb/orin-first-token--vllm.json
     """
     from dataclasses import asdict
 

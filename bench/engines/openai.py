@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
-from bench.errors import LaunchError
+from bench.errors import LaunchError, choices
 from bench.record.schema import Phase
+from bench.scenario.model import Engine
 from bench.scenario.variant import Variant
 
 OPTIONS = ("body", "token_ids")
@@ -52,6 +54,12 @@ class OpenAI:
             health=engine.ready or f"{endpoint.prefix}/v1/models",
             ready_timeout_s=engine.ready_timeout_s,
         )
+
+    def mistakes(self, engine: Engine) -> Iterator[tuple[str, str]]:
+        """Flags, which an attached server no longer takes."""
+        for name in engine.args:
+            if name not in OPTIONS:
+                yield name, f"an attached server's flags cannot be set: {choices(name, OPTIONS)}"
 
     def phases(self, trace: LaunchTrace) -> list[Phase]:
         """None: it had started before we came."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
-from bench.emulate.server.script import BadScript, script
+from bench.emulate.server.script import BadScript, Script, script
 from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
-from bench.errors import LaunchError
+from bench.errors import LaunchError, choices
 from bench.record.schema import Phase
+from bench.scenario.model import Engine
 from bench.scenario.variant import Variant
 
 HOST = "127.0.0.1"
@@ -50,6 +53,18 @@ class Simulated:
             stop_timeout_s=variant.engine.stop_timeout_s,
             events_file=events,
         )
+
+    def mistakes(self, engine: Engine) -> Iterator[tuple[str, str]]:
+        """Fields that no script has, or with values that none may have."""
+        known = [one.name for one in fields(Script)]
+        for name, value in engine.args.items():
+            if name not in known:
+                yield name, f"the simulated engine has no {name!r}: {choices(name, known)}"
+                continue
+            try:
+                script({name: value})
+            except BadScript as error:
+                yield name, str(error)
 
     def phases(self, trace: LaunchTrace) -> list[Phase]:
         """The worker's own phases: its imports, and those of the script."""

@@ -63,6 +63,13 @@ def recipe(name: str) -> Recipe:
     return parse(name, (_folder() / f"{name}.txt").read_text(encoding="utf-8"))
 
 
+def pinned(wanted: Recipe, *distributions: str) -> str | None:
+    """The version that a recipe pins of the first of these distributions that it has; None if it has none."""
+    lines = [line for step in wanted.steps for line in step.requirements]
+    found = (line.partition("==")[2] for name in distributions for line in lines if line.startswith(f"{name}=="))
+    return next(found, None)
+
+
 def parse(name: str, text: str) -> Recipe:
     """Read a requirements file with its directives; InternalError for a directive that does not exist."""
     facts: dict[str, str] = {}

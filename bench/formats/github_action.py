@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.analyse.run import Run
 from bench.formats.per_launch import Series, series
+from bench.scenario.words import counted
 
 
 def export(run: Run) -> Mapping[str, Any]:
@@ -22,4 +23,6 @@ def export(run: Run) -> Mapping[str, Any]:
 def _entry(one: Series) -> dict[str, Any]:
     spread = f"± {stdev(one.values):.3g}" if len(one.values) > 1 else None
     entry = {"name": one.name, "unit": one.metric.unit, "value": median(one.values), "range": spread}
-    return {key: value for key, value in entry.items() if value is not None} | {"extra": f"{len(one.values)} launches"}
+    return {key: value for key, value in entry.items() if value is not None} | {
+        "extra": counted(len(one.values), "launch")
+    }

@@ -19,6 +19,7 @@ from bench.judge import likeness
 from bench.judge.compare import compare
 from bench.judge.decide import Verdict
 from bench.record.documents import write_document
+from bench.scenario.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,7 +87,7 @@ class AaRecord:
     def doubt(self) -> str | None:
         """Why this record does not make a gate trustworthy; None if it does."""
         if self.sessions < ENOUGH_SESSIONS:
-            return f"only {self.sessions} A/A sessions; {ENOUGH_SESSIONS} are needed"
+            return f"only {counted(self.sessions, 'A/A session')}; {ENOUGH_SESSIONS} are needed"
         failed = Rate(self.fails, self.sessions)
         if failed.interval[0] > self.alpha:
             return f"with nothing changed it failed {failed}, more often than the {self.alpha:.0%} it promises"

@@ -80,14 +80,14 @@ def _requests(run: Run, a: str, other: Run, b: str) -> Iterator[str]:
         mine, theirs = _tokens(left[block]), _tokens(right[block])
         both = mine.join(theirs, "number", right_suffix="_b", join_type="inner")
         if len(mine) != len(theirs):
-            yield f"requests in block {block}: {len(mine)} and {len(theirs)}"
+            yield f"requests in block {block + 1}: {len(mine)} and {len(theirs)}"
         if pc.any(pc.not_equal(both["prompt_id"], both["prompt_id_b"])).as_py():
-            yield f"prompts of block {block}: not the same ones"
+            yield f"prompts of block {block + 1}: not the same ones"
         answered = both.filter(pc.and_(pc.is_null(both["error_kind"]), pc.is_null(both["error_kind_b"])))
         for name, remedy in (("prompt_tokens", "same tokenizer?"), ("completion_tokens", "set ignore_eos: true")):
             sums = _total(answered[name]), _total(answered[f"{name}_b"])
             if None not in sums and sums[0] != sums[1]:
-                yield f"{name} over {len(answered)} requests of block {block}: {sums[0]} and {sums[1]} ({remedy})"
+                yield f"{name} over {len(answered)} requests of block {block + 1}: {sums[0]} and {sums[1]} ({remedy})"
         return
 
 

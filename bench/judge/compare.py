@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from bench.analyse.measured import asked
 from bench.analyse.metrics import METRICS, Metric, metric
 from bench.errors import UnknownName, UsageError
 from bench.judge import comparable
@@ -83,7 +84,8 @@ class Comparison:
         comparable.check(run, first, theirs, second)
         frames = (rows_of(run.per_launch, first), rows_of(theirs.per_launch, second))
         notes = comparable.unpaired(run, theirs) if other is not None else ()
-        return compare(*frames, labels=(first, second), margins=margins, metrics=metrics, alpha=alpha, obstacles=notes)
+        shown = metrics if metrics is not None else asked(run, (name for name in HEADLINE if name in METRICS))
+        return compare(*frames, labels=(first, second), margins=margins, metrics=shown, alpha=alpha, obstacles=notes)
 
     @property
     def gated(self) -> tuple[Result, ...]:
@@ -183,7 +185,7 @@ def _doubtful(measure: Metric, result: Result, blocks: frozenset[int], what: str
     without = decide(worse(measure, kept), limit_of(measure, result.margin), alpha)
     if without.verdict is result.verdict:
         return None
-    named = ", ".join(str(block) for block in sorted(blocks))
+    named = ", ".join(str(block + 1) for block in sorted(blocks))
     return f"launches in block {named} {what}, and without them the {result.verdict} does not hold"
 
 

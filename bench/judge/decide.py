@@ -25,6 +25,7 @@ import numpy as np
 from scipy import special
 
 from bench.judge.power import detectable, t_quantile
+from bench.scenario.words import counted
 
 # Two blocks leave nothing to leave out.
 MIN_BLOCKS = 3
@@ -98,7 +99,9 @@ def decide(differences: Mapping[int, float], limit: float, alpha: float = 0.05) 
     )
     if n < MIN_BLOCKS:
         return replace(
-            decision, verdict=Verdict.INCONCLUSIVE, reason=f"{n} blocks: a verdict needs at least {MIN_BLOCKS}"
+            decision,
+            verdict=Verdict.INCONCLUSIVE,
+            reason=f"{counted(n, 'block')}: a verdict needs at least {MIN_BLOCKS}",
         )
     decider = deciding_block(d, limit, alpha, decision.verdict)
     if decider is not None:
@@ -107,7 +110,7 @@ def decide(differences: Mapping[int, float], limit: float, alpha: float = 0.05) 
             decision,
             verdict=Verdict.INCONCLUSIVE,
             deciding_block=block,
-            reason=f"block {block} decides: without it the {decision.verdict} does not hold",
+            reason=f"block {block + 1} decides: without it the {decision.verdict} does not hold",
         )
     return decision
 

@@ -1,12 +1,12 @@
 """From comparisons to one verdict and one exit code.
 
-    exit 0   PASS, or any verdict that is advice only
+    exit 0   PASS, or a FAIL or INCONCLUSIVE that is advice only (ADVISORY in its first line)
          1   FAIL: a regression
          2   INCONCLUSIVE: the data do not say
          3   INVALID: the measurement is not fit to judge by, or there is nothing it may be held against
 
 A gate is advice only until an A/A study (`bench aa`) stands behind this very state of this machine; --enforce insists.
-An invalid measurement is never advice: exit 3 in either case.
+An invalid measurement is never advice: it says nothing of ADVISORY and ends with 3 in either case.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from bench.judge import aa, baseline, likeness, policy, predict
 from bench.judge.compare import Comparison, overall
 from bench.judge.decide import Verdict
 from bench.judge.limit import Limit, limits
+from bench.scenario.words import counted
 
 if TYPE_CHECKING:
     from bench.analyse.run import Run
@@ -42,14 +43,14 @@ WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A run's verdict, with every comparison it rests on. `advisory` says why its word does not bind, if so."""
+    """A run's verdict, with every comparison it rests on. `doubt` is what its word lacks to be binding."""
 
     scenario: str
     run: str
     host_class: str
     comparisons: tuple[Comparison, ...]
     calibration: aa.AaRecord | None = None
-    advisory: str | None = None
+    doubt: str | None = None
     notes: tuple[str, ...] = ()
     quality: tuple[Limit, ...] = ()
 
@@ -60,20 +61,30 @@ class Gate:
         return overall([*compared, *(limit.verdict for limit in self.quality)])
 
     @property
+    def advisory(self) -> str | None:
+        """Why its word does not bind; None if it does, as that of an invalid measurement always does."""
+        return None if self.verdict in {None, Verdict.INVALID} else self.doubt
+
+    @property
+    def word(self) -> str:
+        """The verdict as its first line has it: `FAIL`, `ADVISORY FAIL`, `NO VERDICT`."""
+        if self.verdict is None:
+            return "NO VERDICT"
+        return f"ADVISORY {self.verdict}" if self.advisory else str(self.verdict)
+
+    @property
     def exit_code(self) -> Exit:
         """What the process ends with."""
         if self.verdict is None:
             return Exit.INVALID
-        if self.advisory and self.verdict is not Verdict.INVALID:
-            return Exit.PASS
-        return EXITS[self.verdict]
+        return Exit.PASS if self.advisory else EXITS[self.verdict]
 
     @property
     def headline(self) -> str:
-        """The verdict in words."""
+        """The verdict in words, and whether it is advice."""
         if self.verdict is None:
-            return f"NO VERDICT: a report on {self.scenario} on {self.host_class}"
-        return f"{self.verdict}: {WORDS[self.verdict]} in {self.scenario} on {self.host_class}"
+            return f"{self.word}: a report on {self.scenario} on {self.host_class}"
+        return f"{self.word}: {WORDS[self.verdict]} in {self.scenario} on {self.host_class}"
 
     @property
     def promise(self) -> str:
@@ -82,7 +93,9 @@ class Gate:
             return "false alarms on this machine: not measured"
         record = self.calibration
         failed = aa.Rate(record.fails, record.sessions)
-        return f"false alarms on this machine: {failed} A/A sessions of {record.blocks} blocks, {record.taken}"
+        return (
+            f"false alarms on this machine: {failed} A/A sessions of {counted(record.blocks, 'block')}, {record.taken}"
+        )
 
 
 def judge(run: Run, *, baselines: Path = BASELINES, enforce: bool = False) -> Gate:

@@ -20,6 +20,7 @@ from bench.analyse.run import Run
 from bench.errors import UsageError
 from bench.judge import baseline
 from bench.judge.pairs import values_of, variant_id
+from bench.scenario.words import counted
 
 SHORTEST = 3
 P_LIMIT = 0.001
@@ -54,7 +55,7 @@ class Series:
     changes: tuple[Change, ...]
 
     def __str__(self) -> str:
-        head = f"{self.variant} {self.metric}: {self.sessions} sessions"
+        head = f"{self.variant} {self.metric}: {counted(self.sessions, 'session')}"
         if self.sessions < 2 * SHORTEST:
             return f"{head}; {2 * SHORTEST} are needed to see a change"
         if not self.changes:

@@ -100,7 +100,7 @@ def side_of(rows: pd.DataFrame, label: str) -> Side:
     invalid: list[str] = []
     for row in lost.to_dict("records"):
         why = row.get("reason") or row.get("reason_kind") or row["status"]
-        (failed if row["status"] in {"failed", "unsupported"} else invalid).append(f"block {row['block']}: {why}")
+        (failed if row["status"] in {"failed", "unsupported"} else invalid).append(f"block {row['block'] + 1}: {why}")
     requests = int(rows.loc[rows["status"] == "ok", "requests"].sum()) if "requests" in rows else 0
     return Side(label, len(rows), len(answered), requests, tuple(failed), tuple(invalid))
 
@@ -132,5 +132,6 @@ def _selector(text: str) -> dict[str, str]:
 
 
 def _list(blocks: Sequence[int]) -> str:
-    shown = ", ".join(str(block) for block in blocks[:5])
+    # Records count from 0, people from 1.
+    shown = ", ".join(str(block + 1) for block in blocks[:5])
     return shown if len(blocks) <= 5 else f"{shown} and {len(blocks) - 5} more"

@@ -14,6 +14,8 @@ from functools import cache
 import numpy as np
 from scipy import optimize, special
 
+from bench.scenario.words import counted
+
 # Where a group-sequential plan looks, in blocks.
 LOOKS = (5, 8, 12, 16)
 # What to assume before a pilot: launches that scatter by 2 %, medians of about 60 requests.
@@ -126,7 +128,7 @@ def level_at(blocks: int, planned: int, alpha: float = 0.05) -> float:
 def describe(blocks: int, sd: float = TYPICAL_SD, margin: float = 0.05, alpha: float = 0.05) -> str:
     """What a plan will be able to find, as a sentence."""
     if blocks < 3:
-        return f"{blocks} block{'s' * (blocks > 1)}: no verdict is possible; 3 are the least, 5 a sensible start"
+        return f"{counted(blocks, 'block')}: no verdict is possible; 3 are the least, 5 a sensible start"
     found = detectable(blocks, sd, margin, alpha)
     return (
         f"{blocks} blocks: a {found:.0%} slowdown is found with 80 % "

@@ -22,6 +22,7 @@ from bench.judge.decide import Decision, Interval, Verdict, p_above
 from bench.judge.pairs import Side, crowded_blocks
 from bench.judge.power import noncentrality, t_quantile
 from bench.judge.result import Result, explain, limit_of
+from bench.scenario.words import counted
 
 if TYPE_CHECKING:
     from bench.analyse.run import Run
@@ -81,7 +82,7 @@ def judge_new(y_new: float, prediction: Prediction, k: int, limit: float, sign: 
     how = "the reference workload taken into account" if prediction.used_reference else "by their spread alone"
     return Decision(
         verdict=verdict,
-        reason=f"held against {k} sessions, {how}",
+        reason=f"held against {counted(k, 'session')}, {how}",
         blocks=k,
         interval=interval,
         sd=prediction.error,
@@ -170,7 +171,7 @@ def expectation(baseline: Baseline, name: str, margin: float) -> str:
     measure = metric(name)
     values = comparable(measure, [one.values[name] for one in baseline.sessions if name in one.values])
     if len(values) < ENOUGH_SESSIONS:
-        return f"  {name}: {len(values)} sessions; a verdict needs {ENOUGH_SESSIONS}"
+        return f"  {name}: {counted(len(values), 'session')}; a verdict needs {ENOUGH_SESSIONS}"
     plain = predict(values)
     sign = -1 if metric(name).direction == "higher" else 1
     reach = limit_of(metric(name), margin) + t_quantile(0.95, plain.df) * plain.error

@@ -15,6 +15,7 @@ from bench.analyse.series import Series
 from bench.analyse.steady import of_requests
 from bench.judge.evidence import Evidence, Rule, Verdict, failed
 from bench.record.cooling import Effect, effect
+from bench.scenario.words import counted
 
 # NVML's clock-event reasons.
 HARDWARE = {0x8: "hardware slowdown", 0x20: "software thermal", 0x40: "hardware thermal", 0x80: "power brake"}
@@ -147,7 +148,7 @@ def steadiness(e: Evidence) -> Verdict | None:
         return None
     moved = seen.drift or seen.change or 0.0
     if seen.kind in ("slowdown", "not steady"):
-        return "warning", f"{seen.kind}: TTFT changed by {moved:+.1%} over {seen.n} requests"
+        return "warning", f"{seen.kind}: TTFT changed by {moved:+.1%} over {counted(seen.n, 'request')}"
     return "ok", f"{seen.kind}: steady from request {(seen.first or 0) + 1} on of {seen.n}"
 
 
@@ -322,7 +323,7 @@ def server_agrees(e: Evidence) -> Verdict | None:
         return None
     # The pages around the window may hold a request more: only means of about as many can be compared.
     if abs(count - len(ours)) > max(2, 0.2 * len(ours)):
-        return "unknown", f"its page counts {count:.0f} requests in the window, the client {len(ours)}"
+        return "unknown", f"its page counts {counted(round(count), 'request')} in the window, the client {len(ours)}"
     server, client = 1000 * total / count, float(ours.mean())
     words = f"server {server:.1f} ms, client {client:.1f} ms on the mean"
     apart = client - server

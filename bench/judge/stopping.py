@@ -21,6 +21,7 @@ from bench.judge import policy
 from bench.judge.compare import Comparison
 from bench.judge.decide import Verdict, t_interval
 from bench.judge.power import looks_until
+from bench.scenario.words import counted
 
 if TYPE_CHECKING:
     from bench.scenario.load import Scenario
@@ -76,9 +77,10 @@ def verdict_reached(comparisons: Iterable[Comparison], blocks: int) -> str | Non
     results = [(comparison, result) for comparison in comparisons for result in comparison.gated]
     for comparison, result in results:
         if result.verdict is Verdict.FAIL:
-            return f"after {blocks} blocks {comparison.b.label} is worse in {result.metric.title} ({result.reason})"
+            worse = f"{comparison.b.label} is worse in {result.metric.title} ({result.reason})"
+            return f"after {counted(blocks, 'block')} {worse}"
     if results and all(result.verdict is Verdict.PASS for _, result in results):
-        return f"after {blocks} blocks every gated metric has passed"
+        return f"after {counted(blocks, 'block')} every gated metric has passed"
     return None
 
 

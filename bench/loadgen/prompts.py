@@ -115,6 +115,12 @@ def resolve(file: str, base: Path) -> Path:
     return path
 
 
+def check_file(source: TextPrompts | ConversationPrompts, base: Path) -> None:
+    """UsageError with file and line for the first prompt that could not be sent."""
+    keys = ("prompt",) if isinstance(source, TextPrompts) else ("turns", "prompt")
+    _entries(resolve(source.file, base), keys)
+
+
 def _common(workload: Workload, endpoint: Endpoint, tokens: int, seed: int) -> dict[str, Any]:
     return {
         "model": endpoint.model,

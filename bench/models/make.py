@@ -37,10 +37,15 @@ def dummy(name: str, cache: Cache, progress: Progress | None) -> Entry:
     return cache.put(dummies.key(name), write, needs=dummies.room(name), about=about, progress=progress)
 
 
+def dense_key(digest: str | None) -> dict[str, Any]:
+    """The cache key of what a GGUF file of that digest unpacks to."""
+    return {"kind": "dense", "from": digest, "dtype": "bf16", "recipe": _RECIPE}
+
+
 def dense(base: Checkpoint, cache: Cache, progress: Progress | None) -> Entry:
     """A GGUF file unpacked once to bf16 safetensors."""
     file = _packed_file(base)
-    key: dict[str, Any] = {"kind": "dense", "from": base.digest, "dtype": "bf16", "recipe": _RECIPE}
+    key = dense_key(base.digest)
     if (found := cache.entry(key)) is not None:
         return found
     if progress:

@@ -42,6 +42,14 @@ def emulated(folder: Path, board: Model, *, privileged: bool = False) -> Roots:
     return Roots(**build(folder, board, privileged=privileged))
 
 
+def require_board(emulate: str | None) -> None:
+    """UnknownName, with the nearest, for a board that there is no emulation of."""
+    if emulate is not None:
+        from bench.emulate.board import find
+
+        find(emulate)
+
+
 @contextmanager
 def machine(
     emulate: str | None = None, *, folder: Path | None = None, faults: Sequence[str] = (), privileged: bool = False

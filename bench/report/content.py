@@ -9,14 +9,14 @@ from bench.analyse.run import Run
 from bench.errors import BenchError
 from bench.report.elements import Document, Note, Notes, Section
 from bench.report.numbers import count
-from bench.report.sections import SECTIONS
+from bench.report.sections import order
 from bench.report.view import View
 
 
 def document(run: Run) -> Document:
     """The content of one run's report."""
     view, manifest = View(run), run.manifest
-    sections = tuple(section for make in SECTIONS if (section := _made(make, view)) is not None)
+    sections = tuple(section for make in order(view) if (section := _made(make, view)) is not None)
     description = " ".join(str(run.scenario.get("description") or "").split())
     what = f"{count(len(run.variants), 'variant')}, {count(len(run.all), 'launch')}"
     when = (manifest.created or "").replace("T", " ")[:16]

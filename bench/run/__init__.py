@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from bench.run.conductor import execute, recorded, unfinished
+from bench.run.conductor import execute, pending, recorded, unfinished
 
-__all__ = ["execute", "recorded", "unfinished"]
+__all__ = ["execute", "pending", "recorded", "unfinished"]

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from bench import plugins
 from bench.engines.engine import Checkpoint
+from bench.engines.refusals import require
 from bench.environments.environment import needed, provisioned
 from bench.errors import RecordError, UsageError
 from bench.home import home
@@ -34,6 +35,7 @@ from bench.run.launch import Stand, launch
 from bench.run.progress import Progress, Silent
 from bench.run.turns import turn
 from bench.scenario.load import Scenario
+from bench.scenario.sources import REMOTE
 from bench.scenario.variant import Variant
 
 # Rules handed down from the head, which the hands may not import: what makes a finished launch invalid, whether the
@@ -67,6 +69,7 @@ def execute(
     """
     progress = progress or Silent()
     plan = plan or draw(scenario)
+    require(scenario)
     with ExitStack() as around:
         host = around.enter_context(machine(emulate))
         if apply:
@@ -75,6 +78,8 @@ def execute(
             host = dataclasses.replace(host, fingerprint=fingerprint(host.roots))
         _require(scenario, host)
         checkpoints = _checkpoints(plan, progress)
+        # What was fetched just now may be too short for the prompts.
+        require(scenario)
         if resume:
             folder = RunFolder.open(resume)
             _require_same(folder, scenario, plan)
@@ -121,6 +126,19 @@ def unfinished(results: Path, scenario: Scenario, plan: Plan | None = None) -> P
         f"there is no unfinished run of {scenario.model.scenario!r} in {results / scenario.model.scenario}",
         hint=f"`bench run {scenario.path}` starts one",
     )
+
+
+def pending(results: Path, scenario: Scenario, plan: Plan | None = None) -> Path | None:
+    """The newest unfinished run of this very scenario and plan (its own by default); None if there is none.
+
+    One of another version of the scenario is passed over: where this is asked, nobody is there to be told.
+    """
+    wanted = (scenario.digest, _launches_of(plan or draw(scenario)))
+    for folder in _runs(results, scenario):
+        manifest = folder.manifest
+        if manifest.state != "complete" and (manifest.scenario_digest, manifest.plan) == wanted:
+            return folder.path
+    return None
 
 
 def recorded(results: Path, scenario: Scenario, plan: Plan, emulated: str | None = None) -> RunFolder | None:
@@ -263,7 +281,8 @@ def _checkpoints(plan: Plan, progress: Progress) -> dict[str, Checkpoint]:
             provisioned(name)
         key = (variant.model_name, variant.quantization)
         if key not in found:
-            progress.preparing(f"model {variant.model.source} as {variant.quantization}")
+            if variant.model.source != REMOTE:
+                progress.preparing(f"model {variant.model.source} as {variant.quantization}")
             found[key] = checkpoints.resolve(variant.model, variant.quantization, progress=progress.preparing)
     return {variant.id: found[variant.model_name, variant.quantization] for variant in plan.variants}
 

@@ -8,7 +8,7 @@ from bench.scenario import matrix
 from bench.scenario.document import Document, Path
 from bench.scenario.model import Engine, ScenarioModel
 from bench.scenario.variant import Variant, agrees, counterparts
-from bench.scenario.words import among, joined
+from bench.scenario.words import among, counted, joined
 
 # What is filled in in a command line, and in its environment.
 PLACES = ("port", "host", "model", "python", "folder", "served_name")
@@ -36,12 +36,13 @@ def _models(document: Document, scenario: ScenarioModel) -> None:
     if scenario.model is not None and scenario.models:
         document.problem(("models",), "`model` and `models` exclude each other; keep one", at_key=True)
     elif scenario.model is None and not scenario.models and document.get(("model",)) is None:
-        needing = [name for name, engine in scenario.engines.items() if _needs_model(engine)]
+        needing = [name for name, engine in scenario.engines.items() if needs_model(engine)]
         if needing:
             document.problem(("model",), f"is missing; {joined(needing, 'and')} cannot start without one")
 
 
-def _needs_model(engine: Engine) -> bool:
+def needs_model(engine: Engine) -> bool:
+    """Whether an engine serves the model that the scenario names."""
     return engine.engine not in SELF_SUPPLIED or any("{model}" in word for word in engine.command or ())
 
 
@@ -93,7 +94,9 @@ def _workload(document: Document, scenario: ScenarioModel) -> None:
     workload = scenario.workload
     arrivals, prompts = workload.arrivals, workload.prompts
     if arrivals.closed is not None and arrivals.closed > workload.requests:
-        message = f"{arrivals.closed} streams have only {workload.requests} requests to send; raise `requests`"
+        message = (
+            f"{arrivals.closed} streams have only {counted(workload.requests, 'request')} to send; raise `requests`"
+        )
         document.problem(("workload", "arrivals", "closed"), message)
     if arrivals.closed is not None and arrivals.max_in_flight is not None:
         message = "is for rate and poisson; `closed` streams never have more than one request each"
@@ -102,7 +105,9 @@ def _workload(document: Document, scenario: ScenarioModel) -> None:
         return
     lengths = prompts.tokens if isinstance(prompts.tokens, list) else [prompts.tokens]
     if len(lengths) > workload.requests:
-        message = f"{len(lengths)} lengths, but only {workload.requests} requests per launch; some are never asked"
+        message = (
+            f"{len(lengths)} lengths, but only {counted(workload.requests, 'request')} per launch; some are never asked"
+        )
         document.problem(("workload", "prompts", "tokens"), message)
     for name, engine in scenario.engines.items():
         limit = engine.args.get("max_model_len")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import Problem, ScenarioError
-from bench.scenario import document, matrix
+from bench.scenario import document, matrix, shipped
 from bench.scenario.combinations import check_combinations
 from bench.scenario.model import ScenarioModel
 from bench.scenario.names import FOUNDING, check_names
@@ -32,8 +32,12 @@ class Scenario:
 
     @classmethod
     def load(cls, path: str | Path) -> Scenario:
-        """Read a scenario file; ScenarioError carries every problem found in it."""
-        return cls.parse(_text(Path(path)), path)
+        """Read a scenario file; ScenarioError carries every problem found in it.
+
+        `scenarios/…` that is not here means the shipped scenario of that name.
+        """
+        found = shipped.resolve(Path(path))
+        return cls.parse(_text(found), path if found == Path(path) else found)
 
     @classmethod
     def parse(cls, text: str, path: str | Path = "scenario.yaml") -> Scenario:

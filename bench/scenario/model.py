@@ -221,7 +221,9 @@ class ScenarioModel(Strict):
     workload: Workload = Field(description="what is asked of the engine")
     design: Design = Field(default_factory=lambda: Design(), description="how the experiment is laid out")
     measure: list[Metric] = Field(
-        ["ttft", "tpot", "throughput", "startup", "memory"], min_length=1, description="what the report is about"
+        ["ttft", "tpot", "throughput", "startup", "memory"],
+        min_length=1,
+        description="what tables and comparisons show",
     )
     gate: Gate | None = Field(None, description="when a change is a regression")
     quality: Quality | None = Field(None, description="what the answers are compared with")

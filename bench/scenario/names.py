@@ -16,7 +16,7 @@ from bench.data import FOUNDING as FOUNDING_FOLDER
 from bench.scenario.document import Document, Path
 from bench.scenario.measures import NEED_SLO, NEEDS, PER_REQUEST, margin
 from bench.scenario.model import FACTORS, PAGE_CACHE, QUANTIZATIONS
-from bench.scenario.sources import mistake
+from bench.scenario.sources import mistake, revision_of
 from bench.scenario.validate import describe, errors_of
 from bench.scenario.variant import level_text
 from bench.scenario.words import among, shown
@@ -70,6 +70,8 @@ def _sources(document: Document) -> None:
         source = model.get("source")
         if model.get("revision") is not None and isinstance(source, str) and not source.startswith("hf:"):
             document.problem((*path, "revision"), "only hf: sources have revisions; leave it out")
+        elif isinstance(source, str) and (own := revision_of(source)) not in (None, model.get("revision", own)):
+            document.problem((*path, "revision"), f"{source} names the revision {own} already; keep one of the two")
 
 
 def _levels(document: Document, allowed: Mapping[str, Sequence[str] | None]) -> None:

@@ -20,6 +20,12 @@ DUMMIES = ("ernie-4.5-0.3b", "tiny-llama")
 REMOTE = "remote:"
 
 
+def revision_of(source: str) -> str | None:
+    """The revision in an hf: source itself; None if there is none."""
+    found = re.match(r"hf:[^@#]+@([^#]+)", source)
+    return found[1] if found else None
+
+
 def mistake(source: str) -> str | None:
     """What is wrong with the way a source is written; None if nothing is."""
     kind, colon, rest = source.partition(":")

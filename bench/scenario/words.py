@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from bench.errors import nearest
+
+# Text that YAML 1.2 reads as text without quotes, inside `{}` and `[]` too.
+_PLAIN = re.compile(r"[A-Za-z_/][\w./-]*")
 
 
 def dotted(path: Sequence[str | int]) -> str:
@@ -38,13 +44,21 @@ def among(names: Iterable[str], value: Any) -> str:
     return f"one of {', '.join(known)}" + (f" (did you mean {near}?)" if near else "")
 
 
-def nearest(value: Any, names: Iterable[str]) -> str | None:
-    """The known name that was probably meant."""
-    text = str(value)
-    known = list(names)
-    folded = {name.lower().replace("-", "_"): name for name in known}
-    near = difflib.get_close_matches(text.lower().replace("-", "_"), folded, n=1, cutoff=0.5)
-    return folded[near[0]] if near else None
+def counted(amount: int, noun: str) -> str:
+    """`1 launch`, `3 launches`."""
+    many = f"{noun}es" if noun.endswith(("s", "ch", "x")) else f"{noun}s"
+    return f"{amount} {noun if amount == 1 else many}"
+
+
+def flow(value: Any) -> str:
+    """A value as YAML on one line; text is quoted where it would be read as anything else."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{flow(str(key))}: {flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(flow, value)) + "]"
+    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in ("true", "false", "null"):
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def joined(names: Iterable[str], word: str = "or") -> str:

@@ -22,6 +22,7 @@ from bench.plan.earlier import measured
 from bench.run import execute, recorded
 from bench.run.progress import Progress
 from bench.scenario.measures import margin
+from bench.scenario.words import counted
 from bench.tune import race
 from bench.tune.levers import START, Candidate, Field
 
@@ -168,7 +169,7 @@ def search(scenario: Scenario, start: Variant, setting: Setting) -> Found:
 
 
 def _several(candidates: Sequence[Candidate]) -> str:
-    return f"{len(candidates)} candidate{'s' * (len(candidates) > 1)}"
+    return f"{counted(len(candidates), 'candidate')}"
 
 
 def _expected(scenario: Scenario, plan: Plan, setting: Setting, share: float) -> str:
@@ -176,7 +177,7 @@ def _expected(scenario: Scenario, plan: Plan, setting: Setting, share: float) ->
     earlier = measured(setting.results, scenario.name, scenario.digest)
     minutes = math.ceil(expect(plan, scenario.model, earlier).seconds / 60)
     allowed = share * tuning(scenario).budget_minutes
-    return f"at most {len(plan.launches)} launches, about {minutes} min of {allowed:.0f} allowed"
+    return f"at most {counted(len(plan.launches), 'launch')}, about {minutes} min of {allowed:.0f} allowed"
 
 
 def _carry_out(

@@ -42,7 +42,8 @@ HEAD = """\
 
 Three runs of one scenario on the simulated engine, made and written here by
 `python -m tests.calibration.gallery --write`. `--enforce` was given: without it, and without an A/A study of the
-machine, the same words come with `ADVISORY` and exit 0.
+machine, a PASS, FAIL or INCONCLUSIVE is advice: its first line begins with `ADVISORY`, and the exit code is 0. INVALID
+is never advice: it says so in the same words and ends with 3 in either case.
 
 ```yaml
 {scenario}```

@@ -20,6 +20,22 @@ LANDED = sorted({module for module, _ in COMMANDS.values() if find_spec(f"bench.
 HEAVY = ("pandas", "scipy", "matplotlib", "pyarrow", "numpy", "torch", "transformers", "vllm")
 
 
+def test_the_package_runs_as_a_module_with_the_same_exit_codes() -> None:
+    done = subprocess.run([sys.executable, "-m", "bench", "chek"], capture_output=True, text=True)
+    assert done.returncode == Exit.USAGE
+    assert "did you mean check?" in done.stderr
+    shown = subprocess.run([sys.executable, "-m", "bench", "--help"], capture_output=True, text=True, check=True)
+    assert shown.stdout.startswith("Usage: bench ")
+
+
+def test_the_package_lists_what_it_offers() -> None:
+    import bench
+
+    shown = [name for name in dir(bench) if not name.startswith("_")]
+    assert shown == ["Comparison", "Run", "Scenario"]
+    assert all(getattr(bench, name).__name__ == name for name in shown)
+
+
 def bench_command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", "import sys; from bench.cli import main; sys.exit(main())", *arguments],
@@ -77,8 +93,7 @@ def test_every_command_has_help_with_an_example(name: str, capsys: pytest.Captur
     assert main([name, "--help"]) == 0
     text = capsys.readouterr().out
     assert f"Usage: bench {name}" in text
-    if "Commands:" not in text:
-        assert f"bench {name}" in text.split("Usage:", 1)[1].split("\n", 1)[1], "an example is missing"
+    assert f"Example: bench {name}" in text.split("Usage:", 1)[1].split("\n", 1)[1], "an example is missing"
 
 
 def test_no_command_at_all_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,7 +38,7 @@ def test_everything_wrong_is_reported_at_once_and_in_order_of_place() -> None:
         "temperature, arrivals, requests, unique, timeout_s, slo (did you mean output_tokens?)",
         "scenarios/x.yaml:14:13  workload.requests: 'ten' is not a whole number (requests per launch)",
         "scenarios/x.yaml:19:13  gate.metrics.ttft.p5: no metric is called that; one of ttft.p50, ttft.p90, ttft.p95, "
-        "ttft.p99, ttft.mean (did you mean ttft.p95?)",
+        "ttft.p99, ttft.mean (did you mean ttft.p50?)",
         "scenarios/x.yaml:19:22  gate.metrics.ttft.p5: '5' is not a margin; write a percentage such as 5%",
     ]
 

@@ -48,3 +48,15 @@ SECTIONS: tuple[Callable[[View], Section | None], ...] = (
     nulls.section,
     machine.section,
 )
+
+# Of a run of which no launch counts.
+REASONS = (headline.section, trouble.section, validity.section, nulls.section, machine.section)
+
+
+def order(view: View) -> tuple[Callable[[View], Section | None], ...]:
+    """The parts of this run's report: where no launch counts, the reasons, and nothing that would draw figures."""
+    return (
+        SECTIONS
+        if view.measured
+        else (headline.section, trouble.section, validity.section, nulls.section, machine.section)
+    )

@@ -7,7 +7,7 @@ import pandas as pd
 from bench.analyse.founding import table
 from bench.report.claims import ARTICLE_FIRST_MS, ARTICLE_REDUCTION, claimed, of_the_article
 from bench.report.elements import Cell, Column, Prose, Section, Table
-from bench.report.numbers import duration, number
+from bench.report.numbers import count, duration, number
 from bench.report.view import View
 
 
@@ -54,7 +54,7 @@ def _figures(view: View, baseline: str) -> Table:
         tail = row["p99_ms"]
         rows.append(
             (
-                Cell(variant, f"{row['launches']} launches, {row['state']}", colour=view.colour(variant)),
+                Cell(variant, f"{count(row['launches'], 'launch')}, {row['state']}", colour=view.colour(variant)),
                 Cell(number(row["first_ttft_ms"], 0)),
                 Cell("–" if variant == baseline else _reduction(row["reduction"])),
                 Cell("–", str(row["p99_reason"] or ""), "muted") if pd.isna(tail) else Cell(number(tail, 0)),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from bench.analyse.measured import asked
 from bench.analyse.metrics import METRICS, STATISTICS, metric
 from bench.report.elements import Cell, Column, Fold, Prose, Section, Table
 from bench.report.neighbours import crowded_variants
-from bench.report.numbers import decimals, interval, number
+from bench.report.numbers import count, decimals, interval, number
 from bench.report.sections import pace
 from bench.report.view import Row, View
 
@@ -37,8 +38,8 @@ def section(view: View) -> Section | None:
 
 
 def columns(view: View) -> tuple[str, ...]:
-    """The metrics of the summary table: the same for all variants, left out where no variant has a value, or a reason
-    for having none that people must know."""
+    """The metrics of the summary table: what was to be measured, the same for all variants; left out where no variant
+    has a value, or a reason for having none that people must know."""
     dashes = pace.dashes(view)
     ttft = [f"{name}.p50" for name in view.all_lengths()] or ["ttft.p50"]
     wanted = [
@@ -56,7 +57,7 @@ def columns(view: View) -> tuple[str, ...]:
         "memory.peak",
         "energy.per_token",
     ]
-    return tuple(name for name in wanted if name and (view.known(name) or name in dashes))
+    return asked(view.run, (name for name in wanted if name and (view.known(name) or name in dashes)))
 
 
 def tail(view: View, family: str) -> str | None:
@@ -112,5 +113,5 @@ def _behind(view: View, variant: str) -> str:
     """How many launches and requests stand behind a row."""
     valid, planned = len(view.valid(variant)), sum(launch.record.variant == variant for launch in view.run.all)
     row = view.row(variant, "ttft.p50")
-    launches = f"{valid} of {planned} launches" if valid != planned else f"{valid} launch{'es' * (valid != 1)}"
-    return f"{launches}, {row.n} requests" if row and row.n else launches
+    launches = f"{valid} of {planned} launches" if valid != planned else f"{count(valid, 'launch')}"
+    return f"{launches}, {count(row.n, 'request')}" if row and row.n else launches

@@ -42,7 +42,11 @@ def warmups(view: View, compared: pd.DataFrame) -> Table:
     def cell(row: dict[str, float], name: str, places: int) -> Cell:
         value = row[name]
         if math.isinf(value):
-            return Cell("never")
+            # "Never" only where the intervals of what it costs and of what it gains say so.
+            sure = row["cold_saving_s_high"] < 0 and row["steady_saving_ms_high"] <= 0
+            return Cell("never" if sure else "not seen")
+        if name == "break_even" and value == 0 and math.isfinite(row["lost_after"]):
+            return Cell("0", f"lead lost after {number(row['lost_after'], 0)}")
         return Cell(number(value, places), interval(row[f"{name}_low"], row[f"{name}_high"], places))
 
     rows = []
@@ -69,7 +73,7 @@ def warmups(view: View, compared: pd.DataFrame) -> Table:
 def _cost(row: dict[Any, Any]) -> Cell:
     """What a warm-up takes after the engine is ready; its disk and energy where they were seen."""
     seconds = row["warmup_s"]
-    more = [f"{row['warmup_requests']:.0f} requests"] if row["warmup_requests"] else []
+    more = [count(round(row["warmup_requests"]), "request")] if row["warmup_requests"] else []
     if pd.notna(row["cache_mib"]) and row["cache_mib"] > 0:
         more.append(f"{row['cache_mib']:.0f} MiB on disk")
     if pd.notna(row["warmup_j"]):

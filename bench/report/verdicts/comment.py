@@ -21,7 +21,7 @@ def render(gate: Gate) -> str:
         escape(gate.promise),
     ]
     if gate.advisory:
-        lines += ["", f"> **Advisory.** {escape(gate.advisory)}"]
+        lines += ["", f"> **Advice only.** {escape(gate.advisory)}"]
     lines += [f"> {escape(note)}" for note in gate.notes]
     for comparison in gate.comparisons:
         lines += ["", *compared(comparison)]

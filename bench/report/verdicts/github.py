@@ -23,9 +23,10 @@ def render(gate: Gate, file: str | None = None) -> str:
         if gate.advisory and verdict is Verdict.FAIL:
             level = "warning"
         moved = ", ".join(f"{result.metric.title} {change(result)}" for result in comparison.results if result.margin)
-        body = "\n".join(filter(None, [moved, *reasons(comparison), gate.advisory and f"Advisory: {gate.advisory}"]))
+        body = "\n".join(filter(None, [moved, *reasons(comparison), gate.advisory and f"Advice only: {gate.advisory}"]))
         where = f"file={_property(file)}," if file else ""
-        title = _property(f"firsttoken {verdict}: {name(comparison)}")
+        word = f"ADVISORY {verdict}" if gate.advisory else verdict
+        title = _property(f"firsttoken {word}: {name(comparison)}")
         lines.append(f"::{level} {where}title={title}::{_data(body)}")
     return "\n".join(lines)
 

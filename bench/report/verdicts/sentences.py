@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from bench.judge.compare import Comparison
 from bench.judge.result import Result, amount
+from bench.scenario.words import counted
 
 COLUMNS = ("metric", "baseline", "candidate", "change", "interval", "margin", "verdict")
 
@@ -65,7 +66,8 @@ def behind(comparison: Comparison) -> str:
     blocks = max((result.decision.blocks for result in comparison.results), default=0)
     launches = comparison.a.ok + comparison.b.ok
     requests = comparison.a.requests + comparison.b.requests
-    return f"{blocks} {comparison.unit}, {launches} launches, {requests} requests"
+    unit = comparison.unit.removesuffix("s")
+    return f"{counted(blocks, unit)}, {counted(launches, 'launch')}, {counted(requests, 'request')}"
 
 
 def reasons(comparison: Comparison) -> list[str]:

@@ -11,7 +11,7 @@ def render(gate: Gate) -> str:
     """The whole verdict."""
     lines = [gate.headline, f"  {gate.promise}"]
     if gate.advisory:
-        lines.append(f"  ADVISORY: {gate.advisory}")
+        lines.append(f"  advice only, exit 0: {gate.advisory}")
     lines += [f"  note: {note}" for note in gate.notes]
     for comparison in gate.comparisons:
         lines += ["", *compared(comparison)]

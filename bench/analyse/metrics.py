@@ -62,6 +62,8 @@ FAMILIES = {
         Family("ttfot", "TTFOT", "ms", "ttfot_ms", "first token that is not reasoning − request sent"),
         Family("ttft_scheduled", "TTFT scheduled", "ms", "ttft_scheduled_ms", "first token − intended send"),
         Family("dispatch_delay", "dispatch delay", "ms", "dispatch_delay_ms", "request sent − intended send"),
+        Family("cap_delay", "wait for the cap", "ms", "cap_delay_ms", "let go by max_in_flight − intended send"),
+        Family("client_delay", "client delay", "ms", "client_delay_ms", "late because of the client alone"),
         Family("ttfb", "TTFB", "ms", "ttfb_ms", "first byte of the response − request sent"),
         Family("e2el", "E2EL", "ms", "e2el_ms", "last token − request sent"),
         Family("tpot", "TPOT", "ms", "tpot_ms", "(E2EL − TTFT)/(N − 1); null for one token"),

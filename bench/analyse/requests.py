@@ -17,9 +17,10 @@ SPANS: Mapping[str, tuple[str, str]] = {
     "ttfot_ms": ("first_answer_ns", "sent_ns"),
     "ttft_scheduled_ms": ("first_token_ns", "intended_ns"),
     "dispatch_delay_ms": ("sent_ns", "intended_ns"),
+    "cap_delay_ms": ("released_ns", "intended_ns"),
     "e2el_ms": ("last_token_ns", "sent_ns"),
 }
-ADDED = (*SPANS, "connect_ms", "tpot_ms", "ntpot_ms", "tokens_per_chunk", "ok")
+ADDED = (*SPANS, "client_delay_ms", "connect_ms", "tpot_ms", "ntpot_ms", "tokens_per_chunk", "ok")
 TOKEN_KINDS = pa.array(["content", "reasoning"])
 
 
@@ -29,8 +30,11 @@ def with_durations(requests: pa.Table) -> pa.Table:
         requests = requests.append_column(name, _ms(pc.subtract(requests[end], requests[begin])))
     tokens = pc.cast(requests["completion_tokens"], pa.float64())
     events = pc.cast(requests["chunks"], pa.float64())
+    # Late because of us: neither the cap's wait nor the opening of a connection is the client's doing.
+    free = pc.add(pc.coalesce(requests["released_ns"], requests["intended_ns"]), pc.coalesce(requests["connect_ns"], 0))
     decode = _ms(pc.subtract(requests["last_token_ns"], requests["first_token_ns"]))
     for name, column in {
+        "client_delay_ms": _ms(pc.subtract(requests["sent_ns"], free)),
         "connect_ms": _ms(requests["connect_ns"]),
         "tpot_ms": pc.divide(decode, _at_least(pc.subtract(tokens, 1.0), 1.0)),
         "ntpot_ms": pc.divide(requests["e2el_ms"], _at_least(tokens, 1.0)),

@@ -154,7 +154,7 @@ def client_saturation(e: Evidence) -> Verdict | None:
     if e.window is None:
         return None
     used = e.rate("tree", "harness_cpu_s")
-    delays = e.steady["dispatch_delay_ms"].drop_null().to_numpy()
+    delays = e.steady["client_delay_ms"].drop_null().to_numpy()
     ttft = e.steady["ttft_ms"].drop_null().to_numpy()
     limit = max(1.0, 0.02 * float(np.median(ttft))) if len(ttft) else 1.0
     words, status = [], "ok"
@@ -162,6 +162,9 @@ def client_saturation(e: Evidence) -> Verdict | None:
     if len(delays):
         late = float(np.quantile(delays, 0.99))
         words.append(f"dispatched {late:.2f} ms late at p99, limit {limit:.1f}")
+        held = e.steady["cap_delay_ms"].drop_null().to_numpy()
+        if len(held) and (most := float(held.max())) > limit:
+            words.append(f"max_in_flight held requests back by up to {most:.0f} ms, which is not the client's delay")
         status = "violated" if late > limit else status
     if used is not None:
         words.append(f"harness used {used:.2f} of a core")

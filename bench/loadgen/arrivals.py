@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,3 +42,18 @@ def _poisson(rate: float, count: int, seed: int) -> tuple[int, ...]:
         times.append(round(now * _BILLION))
         now += draw.expovariate(rate)
     return tuple(times)
+
+
+def released(intended_ns: Sequence[int], over_ns: Sequence[int], cap: int) -> list[int]:
+    """When each conversation could begin with at most `cap` open at once, served in order: the later of the time that
+    was intended and the time at which fewer than `cap` of the earlier ones were still open."""
+    longest: list[int] = []
+    times = []
+    for intended, over in zip(intended_ns, over_ns, strict=True):
+        # The cap-th largest end among the earlier ones is when only cap − 1 of them were left.
+        times.append(max(intended, longest[0]) if len(longest) == cap else intended)
+        if len(longest) < cap:
+            heapq.heappush(longest, over)
+        else:
+            heapq.heappushpop(longest, over)
+    return times

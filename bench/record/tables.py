@@ -81,6 +81,10 @@ def read(path: Path, table: str, columns: Sequence[str] | None = None) -> pa.Tab
     wanted = (
         arrow_schema(table) if columns is None else pa.schema([arrow_schema(table).field(name) for name in columns])
     )
+    for added in set(wanted.names) - set(result.schema.names):
+        # A column that may be null and is not there had not been invented when the launch was recorded.
+        if columns is None and wanted.field(added).nullable:
+            result = result.append_column(wanted.field(added), pa.nulls(len(result), wanted.field(added).type))
     if missing := set(wanted.names) - set(result.schema.names):
         raise RecordError(f"{path} lacks the columns {', '.join(sorted(missing))}", hint="another version wrote it")
     return result.select(wanted.names)

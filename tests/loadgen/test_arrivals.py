@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import pytest
 
-from bench.loadgen.arrivals import Schedule, schedule
+from bench.loadgen.arrivals import Schedule, released, schedule
 from bench.scenario.model import Arrivals
 
 
@@ -36,3 +36,11 @@ def test_the_seed_alone_decides_and_a_longer_schedule_begins_like_a_shorter_one(
 
 def test_a_cap_on_open_requests_is_passed_on() -> None:
     assert schedule(Arrivals(poisson=5.0, max_in_flight=3), 2, seed=1).max_in_flight == 3
+
+
+def test_a_cap_lets_a_request_go_when_an_earlier_answer_ends() -> None:
+    # One at a time: the second is answered late, and those behind it queue.
+    assert released([0, 10, 20, 30], [5, 100, 110, 120], cap=1) == [0, 10, 100, 110]
+    # Two at a time: the third takes the place of whichever of the first two ends first.
+    assert released([0, 0, 0, 0], [50, 30, 80, 90], cap=2) == [0, 0, 30, 50]
+    assert released([0, 1, 2], [10, 10, 10], cap=3) == [0, 1, 2]

@@ -254,3 +254,12 @@ def test_kill_9_at_any_moment_leaves_whole_launches_and_a_folder_that_goes_on(fo
     assert len(told) >= 5
     with RunFolder.open(folder.path):
         assert not list((folder.path / "launches").glob(".*"))
+
+
+def test_a_table_from_before_a_column_was_invented_is_read_with_nulls_in_it(tmp_path: Path) -> None:
+    whole = tables.from_columns("phases", {"name": ["load"], "source": ["log"]})
+    tables.write(tmp_path / "phases.parquet", whole.drop_columns(["reason"]))
+    assert tables.read(tmp_path / "phases.parquet", "phases").to_pylist() == whole.to_pylist()
+    tables.write(tmp_path / "phases.parquet", whole.drop_columns(["name"]))
+    with pytest.raises(RecordError, match="lacks the columns name"):
+        tables.read(tmp_path / "phases.parquet", "phases")

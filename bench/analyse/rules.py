@@ -228,9 +228,20 @@ def cache_contamination(e: Evidence) -> Verdict | None:
         source = "the engine's metrics count"
     if cached is None or not prompt:
         return "unknown", "the server does not say how many prompt tokens were cached"
-    share = cached / prompt
-    words = f"{source} {cached:.0f} of {prompt:.0f} prompt tokens cached ({share:.1%})"
-    return ("violated" if share > 0.05 else "warning" if cached else "ok"), words
+    words = f"{source} {cached:.0f} of {prompt:.0f} prompt tokens cached ({cached / prompt:.1%})"
+    if shared := _shared_prefix(e) * len(done):
+        words += f", of {shared} that the scenario's shared prefix makes alike"
+    # What prompts were declared to have in common may come from a cache; anything beyond it was to be new.
+    beyond = max(0.0, cached - shared)
+    return ("violated" if beyond / prompt > 0.05 else "warning" if beyond else "ok"), words
+
+
+def _shared_prefix(e: Evidence) -> int:
+    """Tokens that the scenario has prompts begin with alike."""
+    prompts = e.workload.get("prompts")
+    shared = prompts.get("shared_prefix") if isinstance(prompts, dict) else None
+    tokens = shared.get("tokens") if isinstance(shared, dict) else None
+    return tokens if isinstance(tokens, int) else 0
 
 
 def sampling(e: Evidence) -> Verdict | None:
@@ -357,7 +368,7 @@ RULES = (
     Rule("failed_requests", "no failed request", "engine.log of the launch has the reason", failed_requests),
     Rule(
         "cache_contamination",
-        "≤ 5 % of prompt tokens from a cache",
+        "≤ 5 % of prompt tokens from a cache beyond a declared shared prefix",
         "`enable_prefix_caching: false` among the engine's args, or `workload.unique: true`",
         cache_contamination,
     ),

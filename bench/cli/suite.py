@@ -130,7 +130,7 @@ def _announce(loaded: Sequence[Scenario], results: Path) -> None:
     total = 0.0
     for scenario in loaded:
         drawn = draw(scenario)
-        budget = expect(drawn, scenario.model, measured(results, scenario.name, scenario.digest))
+        budget = expect(drawn, scenario.model, measured(results, scenario.name, scenario.digest), scenario.base)
         total += budget.seconds
         guess = " (a guess)" if budget.guessed else ""
         typer.echo(f"{scenario.name:24} {len(drawn.launches):3} launches  {budget.seconds / 60:6.1f} min{guess}")

@@ -58,8 +58,8 @@ def section(view: View) -> Section | None:
     words = (
         "Lag is how much later the client held the first token than the kernel had received it; stamps are the "
         "kernel's where it gives them. Coalesced events came in one read with an earlier one: they left the server "
-        "together, or the client was late. Client delay is how much later than it could have been sent a request left: waiting for max_in_flight and for a "
-        "connection is not in it."
+        "together, or the client was late. Client delay is how much later a request left than it "
+        "could have: waiting for max_in_flight or for a connection is not in it."
     )
     checked = _selfcheck(view.run.manifest.fingerprint.get("client"))
     return Section("client", "The client's own error", (Table(head, tuple(rows)), Prose((words,)), *checked))

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from bench.analyse.energy import COVERED, CROSS_CHECK, of_window, source_of
 from bench.analyse.evidence import Evidence, Rule, Verdict, failed
+from bench.analyse.load import LOAD_RULES
 from bench.analyse.series import Series
 from bench.analyse.steady import of_requests
 
@@ -296,6 +297,7 @@ def server_agrees(e: Evidence) -> Verdict | None:
 
 
 RULES = (
+    *LOAD_RULES,
     Rule(
         "gpu_throttle",
         f"no hardware or thermal slowdown; power limit in ≤ {CAPPED:.0%} of samples",

@@ -1,7 +1,7 @@
 """Recorded traffic: when requests came, how long their prompts and answers were, and which prompts began alike.
 
 Two forms are read. Mooncake: JSON lines with `timestamp` (ms), `input_length`, `output_length` and `hash_ids`, one for
-each 512 prompt tokens; equal ids are equal tokens. Azure LLM inference: CSV with TIMESTAMP (a date and time), ContextTokens
+each 512 prompt tokens; equal ids are equal tokens. Azure LLM inference: CSV with TIMESTAMP (a date), ContextTokens
 and GeneratedTokens. Nothing of the traffic's text is in either.
 """
 

@@ -2,21 +2,20 @@
 
 Nothing is taken out of any figure here; what is found is shown beside them.
 
-*Opening wave*: in a closed loop every stream's first request of the measurement leaves at the same moment, into an engine
-that has drained. These requests wait for each other as no later ones do.
+*Opening wave*: in a closed loop the first measured request of every stream leaves at the same moment, into an engine that
+has drained. These requests wait for each other as no later ones do.
 
-*Two populations*: log TTFT is split where the variance between the two parts is largest (Otsu 1979). Were the whole of it
-one population with a single peak, the middle between the parts' medians would be at least as dense as the thinner peak:
+*Two populations*: log TTFT is split where the variance between the two parts is largest (Otsu 1979). Were it one
+population with a single peak, the middle between the parts' medians would be at least as dense as the thinner peak:
 the count there, given both counts, is then Binomial with p ≥ 1/2.
 
 *Let go together*: pairs of first tokens within a millisecond whose requests left far apart, as after a stall. The null
-model is that a request's TTFT does not depend on when others were answered: TTFTs are dealt out anew among the requests of
+model is that a request's TTFT does not depend on when others were answered: TTFTs are dealt out anew among requests of
 one length, which keeps arrivals, rate and spread, and so gives what chance alone brings together at any rate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -184,6 +183,6 @@ def _together(sent: Whole, ttft: Whole, apart: int) -> tuple[int, Whole]:
 
 def _levels(logs: Floats, buckets: pd.Series[float]) -> Floats:
     """The median of each value's own prompt length, less the median of all: lengths are no populations."""
-    lengths: Sequence[float] = buckets.fillna(-1).to_numpy(dtype=np.float64).tolist()
+    lengths = buckets.astype(float).fillna(-1.0).to_numpy(dtype=np.float64)
     medians = pd.Series(logs).groupby(lengths).transform("median").to_numpy(dtype=np.float64)
     return np.asarray(medians - float(np.median(logs)), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""What the load itself did to TTFT: the opening wave of a closed loop, and the wait for `max_in_flight` of an open one."""
+"""What the load did to TTFT: the opening wave of a closed loop, and the wait for `max_in_flight` of an open one."""
 
 from __future__ import annotations
 

@@ -66,7 +66,8 @@ def released_together(e: Evidence) -> Verdict | None:
         return "ok", "first tokens came together no more often than by chance"
     return "warning", (
         f"{found.requests} first tokens came in {found.groups} groups within 1 ms, up to {found.largest} at once, from "
-        f"requests that left apart ({found.pairs} pairs, by chance at most {found.chance}); TTFT p50 {found.ttft_ms:.1f} ms"
+        f"requests that left apart ({found.pairs} pairs, by chance at most {found.chance}); "
+        f"their TTFT p50 is {found.ttft_ms:.1f} ms"
     )
 
 

@@ -122,7 +122,9 @@ def checks(
 
 def test_a_sound_launch_passes_every_rule() -> None:
     found = checks()
-    assert set(found) | {"steadiness", "opening_wave"} == {one.name for one in RULES}, "20 requests are too few to look steady"
+    assert set(found) | {"steadiness", "opening_wave"} == {one.name for one in RULES}, (
+        "20 requests are too few to look steady"
+    )
     assert {check.status for check in found.values()} == {"ok"}, [c for c in found.values() if c.status != "ok"]
 
 

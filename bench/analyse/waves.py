@@ -2,8 +2,8 @@
 
 Nothing is taken out of any figure here; what is found is shown beside them.
 
-*Opening wave*: in a closed loop the first measured request of every stream leaves at the same moment, into an engine that
-has drained. These requests wait for each other as no later ones do.
+*Opening wave*: in a closed loop the first measured request of every stream leaves at the same moment, into a drained
+engine. These requests wait for each other as no later ones do.
 
 *Two populations*: log TTFT is split where the variance between the two parts is largest (Otsu 1979). Were it one
 population with a single peak, the middle between the parts' medians would be at least as dense as the thinner peak:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bench.analyse import waves
-from bench.analyse.evidence import Evidence, Rule, Verdict
+from bench.judge.evidence import Evidence, Rule, Verdict
 
 # An opening wave this many times as slow as what follows, or as fast, moves the tails.
 OPENING = 1.25

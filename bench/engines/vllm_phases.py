@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.engines.base import LaunchTrace, Span
+from bench.engines.engine import LaunchTrace, Span
 from bench.engines.logs import Message, messages
-from bench.engines.versions import Version, version
+from bench.environments.versions import Version, version
 from bench.record.schema import Phase
 
 OLDEST, NEWEST = version("0.8"), version("0.34")

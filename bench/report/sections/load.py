@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 
 from bench.analyse import waves
-from bench.report.blocks import Block, Cell, Column, Prose, Section, Table
+from bench.report.elements import Block, Cell, Column, Prose, Section, Table
 from bench.report.numbers import decimals, number
 from bench.report.view import View
 

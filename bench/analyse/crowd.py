@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bench.analyse.crowding import TOO_SHORT
 from bench.record.schema import Check, LaunchRecord
 
 RULES = ("contention", "foreign_cpu")
+TOO_SHORT = "too short a window to tell"
 
 
 @dataclass(frozen=True, slots=True)

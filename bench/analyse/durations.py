@@ -20,9 +20,10 @@ SPANS: Mapping[str, tuple[str, str]] = {
     "ttfa_ms": ("first_argument_ns", "sent_ns"),
     "ttft_scheduled_ms": ("first_token_ns", "intended_ns"),
     "dispatch_delay_ms": ("sent_ns", "intended_ns"),
+    "cap_delay_ms": ("released_ns", "intended_ns"),
     "e2el_ms": ("last_token_ns", "sent_ns"),
 }
-ADDED = (*SPANS, "connect_ms", "tpot_ms", "pace_reason", "ntpot_ms", "tokens_per_chunk", "ok")
+ADDED = (*SPANS, "client_delay_ms", "connect_ms", "tpot_ms", "pace_reason", "ntpot_ms", "tokens_per_chunk", "ok")
 TOKEN_KINDS = pa.array(["content", "reasoning", "tool"])
 
 
@@ -33,7 +34,10 @@ def with_durations(requests: pa.Table) -> pa.Table:
     tokens = pc.cast(requests["completion_tokens"], pa.float64())
     events = pc.cast(requests["chunks"], pa.float64())
     requests = with_pace(requests)
+    # Late because of us: neither the cap's wait nor the opening of a connection is the client's doing.
+    free = pc.add(pc.coalesce(requests["released_ns"], requests["intended_ns"]), pc.coalesce(requests["connect_ns"], 0))
     for name, column in {
+        "client_delay_ms": _ms(pc.subtract(requests["sent_ns"], free)),
         "connect_ms": _ms(requests["connect_ns"]),
         "ntpot_ms": pc.divide(requests["e2el_ms"], _at_least(tokens, 1.0)),
         "tokens_per_chunk": pc.divide(tokens, _at_least(events, 1.0)),

@@ -70,6 +70,8 @@ FAMILIES = {
         Family("ttfa", "TTFA", "ms", "ttfa_ms", "first fragment of a tool call's arguments − request sent"),
         Family("ttft_scheduled", "TTFT scheduled", "ms", "ttft_scheduled_ms", "first token − intended send"),
         Family("dispatch_delay", "dispatch delay", "ms", "dispatch_delay_ms", "request sent − intended send"),
+        Family("cap_delay", "wait for the cap", "ms", "cap_delay_ms", "let go by max_in_flight − intended send"),
+        Family("client_delay", "client delay", "ms", "client_delay_ms", "late because of the client alone"),
         Family("ttfb", "TTFB", "ms", "ttfb_ms", "first byte of the response − request sent"),
         Family("e2el", "E2EL", "ms", "e2el_ms", "last output − request sent"),
         Family("tpot", "TPOT", "ms", "tpot_ms", "(E2EL − TTFT)/(N − tokens of the first event)"),

@@ -37,7 +37,7 @@ def check(
 
     Example: bench check scenarios/*.yaml
     """
-    from bench.engines.refusals import require
+    from bench.run.refusals import require
     from bench.scenario.load import Scenario
 
     problems: list[Problem] = []
@@ -78,7 +78,7 @@ def plan(
     scenario = Scenario.load(file)
     planned = draw(scenario, blocks=blocks, seed=seed)
     known = measured(results, scenario.name, scenario.digest)
-    budget = expect(planned, scenario.model, known)
+    budget = expect(planned, scenario.model, known, scenario.base)
     if as_json:
         typer.echo(json.dumps(_plan(scenario, planned, budget), indent=2))
     else:
@@ -166,7 +166,7 @@ def _plan(scenario: Scenario, planned: Plan, budget: Budget) -> dict[str, Any]:
             {"id": one.id, "block": one.block, "position": one.position, "variant": one.variant, "seed": one.seed}
             for one in planned.launches
         ],
-        "requests_per_launch": scenario.model.workload.requests,
+        "requests_per_launch": budget.requests,
         "expected_s": round(budget.seconds, 1),
         "expected_bytes": round(budget.size_bytes),
         "blocks_within_budget": budget.blocks,
@@ -180,7 +180,7 @@ def _lines(scenario: Scenario, planned: Plan, budget: Budget) -> list[str]:
     blocks = 1 + max(launch.block for launch in planned.launches)
     lines = [
         f"{scenario.name}: {_count(len(planned.variants), 'variant')} × {_count(blocks, 'block')} = "
-        f"{_count(len(planned.launches), 'launch', 'es')}, {_count(scenario.model.workload.requests, 'request')} each; "
+        f"{_count(len(planned.launches), 'launch', 'es')}, {_count(budget.requests, 'request')} each; "
         f"seed {planned.seed}",
         "",
         "variants",

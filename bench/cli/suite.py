@@ -139,7 +139,7 @@ def _announce(loaded: Sequence[Scenario], results: Path) -> None:
     total = 0.0
     for scenario in loaded:
         drawn = draw(scenario)
-        budget = expect(drawn, scenario.model, measured(results, scenario.name, scenario.digest))
+        budget = expect(drawn, scenario.model, measured(results, scenario.name, scenario.digest), scenario.base)
         total += budget.seconds
         guess = " (a guess)" if budget.guessed else ""
         typer.echo(

@@ -169,7 +169,7 @@ def _document(found: Found, start: Variant, page: Path | None) -> dict[str, Any]
     from dataclasses import asdict
 
     from bench.record.documents import plain
-    from bench.report.verdicts.as_json import compared
+    from bench.report.verdicts.data import compared
 
     document: dict[str, Any] = plain(
         {

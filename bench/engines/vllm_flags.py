@@ -112,7 +112,7 @@ def _near(name: str, known: frozenset[str]) -> str:
 @cache
 def _listed(running: str | None) -> frozenset[str] | None:
     """Flag names of a version that is not installed here, where its list ships: the one that environments pin."""
-    file = files("bench.engines") / "requirements" / f"vllm-{running}.flags"
+    file = files("bench.environments") / "requirements" / f"vllm-{running}.flags"
     return frozenset(file.read_text(encoding="utf-8").split()) if running and file.is_file() else None
 
 

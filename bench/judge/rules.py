@@ -8,12 +8,13 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow.compute as pc
 
-from bench.analyse.crowding import CONTENTION, FOREIGN, contention, device_used, foreign_cpu
 from bench.analyse.energy import COVERED, CROSS_CHECK, of_window, source_of
 from bench.analyse.pace import unobserved
 from bench.analyse.series import Series
 from bench.analyse.steady import of_requests
+from bench.judge.crowding import CONTENTION, FOREIGN, contention, device_used, foreign_cpu
 from bench.judge.evidence import Evidence, Rule, Verdict, failed
+from bench.judge.load import LOAD_RULES
 from bench.record.cooling import Effect, effect
 from bench.scenario.words import counted
 
@@ -157,7 +158,7 @@ def client_saturation(e: Evidence) -> Verdict | None:
     if e.window is None:
         return None
     used = e.rate("tree", "harness_cpu_s")
-    delays = e.steady["dispatch_delay_ms"].drop_null().to_numpy()
+    delays = e.steady["client_delay_ms"].drop_null().to_numpy()
     ttft = e.steady["ttft_ms"].drop_null().to_numpy()
     limit = max(1.0, 0.02 * float(np.median(ttft))) if len(ttft) else 1.0
     words, status = [], "ok"
@@ -165,6 +166,9 @@ def client_saturation(e: Evidence) -> Verdict | None:
     if len(delays):
         late = float(np.quantile(delays, 0.99))
         words.append(f"dispatched {late:.2f} ms late at p99, limit {limit:.1f}")
+        held = e.steady["cap_delay_ms"].drop_null().to_numpy()
+        if len(held) and (most := float(held.max())) > limit:
+            words.append(f"max_in_flight held requests back by up to {most:.0f} ms, which is not the client's delay")
         status = "violated" if late > limit else status
     if used is not None:
         words.append(f"harness used {used:.2f} of a core")
@@ -274,9 +278,20 @@ def cache_contamination(e: Evidence) -> Verdict | None:
         source = "the engine's metrics count"
     if cached is None or not prompt:
         return "unknown", "the server does not say how many prompt tokens were cached"
-    share = cached / prompt
-    words = f"{source} {cached:.0f} of {prompt:.0f} prompt tokens cached ({share:.1%})"
-    return ("violated" if share > 0.05 else "warning" if cached else "ok"), words
+    words = f"{source} {cached:.0f} of {prompt:.0f} prompt tokens cached ({cached / prompt:.1%})"
+    if shared := _shared_prefix(e) * len(done):
+        words += f", of {shared} that the scenario's shared prefix makes alike"
+    # What prompts were declared to have in common may come from a cache; anything beyond it was to be new.
+    beyond = max(0.0, cached - shared)
+    return ("violated" if beyond / prompt > 0.05 else "warning" if beyond else "ok"), words
+
+
+def _shared_prefix(e: Evidence) -> int:
+    """Tokens that the scenario has prompts begin with alike."""
+    prompts = e.workload.get("prompts")
+    shared = prompts.get("shared_prefix") if isinstance(prompts, dict) else None
+    tokens = shared.get("tokens") if isinstance(shared, dict) else None
+    return tokens if isinstance(tokens, int) else 0
 
 
 def sampling(e: Evidence) -> Verdict | None:
@@ -331,6 +346,7 @@ def server_agrees(e: Evidence) -> Verdict | None:
 
 
 RULES = (
+    *LOAD_RULES,
     Rule(
         "gpu_throttle",
         f"no hardware or thermal slowdown; power limit in ≤ {CAPPED:.0%} of samples",
@@ -429,7 +445,7 @@ RULES = (
     Rule("failed_requests", "no failed request", "engine.log of the launch has the reason", failed_requests),
     Rule(
         "cache_contamination",
-        "≤ 5 % of prompt tokens from a cache",
+        "≤ 5 % of prompt tokens from a cache beyond a declared shared prefix",
         "`enable_prefix_caching: false` among the engine's args, or `workload.unique: true`",
         cache_contamination,
     ),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import random
+import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from bench.scenario.model import Arrivals
+from bench.scenario.shapes import offsets_ns
 
-_BILLION = 1_000_000_000
+if TYPE_CHECKING:
+    from bench.loadgen.job import Request
+    from bench.scenario.model import Arrivals
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,22 +23,30 @@ class Schedule:
     max_in_flight: int | None = None
 
 
-def schedule(arrivals: Arrivals, count: int, seed: int) -> Schedule:
-    """The schedule of `count` requests; a later turn of a conversation follows the answer, not the schedule."""
+def schedule(arrivals: Arrivals, requests: Sequence[Request], seed: int) -> Schedule:
+    """The schedule of requests; a later turn of a conversation follows the answer, not the schedule."""
     if arrivals.closed is not None:
         cap = arrivals.max_in_flight
         return Schedule(streams=min(arrivals.closed, cap) if cap else arrivals.closed)
-    if arrivals.rate is not None:
-        offsets = tuple(round(i * _BILLION / arrivals.rate) for i in range(count))
+    heads = [request for request in requests if request.after is None]
+    if arrivals.replay is not None:
+        due = [request.due_ns or 0 for request in heads]
+        offsets = tuple(round((one - due[0]) / arrivals.replay.speed) for one in due)
     else:
-        offsets = _poisson(arrivals.poisson or 1.0, count, seed)
+        offsets = offsets_ns(arrivals, len(heads), seed)
     return Schedule(streams=None, offsets_ns=offsets, max_in_flight=arrivals.max_in_flight)
 
 
-def _poisson(rate: float, count: int, seed: int) -> tuple[int, ...]:
-    draw = random.Random(f"arrivals/{seed}")
-    times, now = [], 0.0
-    for _ in range(count):
-        times.append(round(now * _BILLION))
-        now += draw.expovariate(rate)
-    return tuple(times)
+def released(intended_ns: Sequence[int], over_ns: Sequence[int], cap: int) -> list[int]:
+    """When each conversation could begin with at most `cap` open at once, served in order: the later of the time that
+    was intended and the time at which fewer than `cap` of the earlier ones were still open."""
+    longest: list[int] = []
+    times = []
+    for intended, over in zip(intended_ns, over_ns, strict=True):
+        # The cap-th largest end among the earlier ones is when only cap − 1 of them were left.
+        times.append(max(intended, longest[0]) if len(longest) == cap else intended)
+        if len(longest) < cap:
+            heapq.heappush(longest, over)
+        else:
+            heapq.heappushpop(longest, over)
+    return times

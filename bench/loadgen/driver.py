@@ -133,6 +133,7 @@ class Driver:
                 turn.intended_ns = monotonic_ns()
                 if answered is None:
                     turn.failure = ("cancelled", "not sent: the turn before it has no answer to go on from")
+                    turn.over_ns = turn.intended_ns
                     self._count()
                     continue
                 turn.body, said = _continued(turn.body, [*said, {"role": "assistant", "content": answered}])
@@ -140,6 +141,7 @@ class Driver:
             elif len(turns) > 1:
                 said = json.loads(bytes(turn.body)).get("messages", [])
             await self._ask(line, turn)
+            turn.over_ns = monotonic_ns()
             self._count()
 
     def _count(self) -> None:

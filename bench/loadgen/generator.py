@@ -183,7 +183,7 @@ def _stopped(child: int) -> bool:
 
 
 def _encoded(job: Job) -> frames.Frame:
-    plan = schedule(job.arrivals, len(job.requests), job.seed)
+    plan = schedule(job.arrivals, job.requests, job.seed)
     requests: list[dict[str, Any]] = []
     bodies: list[bytes] = []
     for request in job.requests:

@@ -31,7 +31,7 @@ from bench.loadgen.timer import Timer
 _PR_SET_PDEATHSIG = 1
 _TICK_NS = 20_000_000
 _PROGRESS_NS = 200_000_000
-# An open-loop request that leaves later than this after its intended time was missed.
+# An open-loop request that leaves later than this after its time, for no other reason than us, was missed.
 _LATE_NS = 1_000_000
 
 
@@ -164,7 +164,12 @@ def _results(head: dict[str, Any], conversations: list[list[rows.Turn]], watch: 
             # The raw bytes have said what they had to say.
             turn.exchange, turn.body = None, b""
     table.sort(key=lambda fields: int(fields["request_id"]))
-    late = [row["sent_ns"] - row["intended_ns"] for row in table if row["sent_ns"] is not None]
+    rows.release(table, conversations, head["max_in_flight"] if head["streams"] is None else None)
+    late = [
+        row["sent_ns"] - (row["released_ns"] or row["intended_ns"]) - (row["connect_ns"] or 0)
+        for row in table
+        if row["sent_ns"] is not None
+    ]
     watch.client |= {
         "events": events,
         "cpu_us_per_event": watch.client["cpu_s"] * 1e6 / events if events else None,

@@ -27,6 +27,8 @@ class Request:
     # request_id of the turn before, whose answer goes into `body["messages"]` ahead of this turn's question
     after: int | None = None
     output_tokens: int | None = None
+    # when a trace had it, from the trace's start
+    due_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

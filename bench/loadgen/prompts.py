@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,15 @@ from bench.engines.engine import Checkpoint, Endpoint
 from bench.errors import UnknownName, UsageError
 from bench.loadgen.job import Request
 from bench.loadgen.vocabulary import Vocabulary, vocabulary
-from bench.scenario.model import ConversationPrompts, RandomPrompts, TextPrompts, Workload
+from bench.scenario import trace
+from bench.scenario.model import (
+    ConversationPrompts,
+    RandomPrompts,
+    SharedPrefix,
+    TextPrompts,
+    TracePrompts,
+    Workload,
+)
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 
@@ -29,6 +37,8 @@ class Prompt:
     fields: Mapping[str, Any]
     bucket: int | None = None
     turn: int = 0
+    output_tokens: int | None = None
+    due_ns: int | None = None
 
     @property
     def id(self) -> str:
@@ -50,6 +60,10 @@ class Draw:
         """Numbers for one request; without `unique` all requests for the same thing share them."""
         place = f"{self.stage}/{self.first + index}" if self.unique else what
         return random.Random(f"prompts/{self.seed}/{place}")
+
+    def common(self, what: str) -> random.Random:
+        """Numbers that all requests for the same thing share, the warm-up apart: it fills no cache for what follows."""
+        return random.Random(f"prompts/{self.seed}/{'warmup/' * (self.stage == 'warmup')}{what}")
 
 
 def requests(
@@ -76,10 +90,10 @@ def requests(
     warmup = stage == "warmup"
     # Batches of a warm-up follow each other under one name; the measured requests are the same however many there were.
     draw = Draw(seed, stage, first_id if warmup else 0, workload.unique or warmup)
-    tokens = output_tokens or workload.output_tokens
     made: list[Request] = []
     for prompt in _prompts(workload, buckets, draw, count, endpoint, checkpoint, base):
         number = first_id + len(made)
+        tokens = output_tokens or prompt.output_tokens or workload.output_tokens
         fields = (
             _common(workload, endpoint, tokens, seed) | dict(prompt.fields) | dict(endpoint.body) | dict(body or {})
         )
@@ -96,6 +110,7 @@ def requests(
                 turn=prompt.turn,
                 after=number - 1 if prompt.turn else None,
                 output_tokens=tokens,
+                due_ns=prompt.due_ns,
             )
         )
     return made
@@ -148,7 +163,9 @@ def _prompts(
         yield from _random(list(buckets), form, draw, count, endpoint, vocabulary(checkpoint))
     elif isinstance(source, RandomPrompts):
         lengths = [source.tokens] if isinstance(source.tokens, int) else source.tokens
-        yield from _random(lengths, source.form, draw, count, endpoint, vocabulary(checkpoint))
+        yield from _random(lengths, source.form, draw, count, endpoint, vocabulary(checkpoint), source.shared_prefix)
+    elif isinstance(source, TracePrompts):
+        yield from _traced(source, draw, count, endpoint, vocabulary(checkpoint), base, alike=not workload.unique)
     elif isinstance(source, TextPrompts):
         yield from _texts(source, draw, count, base)
     else:
@@ -156,17 +173,53 @@ def _prompts(
 
 
 def _random(
-    lengths: list[int], form: str, draw: Draw, count: int, endpoint: Endpoint, known: Vocabulary
+    lengths: list[int],
+    form: str,
+    draw: Draw,
+    count: int,
+    endpoint: Endpoint,
+    known: Vocabulary,
+    shared: SharedPrefix | None = None,
 ) -> Iterator[Prompt]:
     for index in range(count):
         length = lengths[index % len(lengths)]
-        numbers = draw.at(index, f"random/{length}")
-        if form == "ids" and endpoint.token_ids:
-            yield Prompt(f"ids-{length}", COMPLETIONS, {"prompt": known.ids(length, numbers)}, bucket=length)
-        else:
-            # Without a tokenizer the length is a word count, which the name admits.
-            name = f"text-{length}" if known.tokenizer is not None else f"words-about-{length}"
-            yield Prompt(name, COMPLETIONS, {"prompt": known.text(length, numbers)}, bucket=length)
+        parts = [(length, draw.at(index, f"random/{length}"))]
+        if shared is not None:
+            parts = [
+                (shared.tokens, draw.common(f"prefix/{index % shared.groups}")),
+                (length - shared.tokens, parts[0][1]),
+            ]
+        yield _drawn(parts, form, endpoint, known)
+
+
+def _traced(
+    source: TracePrompts, draw: Draw, count: int, endpoint: Endpoint, known: Vocabulary, base: Path, *, alike: bool
+) -> Iterator[Prompt]:
+    """Prompts of a trace's lengths. Where it says which blocks are equal, `alike` makes them so."""
+    for index, row in enumerate(trace.read(resolve(source.file, base), min(count, source.limit or count))):
+        # Without blocks nothing says that two prompts were alike: each is drawn by itself.
+        parts = [(row.prompt_tokens, replace(draw, unique=True).at(index, ""))]
+        if alike and row.blocks:
+            sizes = [trace.BLOCK_TOKENS] * (len(row.blocks) - 1)
+            sizes.append(row.prompt_tokens - sum(sizes))
+            parts = [(size, draw.common(f"block/{one}")) for size, one in zip(sizes, row.blocks, strict=True)]
+        prompt = _drawn(parts, source.form, endpoint, known)
+        yield replace(prompt, bucket=None, output_tokens=row.output_tokens, due_ns=round(row.at_s * 1e9))
+
+
+def _drawn(parts: Sequence[tuple[int, random.Random]], form: str, endpoint: Endpoint, known: Vocabulary) -> Prompt:
+    """A random prompt of so many tokens from each of the draws, one after the other."""
+    length = sum(size for size, _ in parts)
+    if form == "ids" and endpoint.token_ids:
+        ids = [token for size, numbers in parts for token in known.ids(size, numbers)]
+        return Prompt(f"ids-{length}", COMPLETIONS, {"prompt": ids}, bucket=length)
+    # Without a tokenizer the length is a word count, which the name admits.
+    name = f"text-{length}" if known.tokenizer is not None else f"words-about-{length}"
+    text, so_far = "", 0
+    for size, numbers in parts:
+        so_far += size
+        text = known.text(so_far, numbers, text)
+    return Prompt(name, COMPLETIONS, {"prompt": text}, bucket=length)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import struct
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from bench.loadgen.answer import Answer, answer
+from bench.loadgen.arrivals import released
 from bench.loadgen.choice import broken
 from bench.loadgen.clock import Clock
 from bench.loadgen.exchange import Exchange
@@ -29,6 +31,8 @@ class Turn:
     exchange: Exchange | None = None
     failure: tuple[str, str] | None = None
     body: bytes | memoryview = b""
+    # when the driver had done with it, whatever became of it
+    over_ns: int | None = None
 
 
 @dataclass(slots=True)
@@ -72,6 +76,7 @@ def row(turn: Turn, clock: Clock, columns: Columns, *, keep_text: bool) -> tuple
         "bucket": request.bucket,
         "turn": request.turn,
         "intended_ns": turn.intended_ns,
+        "released_ns": None,
         "sent_ns": exchange.sent_ns,
         "sent_end_ns": exchange.sent_end_ns,
         "connect_ns": exchange.connect_ns,
@@ -101,6 +106,23 @@ def row(turn: Turn, clock: Clock, columns: Columns, *, keep_text: bool) -> tuple
         "error": sentence,
         "text": said.text if keep_text and exchange.reads else None,
     }, said
+
+
+def release(table: Sequence[dict[str, Any]], conversations: Sequence[Sequence[Turn]], cap: int | None) -> None:
+    """Fill in `released_ns` of an open load's rows: when its cap let each conversation begin.
+
+    A place is free when the last byte of the answer that held it was there, not when this client had noticed.
+    """
+    if cap is None:
+        return
+    by_id = {row["request_id"]: row for row in table}
+
+    def over(turns: Sequence[Turn]) -> int:
+        return int(by_id[turns[-1].request.request_id]["end_ns"] or turns[-1].over_ns or turns[-1].intended_ns)
+
+    times = released([turns[0].intended_ns for turns in conversations], [over(turns) for turns in conversations], cap)
+    for turns, time in zip(conversations, times, strict=True):
+        by_id[turns[0].request.request_id]["released_ns"] = time
 
 
 def logprobs(request: Request, said: Answer) -> dict[str, Any] | None:

@@ -66,6 +66,7 @@ REQUESTS = (
     Column("bucket", "int64", "prompt length asked for, tokens", null=True),
     Column("turn", "int64", "turn of a conversation, from 0"),
     Column("intended_ns", "int64", "when the arrival process meant to send it"),
+    Column("released_ns", "int64", "when max_in_flight let it go; null where nothing caps an open load", null=True),
     Column("sent_ns", "int64", "just before its first byte was handed to the kernel", null=True),
     Column("sent_end_ns", "int64", "after its last byte was handed to the kernel", null=True),
     Column("connect_ns", "int64", "duration of the connection's opening; null when reused", null=True),

@@ -84,6 +84,7 @@ def read(path: Path, table: str, columns: Sequence[str] | None = None) -> pa.Tab
     wanted = (
         arrow_schema(table) if columns is None else pa.schema([arrow_schema(table).field(name) for name in columns])
     )
+    # A column that may be null and is not there had not been invented when the launch was recorded.
     missing = [field for field in wanted if field.name not in result.schema.names]
     if lacking := sorted(field.name for field in missing if not field.nullable):
         raise RecordError(f"{path} lacks the columns {', '.join(lacking)}", hint="another version wrote it")

@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 from bench import plugins
 from bench.engines.engine import Checkpoint
-from bench.engines.refusals import require
 from bench.environments.environment import needed, provisioned
 from bench.errors import RecordError, UsageError
 from bench.home import home
@@ -33,6 +32,7 @@ from bench.record.schema import Check, LaunchRecord, Manifest
 from bench.record.store import RunFolder
 from bench.run.launch import Stand, launch
 from bench.run.progress import Progress, Silent
+from bench.run.refusals import require
 from bench.run.turns import turn
 from bench.scenario.load import Scenario
 from bench.scenario.sources import REMOTE

@@ -6,7 +6,7 @@ import re
 
 from bench.scenario import matrix
 from bench.scenario.document import Document, Path
-from bench.scenario.model import Engine, ScenarioModel
+from bench.scenario.model import Engine, ScenarioModel, SharedPrefix, Workload
 from bench.scenario.variant import Variant, agrees, counterparts
 from bench.scenario.words import among, counted, joined
 
@@ -99,11 +99,22 @@ def _workload(document: Document, scenario: ScenarioModel) -> None:
         )
         document.problem(("workload", "arrivals", "closed"), message)
     if arrivals.closed is not None and arrivals.max_in_flight is not None:
-        message = "is for rate and poisson; `closed` streams never have more than one request each"
+        message = "is for open loads; `closed` streams never have more than one request each"
         document.problem(("workload", "arrivals", "max_in_flight"), message, at_key=True)
+    if arrivals.replay is not None and prompts.kind != "trace":
+        message = "replays the times of a trace; write `prompts: {kind: trace, file: …}`"
+        document.problem(("workload", "arrivals", "replay"), message, at_key=True)
+    if prompts.kind == "trace" and "requests" not in workload.model_fields_set:
+        message = "is missing; a trace may be long: say how many of its requests to send"
+        document.problem(("workload", "prompts", "limit"), message)
+    if prompts.kind == "trace" and "output_tokens" in workload.model_fields_set:
+        message = "the trace says how long each answer is; leave it out"
+        document.problem(("workload", "output_tokens"), message, at_key=True)
     if prompts.kind != "random":
         return
     lengths = prompts.tokens if isinstance(prompts.tokens, list) else [prompts.tokens]
+    if prompts.shared_prefix is not None:
+        _shared(document, prompts.shared_prefix, min(lengths), workload)
     if len(lengths) > workload.requests:
         message = (
             f"{len(lengths)} lengths, but only {counted(workload.requests, 'request')} per launch; some are never asked"
@@ -117,6 +128,19 @@ def _workload(document: Document, scenario: ScenarioModel) -> None:
                 f"({max(lengths) + workload.output_tokens} in all)"
             )
             document.problem(("engines", name, "args", "max_model_len"), message)
+
+
+def _shared(document: Document, shared: SharedPrefix, shortest: int, workload: Workload) -> None:
+    path = ("workload", "prompts", "shared_prefix")
+    if shared.tokens >= shortest:
+        message = f"{shared.tokens} leave nothing of a prompt of {shortest} tokens that is its own; make it shorter"
+        document.problem((*path, "tokens"), message)
+    if shared.groups > workload.requests:
+        message = f"{shared.groups} beginnings, but only {workload.requests} requests per launch; none is ever shared"
+        document.problem((*path, "groups"), message)
+    if not workload.unique:
+        message = "shares whole prompts already; `shared_prefix` needs `unique: true`"
+        document.problem(("workload", "unique"), message, at_key=True)
 
 
 def _design(document: Document, scenario: ScenarioModel) -> None:

@@ -18,6 +18,8 @@ PER_REQUEST = {
     "ttfb": "ttft",
     "ttft_scheduled": "ttft",
     "dispatch_delay": "ttft",
+    "cap_delay": "ttft",
+    "client_delay": "ttft",
     "connect": "ttft",
     "client_lag": "ttft",
     "e2el": "e2el",

@@ -13,6 +13,8 @@ from pydantic import BaseModel
 
 from bench import plugins
 from bench.data import FOUNDING as FOUNDING_FOLDER
+from bench.errors import UsageError
+from bench.scenario import trace
 from bench.scenario.document import Document, Path
 from bench.scenario.measures import NEED_SLO, NEEDS, PER_REQUEST, margin
 from bench.scenario.model import FACTORS, PAGE_CACHE, QUANTIZATIONS
@@ -216,13 +218,28 @@ def _files(document: Document, base: FilePath) -> None:
         shipped = sorted(FOUNDING + file.stem for file in FOUNDING_FOLDER.glob("*.jsonl"))
         if name not in shipped:
             document.problem(prompts, f"{name!r} is not {among(shipped, name)}")
-    elif isinstance(name, str):
-        _file(document, prompts, base, name)
+    elif isinstance(name, str) and _file(document, prompts, base, name):
+        _trace(document, prompts, base / name)
     if isinstance(document.get(corpus), str):
         _file(document, corpus, base, document.get(corpus))
 
 
-def _file(document: Document, path: Path, base: FilePath, name: str) -> None:
+def _trace(document: Document, path: Path, file: FilePath) -> None:
+    """A trace is read as far as it will be used."""
+    given = document.get(path[:-1])
+    if given.get("kind") != "trace":
+        return
+    bounds = [
+        one for one in (given.get("limit"), document.get(("workload", "requests"))) if type(one) is int and one > 0
+    ]
+    try:
+        trace.read(file, min(bounds, default=1))
+    except UsageError as error:
+        document.problem(path, str(error))
+
+
+def _file(document: Document, path: Path, base: FilePath, name: str) -> bool:
+    """Whether it is there."""
     file = base / name
     if not file.exists():
         here = sorted(one.name for one in file.parent.iterdir() if one.is_file()) if file.parent.is_dir() else []
@@ -230,3 +247,4 @@ def _file(document: Document, path: Path, base: FilePath, name: str) -> None:
         document.problem(path, f"no such file: {name} (looked for beside the scenario){near}")
     elif not file.is_file():
         document.problem(path, f"{name} is a directory, not a file")
+    return file.is_file()

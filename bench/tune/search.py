@@ -175,7 +175,7 @@ def _several(candidates: Sequence[Candidate]) -> str:
 def _expected(scenario: Scenario, plan: Plan, setting: Setting, share: float) -> str:
     """How many launches a run has at most, how long they may take, and what it is allowed."""
     earlier = measured(setting.results, scenario.name, scenario.digest)
-    minutes = math.ceil(expect(plan, scenario.model, earlier).seconds / 60)
+    minutes = math.ceil(expect(plan, scenario.model, earlier, scenario.base).seconds / 60)
     allowed = share * tuning(scenario).budget_minutes
     return f"at most {counted(len(plan.launches), 'launch')}, about {minutes} min of {allowed:.0f} allowed"
 

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.analyse.crowding import contention, foreign_cpu
 from bench.analyse.durations import with_durations
 from bench.analyse.neighbours import Neighbours, neighbours
 from bench.analyse.series import Samples
+from bench.judge.crowding import contention, foreign_cpu
 from bench.judge.evidence import Evidence
 from bench.probes.sampler import Sampler
 from bench.probes.tree import Task, processes

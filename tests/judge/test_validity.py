@@ -131,7 +131,9 @@ def checks(
 
 def test_a_sound_launch_passes_every_rule() -> None:
     found = checks()
-    assert set(found) | {"steadiness"} == {one.name for one in RULES}, "20 requests are too few to look steady"
+    assert set(found) | {"steadiness", "opening_wave"} == {one.name for one in RULES}, (
+        "20 requests are too few to look steady"
+    )
     assert {check.status for check in found.values()} == {"ok"}, [c for c in found.values() if c.status != "ok"]
 
 
@@ -297,3 +299,13 @@ def test_the_rule_handed_down_judges_a_folder(tmp_path: Path) -> None:
 def test_every_rule_has_a_limit_and_a_remedy() -> None:
     assert len({one.name for one in RULES}) == len(RULES)
     assert all(one.limit and one.remedy for one in RULES)
+
+
+def test_waiting_for_the_cap_is_not_the_clients_delay_and_opening_a_connection_is_not_either() -> None:
+    due = START + 10 * S - S // 5
+    held = checks(table=requests(intended_ns=due, released_ns=START + 10 * S))["client_saturation"]
+    assert (held.status, "held requests back by up to 200 ms" in held.evidence) == ("ok", True), held
+    late = checks(table=requests(intended_ns=due, released_ns=START + 10 * S - S // 10))["client_saturation"]
+    assert (late.status, "dispatched 81.00 ms late at p99" in late.evidence) == ("violated", True), late
+    opened = checks(table=requests(intended_ns=due, connect_ns=S // 5))["client_saturation"]
+    assert opened.status == "ok", opened

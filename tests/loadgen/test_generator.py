@@ -7,6 +7,7 @@ import termios
 import textwrap
 import time
 from array import array
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -109,12 +110,12 @@ def test_a_load_generator_that_falls_silent_in_mid_message_is_given_up(
     def stop_while_it_writes(*_: int) -> None:
         process = generator._process
         assert process is not None
-        assert generator.stdout is not None
+        assert process.stdout is not None
         held = array("i", [0])
         while held[0] < 50_000:
-            fcntl.ioctl(generator.stdout.fileno(), termios.FIONREAD, held)
+            fcntl.ioctl(process.stdout.fileno(), termios.FIONREAD, held)
             time.sleep(0.01)
-        generator.send_signal(signal.SIGSTOP)
+        process.send_signal(signal.SIGSTOP)
 
     with LoadGenerator() as generator:
         with pytest.raises(InternalError, match=r"was stopped \(SIGSTOP\) and not continued in mid-message"):
@@ -235,3 +236,23 @@ def test_ctrl_c_reaches_the_harness_and_not_the_load_generator(port: int) -> Non
     assert said.strip().endswith("KeyboardInterrupt")
     assert said.count("Traceback") == 1
     assert not alive(pid)
+
+
+def test_a_capped_overload_is_let_go_by_the_ends_of_the_answers_before_and_the_client_missed_nothing(
+    generator: LoadGenerator, port: int
+) -> None:
+    # 20 requests due at 200/s, one at a time, each taking 30 ms: the last waits for 19 answers, not for us.
+    arrivals = Arrivals(rate=200.0, max_in_flight=1)
+    rows = generator.drive(job(port, 20, tokens=1, simulate={"ttft_ms": 30}, arrivals=arrivals)).requests
+    assert rows[0]["released_ns"] == rows[0]["intended_ns"]
+    for before, row in pairwise(rows):
+        assert row["released_ns"] == max(row["intended_ns"], before["end_ns"])
+    waited = rows[-1]["released_ns"] - rows[-1]["intended_ns"]
+    assert waited >= (19 * 30 - 19 * 5) * 1_000_000
+    assert rows[-1]["sent_ns"] - rows[-1]["released_ns"] < waited / 5
+
+
+def test_where_nothing_caps_the_load_nothing_was_let_go(generator: LoadGenerator, port: int) -> None:
+    for arrivals in (Arrivals(closed=2), Arrivals(rate=500.0)):
+        rows = generator.drive(job(port, 4, arrivals=arrivals)).requests
+        assert {row["released_ns"] for row in rows} == {None}

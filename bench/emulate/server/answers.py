@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from bench.emulate.server.cache import PrefixCache
 from bench.emulate.server.script import Script, script
 from bench.emulate.server.stream import Piece, Stream, document, stream_head
 from bench.emulate.server.timing import Timing
@@ -52,7 +53,7 @@ class Answerer:
         self.base = base
         self._timing = timing
         self._model = model
-        self._seen: set[int] = set()
+        self._cache = PrefixCache()
         self._number = 0
 
     def answer(self, request: Request) -> Response:
@@ -69,7 +70,8 @@ class Answerer:
         try:
             body = json.loads(request.body)
             plan = script(body.get("simulate") or {}, self.base)
-            prompt_tokens, digest = _prompt(body)
+            prompt = _prompt(body)
+            prompt_tokens = len(prompt)
             tokens = int(body.get("max_tokens") or body.get("max_completion_tokens") or _DEFAULT_TOKENS)
             include_usage = bool((body.get("stream_options") or {}).get("include_usage"))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -84,8 +86,7 @@ class Answerer:
         usage: dict[str, Any] = {"prompt_tokens": prompt_tokens, "completion_tokens": 0, "total_tokens": prompt_tokens}
         cached = 0
         if plan.prefix_cache:
-            cached = prompt_tokens - 1 if digest in self._seen else 0
-            self._seen.add(digest)
+            cached = self._cache.cached(prompt, plan.prefix_block)
             usage["prompt_tokens_details"] = {"cached_tokens": cached}
         chat = request.route == "/chat/completions"
         stream = Stream(
@@ -98,6 +99,9 @@ class Answerer:
             include_usage=include_usage,
             fault=fault,
         )
+        if plan.prefix_cache:
+            # What was generated stays too: the next turn of a conversation begins with it.
+            self._cache.keep([*prompt, *stream.answer().split()], plan.prefix_block)
         if not body.get("stream"):
             return Response(iter([stream.document(start_ns)]))
         return Response(stream.pieces(start_ns), stream.closes)
@@ -129,11 +133,9 @@ def _refusal(start_ns: int, status: int, message: str) -> Response:
     return _at_once(start_ns, document(status, error), "error")
 
 
-def _prompt(body: dict[str, Any]) -> tuple[int, int]:
-    """The prompt's length in tokens (ids, or the words of its text), and a digest of it."""
+def _prompt(body: dict[str, Any]) -> list[Any]:
+    """The prompt's tokens: ids, or the words of its text."""
     prompt: Any = body.get("prompt")
     if prompt is None:
         prompt = " ".join(str(message.get("content", "")) for message in body["messages"])
-    if isinstance(prompt, str):
-        return len(prompt.split()), hash(prompt)
-    return len(prompt), hash(tuple(prompt))
+    return prompt.split() if isinstance(prompt, str) else list(prompt)

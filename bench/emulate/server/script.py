@@ -69,6 +69,8 @@ class Script:
     idle_close_ms: float = 0.0
     continuous_usage: bool = False
     prefix_cache: bool = False
+    # tokens that the prefix cache keeps together
+    prefix_block: int = 1
     server_ttft: bool = False
     text: str | None = None
     fault: str | None = None
@@ -91,8 +93,9 @@ def script(given: dict[str, Any], base: Script | None = None) -> Script:
         raise BadScript(f"fault must be one of {', '.join(FAULTS)}: {made.fault!r}")
     if made.transfer not in TRANSFERS:
         raise BadScript(f"transfer must be one of {', '.join(TRANSFERS)}: {made.transfer!r}")
-    if made.tokens_per_chunk < 1:
-        raise BadScript("tokens_per_chunk must be at least 1")
+    for name in ("tokens_per_chunk", "prefix_block"):
+        if getattr(made, name) < 1:
+            raise BadScript(f"{name} must be at least 1")
     return made
 
 

@@ -18,7 +18,8 @@ ACCOUNT = (
 LAGS = (
     ("client_lag.p50", "lag p50", "µs"),
     ("client_lag.p99", "lag p99", "µs"),
-    ("dispatch_delay.p50", "dispatch delay", "ms"),
+    ("client_delay.p50", "client delay", "ms"),
+    ("client_delay.p99", "client delay p99", "ms"),
 )
 # Key of a self-check's reading → heading and unit.
 SELFCHECK = (
@@ -57,7 +58,8 @@ def section(view: View) -> Section | None:
     words = (
         "Lag is how much later the client held the first token than the kernel had received it; stamps are the "
         "kernel's where it gives them. Coalesced events came in one read with an earlier one: they left the server "
-        "together, or the client was late. Dispatch delay is how much later than intended a request was sent."
+        "together, or the client was late. Client delay is how much later a request left than it "
+        "could have: waiting for max_in_flight or for a connection is not in it."
     )
     checked = _selfcheck(view.run.manifest.fingerprint.get("client"))
     return Section("client", "The client's own error", (Table(head, tuple(rows)), Prose((words,)), *checked))

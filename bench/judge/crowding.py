@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.analyse.crowd import TOO_SHORT
 from bench.analyse.neighbours import Neighbours, Share, neighbours
 from bench.judge.evidence import Evidence, Verdict
 from bench.record.schema import CheckStatus
@@ -13,7 +14,6 @@ CONTENTION, CONTENTION_BURST = 0.05, 0.20
 LEAST_LOSS = 0.01
 # Bounds this many times as wide as the limit leave nothing to say.
 OPEN = 2.0
-TOO_SHORT = "too short a window to tell"
 
 
 def foreign_cpu(e: Evidence) -> Verdict | None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bench.cli import main
-from bench.engines.refusals import longest, refusals
 from bench.errors import Exit, ScenarioError
 from bench.run import execute
+from bench.run.refusals import longest, refusals
 from bench.scenario.load import Scenario
 from bench.scenario.model import Model
 

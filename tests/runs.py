@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench.record.schema import Check, FieldInfo, LaunchRecord, Manifest, Phase
-from bench.record.store import RunFolder
+from bench.record.store import LaunchTables, RunFolder
 
 SECOND = 1_000_000_000
 MILLI = 1_000_000
@@ -159,11 +159,13 @@ def _launch(
     folder.finish(
         launch_id,
         record,
-        requests=rows,
-        chunks=chunks,
-        events=[{"t_ns": spawn, "source": "conductor", "name": "spawn"}],
-        phases=phases,
-        samples=readings,
+        LaunchTables(
+            requests=rows,
+            chunks=chunks,
+            events=[{"t_ns": spawn, "source": "conductor", "name": "spawn"}],
+            phases=phases,
+            samples=readings,
+        ),
     )
     return now + 2 * SECOND
 

@@ -10,6 +10,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
 from bench.errors import RecordError
 from bench.record.schema import SCHEMA_VERSION, Check, FieldInfo, LaunchRecord, Manifest, Stop
 
@@ -44,6 +47,15 @@ def read_launch(folder: Path) -> LaunchRecord:
     except TypeError as error:
         raise RecordError(f"{path} is damaged: {error}") from error
     return _known(LaunchRecord, document, path)
+
+
+def scenario_of(manifest: Manifest) -> Mapping[str, Any]:
+    """The scenario file as it was when the run began, as plain mappings; empty if it cannot be read any more."""
+    try:
+        document = YAML(typ="safe").load(manifest.scenario_text)
+    except YAMLError:
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def plain(value: Any) -> Any:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from bench import plugins
 from bench.engines import device, startup
@@ -20,58 +16,20 @@ from bench.engines.slowed import slowed
 from bench.engines.spans import SpanSink
 from bench.errors import LaunchError
 from bench.loadgen.generator import LoadGenerator
-from bench.plan.launches import PlannedLaunch
+from bench.plan.blocks import PlannedLaunch
 from bench.probes.cooldown import cool_down
 from bench.probes.devices import without_gpu
-from bench.probes.machine import Machine
 from bench.probes.memory import guarded_memory, idle, returned, will_it_fit
 from bench.probes.processes import held_mib
 from bench.probes.sampler import Sampler
-from bench.record.schema import LaunchRecord, Phase, Stop
+from bench.record.schema import LaunchRecord, Stop
 from bench.run.asking import Asking
-from bench.run.progress import Progress
+from bench.run.seen import Seen, Stand
 from bench.run.stops import of_children, own_stops
-from bench.scenario.load import Scenario
 from bench.scenario.variant import Variant
-from bench.warmup.caches import establish_page_cache
-from bench.warmup.pages import page_cache_check
+from bench.warmup.pages import establish_page_cache, page_cache_check
+from bench.warmup.step import HostState, Prepared, WarmupStrategy
 from bench.warmup.strategies import build
-from bench.warmup.strategy import HostState, Prepared, WarmupStrategy
-
-
-@dataclass(frozen=True, slots=True)
-class Stand:
-    """What all launches of a run share."""
-
-    scenario: Scenario
-    machine: Machine
-    caches: Path
-    progress: Progress
-    # Idle temperature of each zone, °C, taken before the first launch; empty where nothing waits for it.
-    idle_c: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Seen:
-    """All that one launch saw, on its way into the record."""
-
-    record: LaunchRecord
-    requests: list[dict[str, Any]] = field(default_factory=list)
-    chunks: dict[str, list[Any]] = field(default_factory=dict)
-    events: list[dict[str, Any]] = field(default_factory=list)
-    phases: list[Phase] = field(default_factory=list)
-    logprobs: list[dict[str, Any]] = field(default_factory=list)
-
-    def event(self, source: str, name: str, **detail: Any) -> None:
-        """Note that something happened now."""
-        self.events.append(
-            {
-                "t_ns": time.monotonic_ns(),
-                "source": source,
-                "name": name,
-                "detail": json.dumps(detail) if detail else None,
-            }
-        )
 
 
 def launch(stand: Stand, planned: PlannedLaunch, variant: Variant, checkpoint: Checkpoint, folder: Path) -> Seen:
@@ -214,7 +172,7 @@ def _interpret(
         record.facts["device_asked"] = wanted
     if variant.engine.image:
         record.facts["image"] = variant.engine.image
-    seen.phases = startup.resolve(trace, engine.phases(trace))
+    seen.tables.phases = startup.resolve(trace, engine.phases(trace))
     record.checks += strategy.verify(trace, prepared)
 
 

@@ -11,9 +11,8 @@ from bench.errors import UsageError
 from bench.record.schema import Check
 from bench.scenario.model import Workload
 from bench.scenario.variant import WarmupStep
-from bench.warmup.fresh import FreshCaches
-from bench.warmup.step import StepType, problems
-from bench.warmup.strategy import HostState, Prepared, Stage, WarmupStrategy
+from bench.warmup.compiled import FreshCaches
+from bench.warmup.step import HostState, Prepared, Stage, StepType, WarmupStrategy, problems
 
 
 def build(steps: Sequence[WarmupStep]) -> WarmupStrategy:

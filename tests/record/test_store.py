@@ -17,8 +17,9 @@ import pytest
 
 from bench.errors import Exit, InternalError, RecordError
 from bench.record import tables
+from bench.record.engine_log import LogLine
 from bench.record.schema import Check, FieldInfo, LaunchRecord, Manifest, Phase
-from bench.record.store import RunFolder
+from bench.record.store import LaunchTables, RunFolder
 from tests.runs import Behaviour, synthetic_run
 
 
@@ -59,11 +60,19 @@ def test_what_is_finished_is_read_back_whole(folder: RunFolder) -> None:
         folder.finish(
             "000-00-a",
             launch,
-            requests=[REQUEST],
-            chunks={"request_id": [0, 0], "seq": [0, 1], "user_ns": [1, 2], "read": [0, 0], "kind": ["content"] * 2},
-            events=[{"t_ns": 1, "source": "x", "name": "y", "detail": None}],
-            phases=[Phase("graphs", None, None, "log", reason="not_found")],
-            logprobs=[{"request_id": 0, "tokens": [1, 2]}],
+            LaunchTables(
+                requests=[REQUEST],
+                chunks={
+                    "request_id": [0, 0],
+                    "seq": [0, 1],
+                    "user_ns": [1, 2],
+                    "read": [0, 0],
+                    "kind": ["content"] * 2,
+                },
+                events=[{"t_ns": 1, "source": "x", "name": "y", "detail": None}],
+                phases=[Phase("graphs", None, None, "log", reason="not_found")],
+                logprobs=[{"request_id": 0, "tokens": [1, 2]}],
+            ),
         )
     again = RunFolder.open(folder.path)
     assert again.finished() == {"000-00-a": launch}
@@ -76,7 +85,7 @@ def test_what_is_finished_is_read_back_whole(folder: RunFolder) -> None:
     assert again.read("000-00-a", "phases")["reason"].to_pylist() == ["not_found"]
     assert again.read("000-00-a", "samples").num_rows == 0
     assert again.logprobs("000-00-a") == [{"request_id": 0, "tokens": [1, 2]}]
-    assert list(again.log("000-00-a")) == [(12, "out", "hello  world"), (13, "err", "bye")]
+    assert list(again.log("000-00-a")) == [LogLine(12, "out", "hello  world"), LogLine(13, "err", "bye")]
 
 
 def test_a_launch_in_flight_is_not_finished_and_its_leftovers_are_swept(folder: RunFolder) -> None:
@@ -167,7 +176,7 @@ def test_rows_that_do_not_fit_the_schema_are_refused(
     with folder:
         folder.begin("000-00-a")
         with pytest.raises(InternalError, match=message):
-            folder.finish("000-00-a", record(), requests=rows)
+            folder.finish("000-00-a", record(), LaunchTables(requests=rows))
     assert folder.finished() == {}
 
 
@@ -178,7 +187,7 @@ def test_a_full_disk_is_named_and_costs_only_the_launch_in_flight(folder: RunFol
         # /dev/full answers every write as a full disk does.
         (folder.begin("000-01-a") / "requests.parquet").symlink_to("/dev/full")
         with pytest.raises(RecordError, match="no space left") as caught:
-            folder.finish("000-01-a", record("000-01-a"), requests=[REQUEST])
+            folder.finish("000-01-a", record("000-01-a"), LaunchTables(requests=[REQUEST]))
     assert "--resume" in str(caught.value)
     assert isinstance(caught.value.__cause__, OSError)
     assert caught.value.__cause__.errno == errno.ENOSPC
@@ -216,7 +225,7 @@ def test_an_arrow_stream_is_taken_up_to_its_last_whole_batch(tmp_path: Path) -> 
 WRITER = """
 import sys
 from pathlib import Path
-from bench.record.store import RunFolder
+from bench.record.store import LaunchTables, RunFolder
 from tests.record.test_store import record, REQUEST
 folder = RunFolder.open(Path(sys.argv[1]))
 with folder:
@@ -224,7 +233,7 @@ with folder:
         name = f"{number:05d}"
         if not folder.launch_path(name).exists():
             folder.begin(name)
-            folder.finish(name, record(name), requests=[REQUEST] * 50)
+            folder.finish(name, record(name), LaunchTables(requests=[REQUEST] * 50))
             print(name, flush=True)
 """
 

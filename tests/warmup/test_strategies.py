@@ -12,8 +12,8 @@ from bench.engines.engine import LaunchTrace
 from bench.errors import LaunchError, UnknownName, UsageError
 from bench.record.schema import Check
 from bench.scenario.variant import WarmupStep
+from bench.warmup.step import Prepared, Stage, WarmupStrategy
 from bench.warmup.strategies import build
-from bench.warmup.strategy import Prepared, Stage, WarmupStrategy
 from tests.warmup.states import state, variant, workload
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from bench.record.engine_log import LogLine
 from bench.record.schema import Phase
 from bench.scenario.variant import Variant
 
@@ -69,15 +70,6 @@ class LaunchSpec:
     def attached(self) -> bool:
         """Whether the server is someone else's: never started, never stopped."""
         return not self.argv
-
-
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    """One line of the engine's output, stamped when it was read."""
-
-    t_ns: int
-    stream: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.job import Driven, Job, Request
 from bench.loadgen.questions import quality_requests
 from bench.plan.blocks import PlannedLaunch
+from bench.record.schema import RequestStage, WarmupStage
 from bench.run.seen import Seen, Stand
 from bench.scenario.model import Arrivals
 from bench.scenario.variant import Variant
@@ -76,14 +77,14 @@ class Asking:
             if stage.until is None or (reason := stage.until(ttfts)) is not None:
                 break
         self.seen.record.warmup.append(
-            {
-                "label": stage.label,
-                "requests": sent,
-                "ok": ok,
-                "start_ns": begun,
-                "end_ns": time.monotonic_ns(),
-                "reason": reason or ("gave up unsettled" if stage.until is not None else None),
-            }
+            WarmupStage(
+                label=stage.label,
+                requests=sent,
+                ok=ok,
+                start_ns=begun,
+                end_ns=time.monotonic_ns(),
+                reason=reason or ("gave up unsettled" if stage.until is not None else None),
+            )
         )
 
     @property
@@ -129,7 +130,7 @@ class Asking:
                 # Which tokens were judged: the answers name them by their text, if at all.
                 document["prompt"] = asked[document["request_id"]]
 
-    def _requests(self, stage: str, count: int, **how: Any) -> tuple[Request, ...]:
+    def _requests(self, stage: RequestStage, count: int, **how: Any) -> tuple[Request, ...]:
         made = prompts.requests(
             self.stand.scenario.model.workload,
             seed=self.planned.seed,

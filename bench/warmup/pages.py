@@ -9,14 +9,16 @@ import mmap
 import os
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from bench.engines.engine import Checkpoint, LaunchTrace
 from bench.errors import UsageError
-from bench.record.schema import Check
+from bench.record.documents import parsed
+from bench.record.schema import Check, PageCacheState
 from bench.scenario.model import PAGE_CACHE
 from bench.warmup.step import HostState, Prepared, Step, StepOptions
 
@@ -116,12 +118,8 @@ def prefetch(files: Iterable[Path]) -> str:
     return "read to the end"
 
 
-def establish_page_cache(checkpoint: Checkpoint, mode: str) -> dict[str, Any]:
-    """Bring the weight files into the state asked for and say what the state is.
-
-    Evidence: mode, method, files, bytes, resident_before and resident (shares of the weight bytes, null where unknown),
-    seconds, achieved (null where unknown or nothing was asked for).
-    """
+def establish_page_cache(checkpoint: Checkpoint, mode: str) -> PageCacheState:
+    """Bring the weight files into the state asked for and say what the state is."""
     if mode not in PAGE_CACHE:
         raise UsageError(f"page cache state {mode!r} is not one of {', '.join(PAGE_CACHE)}")
     files = weight_files(checkpoint)
@@ -132,16 +130,16 @@ def establish_page_cache(checkpoint: Checkpoint, mode: str) -> dict[str, Any]:
     achieved = None
     if after is not None and mode != "leave":
         achieved = after < COLD_SHARE if mode == "drop" else after > WARM_SHARE
-    return {
-        "mode": mode,
-        "method": method,
-        "files": len(files),
-        "bytes": sum(file.stat().st_size for file in files),
-        "resident_before": before,
-        "resident": after,
-        "seconds": time.monotonic() - began,
-        "achieved": achieved,
-    }
+    return PageCacheState(
+        mode=mode,
+        method=method,
+        files=len(files),
+        bytes=sum(file.stat().st_size for file in files),
+        resident_before=before,
+        resident=after,
+        seconds=time.monotonic() - began,
+        achieved=achieved,
+    )
 
 
 class PageCache(Step):
@@ -159,23 +157,22 @@ class PageCache(Step):
 
     def prepare(self, state: HostState) -> Prepared:
         """Establish and measure."""
-        return Prepared(state=establish_page_cache(state.checkpoint, self.options.state))
+        return Prepared(state=asdict(establish_page_cache(state.checkpoint, self.options.state)))
 
     def verify(self, trace: LaunchTrace, prepared: Prepared) -> list[Check]:
         """The share that was resident just before spawn."""
-        return [page_cache_check(prepared.state)]
+        return [page_cache_check(parsed(PageCacheState, prepared.state))]
 
 
-def page_cache_check(evidence: object) -> Check:
-    """The verdict on `establish_page_cache`'s evidence: ok, violated, or unknown where mincore cannot tell."""
-    seen = dict(evidence) if isinstance(evidence, dict) else {}
-    mode, share, achieved = seen.get("mode"), seen.get("resident"), seen.get("achieved")
+def page_cache_check(seen: PageCacheState) -> Check:
+    """The verdict on what `establish_page_cache` saw: ok, violated, or unknown where mincore cannot tell."""
+    mode, share, achieved = seen.mode, seen.resident, seen.achieved
     words = "resident share unknown" if share is None else f"{share:.1%} of the weight bytes resident before spawn"
     missed = achieved is False
     return Check(
         name="page_cache.state",
         status="violated" if missed else "ok" if achieved or mode == "leave" else "unknown",
-        evidence=f"{words} ({seen.get('method', 'not established')})",
+        evidence=f"{words} ({seen.method or 'not established'})",
         limit={"drop": "below 2 % resident", "prefetch": "above 98 % resident"}.get(str(mode)),
         remedy="another process maps the files, or memory is short: close it, or run as root" if missed else None,
     )

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bench.engines.engine import Checkpoint, LaunchTrace
-from bench.record.schema import Check
+from bench.record.schema import Check, WarmupStage
 from bench.scenario.model import Workload
 from bench.scenario.variant import Variant
 
@@ -33,7 +33,7 @@ class Prepared:
 
     args: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
-    state: Mapping[str, Any] = field(default_factory=dict)
+    state: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +109,14 @@ class Step:
         return answered(self.name, trace.warmup)
 
 
-def answered(name: str, warmup: Sequence[Mapping[str, Any]]) -> list[Check]:
+def answered(name: str, warmup: Sequence[WarmupStage]) -> list[Check]:
     """One check over the stages that carry the step's name: all of their requests were answered."""
-    mine = [stage for stage in warmup if str(stage.get("label", "")).split("/")[0] == name]
+    mine = [stage for stage in warmup if stage.label.split("/")[0] == name]
     if not mine:
         return []
-    sent = sum(int(stage.get("requests", 0)) for stage in mine)
-    good = sum(int(stage.get("ok", 0)) for stage in mine)
-    reasons = "; ".join(f"{stage['label']}: {stage['reason']}" for stage in mine if stage.get("reason"))
+    sent = sum(stage.requests for stage in mine)
+    good = sum(stage.ok for stage in mine)
+    reasons = "; ".join(f"{stage.label}: {stage.reason}" for stage in mine if stage.reason)
     evidence = f"{good} of {sent} warm-up requests answered" + (f" ({reasons})" if reasons else "")
     check = Check(
         name=f"warmup.{name}",

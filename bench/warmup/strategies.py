@@ -60,11 +60,12 @@ class Composite:
 
     def verify(self, trace: LaunchTrace, prepared: Prepared) -> list[Check]:
         """All checks; each step sees the state that it left itself."""
-        return [
-            check
-            for name, step in self.steps.items()
-            for check in step.verify(trace, Prepared(prepared.args, prepared.env, prepared.state.get(name, {})))
-        ]
+        checks = []
+        for name, step in self.steps.items():
+            left = prepared.state.get(name)
+            own = Prepared(prepared.args, prepared.env, left if isinstance(left, Mapping) else {})
+            checks += step.verify(trace, own)
+        return checks
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

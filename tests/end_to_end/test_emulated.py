@@ -54,7 +54,8 @@ def test_a_board_runs_from_its_sensors_to_a_report(tmp_path: Path, board: str) -
     assert steady["joules"], steady["reason"]
     assert run.per_launch["energy.per_token"].iloc[0] > 0
     assert {check.name for check in launch.record.checks} >= {"thermal_throttle", "over_current", "swap", "memory_fits"}
-    assert launch.record.memory["before"]["kind"] == "unified"
+    assert launch.record.memory.before is not None
+    assert launch.record.memory.before.kind == "unified"
     assert "EMULATED" in html.write(run, tmp_path / "page.html").read_text()
     assert json.loads(text.as_json(run, None))["emulated"] == board
 

@@ -77,6 +77,7 @@ design: {{max_steal: 1.0, max_contention: 1.0, blocks: 1}}
     assert facts["version"] == "0.32.0"
     assert facts["dtype"] == "bfloat16"
     assert facts["enforce_eager"] is True
+    assert isinstance(facts["kv_cache_tokens"], int)
     assert facts["kv_cache_tokens"] >= 512
     assert facts["traced"] is True
     checks = {check.name: check.status for check in launch.record.checks}

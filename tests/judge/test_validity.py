@@ -11,7 +11,8 @@ import pytest
 
 from bench.judge.rules import RULES
 from bench.judge.validity import judge, judge_folder
-from bench.record.schema import Check, FieldInfo, LaunchRecord, Stop
+from bench.record.documents import parsed
+from bench.record.schema import Check, ClientAccount, FieldInfo, LaunchRecord, Stop
 from bench.record.tables import from_rows
 from tests.runs import Behaviour, synthetic_run
 
@@ -116,7 +117,7 @@ def checks(
     record = LaunchRecord("000-00-a", "a", {}, 0, 0)
     record.stamps = {"spawn": 90 * S, "ready": 98 * S}
     record.stops = list(stops)
-    record.client = {"sampler": ACCOUNT if account is None else account}
+    record.client = parsed(ClientAccount, {"sampler": ACCOUNT if account is None else account or None})
     record.facts = {"device_used": "cuda"} if facts is None else facts
     record.fields = [FieldInfo("jetson", "power_w", "W", "", "module: VDD_IN")]
     found = judge(

@@ -17,8 +17,23 @@ import pytest
 
 from bench.errors import Exit, InternalError, RecordError
 from bench.record import tables
+from bench.record.documents import read_launch
 from bench.record.engine_log import LogLine
-from bench.record.schema import Check, FieldInfo, LaunchRecord, Manifest, Phase
+from bench.record.schema import (
+    Check,
+    ClockAccount,
+    FieldInfo,
+    LaunchRecord,
+    Manifest,
+    MemoryReturned,
+    MemoryServed,
+    MemoryState,
+    PageCacheState,
+    Phase,
+    ProbeAccount,
+    Stop,
+    WarmupStage,
+)
 from bench.record.store import LaunchTables, RunFolder
 from tests.runs import Behaviour, synthetic_run
 
@@ -43,6 +58,22 @@ REQUEST = {
     "chunks": 0,
     "coalesced": 0,
 }
+
+
+# launch.json as versions before this one wrote it: accounts in part, empty, or with keys of their own.
+EARLIER = """{
+ "schema_version": 1, "launch_id": "000-00-a", "variant": "a", "factors": {}, "block": 0, "position": 0,
+ "clock": {}, "stops": [{"process": "engine", "pid": 5}], "exit": {"code": 0, "leftover": [], "of a later version": 1},
+ "state_before": {
+  "page_cache": {"mode": "drop", "resident": 0.01, "achieved": true},
+  "warmup": {"compile-cache": {"asked": "warm", "before": {"bytes": 4096}}, "page-cache": {"seconds": 0.5}}},
+ "warmup": [{"label": "requests", "requests": 3, "ok": 2, "start_ns": 1, "end_ns": 2, "reason": null}],
+ "memory": {
+  "before": {"kind": "unified", "available_mib": 5000.0}, "served": {"t_ns": 7, "pss_mib": 300.0}, "after": {}},
+ "client": {
+  "cpu_s": 0.25, "sampler": {"complete": true, "probes": {"host": {"samples": 9, "missed": 1, "error": null}}}},
+ "checks": [{"name": "swap", "status": "ok", "evidence": "no page"}], "facts": {"device_used": "cpu", "graphs": [1, 2]}
+}"""
 
 
 @pytest.fixture
@@ -160,6 +191,32 @@ def test_a_flipped_byte_in_a_table_is_found(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(RecordError, match="does not exist"):
         RunFolder.open(run).read("000-00-a", "chunks")
+
+
+def test_a_record_of_an_earlier_version_opens_with_what_it_has(tmp_path: Path) -> None:
+    (tmp_path / "launch.json").write_text(EARLIER)
+    read = read_launch(tmp_path)
+    assert read.memory.before == MemoryState("unified", available_mib=5000.0)
+    assert read.memory.served == MemoryServed(7, 300.0)
+    assert read.memory.after == MemoryReturned(returned=None)
+    assert read.client.cpu_s == 0.25
+    assert read.client.rss_mib is None
+    assert read.client.sampler is not None
+    assert read.client.sampler.probes == {"host": ProbeAccount(samples=9, missed=1)}
+    assert read.warmup == [WarmupStage("requests", 3, 2, 1, 2)]
+    assert read.state_before.page_cache == PageCacheState(mode="drop", resident=0.01, achieved=True)
+    assert (read.state_before.prepare_s, read.state_before.cache_bytes) == (0.5, 4096)
+    assert (read.exit.code, read.exit.killed) == (0, None)
+    assert read.clock == ClockAccount()
+    assert read.stops == [Stop("engine", 5)]
+    assert read.facts == {"device_used": "cpu", "graphs": [1, 2]}
+
+
+@pytest.mark.parametrize("damage", ['"memory": 3', '"checks": [7]', '"client": {"sampler": []}', '"warmup": {"a": 1}'])
+def test_a_record_of_another_shape_is_damaged_and_says_where(tmp_path: Path, damage: str) -> None:
+    (tmp_path / "launch.json").write_text(EARLIER.rstrip("}\n") + f"}}, {damage}}}")
+    with pytest.raises(RecordError, match=r"launch\.json is damaged"):
+        read_launch(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,8 @@ def test_a_run_records_every_launch_and_opens_as_tables(tmp_path: Path) -> None:
 
     assert opened.manifest.state == "complete"
     assert [row["status"] for row in rows(opened.launches)] == ["ok", "ok"]
+    begun = [datetime.fromisoformat(row["wall_time"]) for row in rows(opened.launches)]
+    assert datetime.fromisoformat(str(opened.manifest.created)) <= begun[0] < begun[1] < datetime.now(UTC)
     # However short the launch, its memory was read while it held all it needs to serve.
     assert all(row["memory.peak"] > 1 for row in rows(opened.per_launch))
     for variant, warmups in (("none", 0), ("requests", 1)):

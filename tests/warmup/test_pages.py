@@ -41,17 +41,18 @@ def test_an_attached_server_has_no_weight_files() -> None:
 
 def test_dropped_and_prefetched_weights_are_measured_as_such(checkpoint: Checkpoint) -> None:
     dropped = establish_page_cache(checkpoint, "drop")
-    if dropped["resident"] is None:
+    if dropped.resident is None:
         pytest.skip("the kernel does not tell what is resident")
-    assert dropped["resident"] < 0.02
-    assert dropped["achieved"] is True
+    assert dropped.resident < 0.02
+    assert dropped.achieved is True
     fetched = establish_page_cache(checkpoint, "prefetch")
-    assert fetched["resident_before"] < 0.02
-    assert fetched["resident"] == 1.0
-    assert fetched["achieved"] is True
+    assert fetched.resident_before is not None
+    assert fetched.resident_before < 0.02
+    assert fetched.resident == 1.0
+    assert fetched.achieved is True
     left = establish_page_cache(checkpoint, "leave")
-    assert left["resident"] == 1.0
-    assert left["achieved"] is None
+    assert left.resident == 1.0
+    assert left.achieved is None
 
 
 def test_part_of_a_file_counts_as_part(checkpoint: Checkpoint) -> None:
@@ -81,9 +82,9 @@ def test_without_root_the_file_is_still_dropped_by_advice(
 ) -> None:
     monkeypatch.setattr(pages, "DROP_CACHES", Path("/nonexistent/drop_caches"))
     dropped = establish_page_cache(checkpoint, "drop")
-    assert str(dropped["method"]).startswith("posix_fadvise")
-    if dropped["resident"] is not None:
-        assert dropped["resident"] < 0.02
+    assert str(dropped.method).startswith("posix_fadvise")
+    if dropped.resident is not None:
+        assert dropped.resident < 0.02
 
 
 def test_files_that_stay_resident_are_a_violation_with_a_remedy(

@@ -73,8 +73,8 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     return None
 
 
-class Clock:
-    """Tells recorded durations: each call of `step` takes as long as the next launch did."""
+class RecordedTimes:
+    """A timer that tells recorded durations: each call of `step` takes as long as the next launch did."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -108,13 +108,13 @@ class Sessions:
 
     def _carry_out(self, path: Path) -> Path:
         from bench.judge.stopping import stop_rule
-        from bench.judge.validity import rule
-        from bench.run import execute
+        from bench.judge.validity import judge_folder
+        from bench.run import Rules, Setting, carry_out
         from bench.scenario.load import Scenario
 
         loaded = Scenario.load(path)
         results = Path(self.config.getoption("--scenario-results", default=None) or self.config.rootpath / "results")
-        return execute(loaded, results=results, judge=rule(), stop_rule=stop_rule(loaded))
+        return carry_out(loaded, Setting(results=results, rules=Rules(judge_folder, stop_rule(loaded))))
 
 
 _SESSIONS = pytest.StashKey[Sessions]()
@@ -157,9 +157,9 @@ class ScenarioFile(pytest.File):
             raise self.CollectError(str(error)) from error
         for variant in variants:
             for name in (name for family in model.measure for name in TIMES.get(family, ())):
-                clock = Clock()
-                item = self._item(f"{variant.id}[{name}]", measured(self, variant.id, name, clock))
-                item.add_marker(pytest.mark.benchmark(group=f"{model.scenario} {name}", timer=clock.read))
+                times = RecordedTimes()
+                item = self._item(f"{variant.id}[{name}]", measured(self, variant.id, name, times))
+                item.add_marker(pytest.mark.benchmark(group=f"{model.scenario} {name}", timer=times.read))
                 yield item
         if model.gate is not None:
             yield self._item("gate", gated(self))
@@ -180,7 +180,7 @@ class ScenarioItem(pytest.Function):
         return self.path, 0, self.name
 
 
-def measured(file: ScenarioFile, variant: str, name: str, clock: Clock) -> Callable[[Any], None]:
+def measured(file: ScenarioFile, variant: str, name: str, recorded: RecordedTimes) -> Callable[[Any], None]:
     """The test of one metric: every valid launch is a round."""
 
     def test(benchmark: Any) -> None:
@@ -199,8 +199,8 @@ def measured(file: ScenarioFile, variant: str, name: str, clock: Clock) -> Calla
             if metric.kind == "launch" and metric.id in valid and valid[metric.id].notna().any()
         }
         benchmark.extra_info.update(variant=variant, metric=name, run=file.run.manifest.run_id, **others)
-        clock.left = times
-        benchmark.pedantic(clock.step, rounds=len(times), iterations=1)
+        recorded.left = times
+        benchmark.pedantic(recorded.step, rounds=len(times), iterations=1)
 
     return test
 

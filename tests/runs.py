@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.record.schema import Check, FieldInfo, LaunchRecord, Manifest, Phase
-from bench.record.store import RunFolder
+from bench.record.schema import Check, ClientAccount, ExitReport, FieldInfo, LaunchRecord, Manifest, Phase
+from bench.record.store import LaunchTables, RunFolder
 
 SECOND = 1_000_000_000
 MILLI = 1_000_000
@@ -145,9 +145,8 @@ def _launch(
             FieldInfo("nvml", "gpu0.power_w", "W", "board power", "gpu board"),
             FieldInfo("nvml", "gpu0.temperature_c", "°C", "core"),
         ],
-        memory={"kind": "discrete"},
-        client={"cpu_us_per_event": 9.0, "rss_mib": 60.0, "loop_lag_p99_ms": 0.1},
-        exit={"code": 0},
+        client=ClientAccount(cpu_us_per_event=9.0, rss_mib=60.0, loop_lag_p99_ms=0.1),
+        exit=ExitReport(code=0),
         log_tail=["model loaded"] if status == "ok" else ["Traceback <script>alert(1)</script>", reason or ""],
     )
     phases = [
@@ -159,11 +158,13 @@ def _launch(
     folder.finish(
         launch_id,
         record,
-        requests=rows,
-        chunks=chunks,
-        events=[{"t_ns": spawn, "source": "conductor", "name": "spawn"}],
-        phases=phases,
-        samples=readings,
+        LaunchTables(
+            requests=rows,
+            chunks=chunks,
+            events=[{"t_ns": spawn, "source": "conductor", "name": "spawn"}],
+            phases=phases,
+            samples=readings,
+        ),
     )
     return now + 2 * SECOND
 

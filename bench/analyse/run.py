@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from bench.analyse import energy, footprint, metrics
 from bench.analyse.crowd import crowded
@@ -21,6 +19,7 @@ from bench.analyse.pace import Gaps
 from bench.analyse.series import Samples
 from bench.analyse.summary import summarise
 from bench.errors import RecordError
+from bench.record.documents import scenario_of
 from bench.record.schema import REQUESTS, STAMPS, LaunchRecord, Manifest
 from bench.record.store import RunFolder
 from bench.scenario.words import counted
@@ -104,11 +103,7 @@ class Run:
     @cached_property
     def scenario(self) -> Mapping[str, Any]:
         """The scenario file as it was, as plain mappings; empty if it cannot be read any more."""
-        try:
-            document = YAML(typ="safe").load(self.manifest.scenario_text)
-        except YAMLError:
-            return {}
-        return document if isinstance(document, dict) else {}
+        return scenario_of(self.manifest)
 
     @property
     def slo(self) -> Mapping[str, float]:

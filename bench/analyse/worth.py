@@ -196,9 +196,9 @@ def _row(launch: Launch, metrics: Mapping[str, Any]) -> dict[str, Any]:
         "why": "; ".join(doubt) or None,
         "cold_ttft_s": metrics.get("cold_ttft"),
         "startup_s": metrics.get("startup"),
-        "prepare_s": _seconds_before(record.state_before),
+        "prepare_s": record.state_before.prepare_s,
         "warmup_s": metrics.get("warmup"),
-        "warmup_requests": sum(int(stage.get("requests", 0)) for stage in record.warmup),
+        "warmup_requests": sum(stage.requests for stage in record.warmup),
         "first_ttft_ms": metrics.get("first_ttft"),
         "first_e2el_ms": e2el,
         "ttft_ms": metrics.get("ttft.p50"),
@@ -206,7 +206,7 @@ def _row(launch: Launch, metrics: Mapping[str, Any]) -> dict[str, Any]:
         "e2el_ms": metrics.get("e2el.p50"),
         "tokens": _answered(requests),
         "memory_mib": metrics.get("memory.peak"),
-        "cache_mib": _cache_mib(record.state_before),
+        "cache_mib": None if (size := record.state_before.cache_bytes) is None else size / 2**20,
         "warmup_j": metrics.get("energy.warmup"),
     }
 
@@ -216,23 +216,6 @@ def _answered(requests: pa.Table) -> float | None:
     steady = requests.filter(pc.equal(requests["stage"], "measured")).to_pandas()
     known = steady["completion_tokens"].dropna() if "completion_tokens" in steady else steady.iloc[:0, 0]
     return float(known.median()) if len(known) else None
-
-
-def _seconds_before(state: Mapping[str, Any]) -> float | None:
-    """Seconds that the warm-up's own steps took before spawn; null where none told."""
-    told = [
-        step["seconds"] for step in (state.get("warmup") or {}).values() if isinstance(step, dict) and "seconds" in step
-    ]
-    return float(sum(told)) if told else None
-
-
-def _cache_mib(state: Mapping[str, Any]) -> float | None:
-    """Disk that the kept compile caches took before spawn, MiB."""
-    for step in (state.get("warmup") or {}).values():
-        before = step.get("before") if isinstance(step, dict) else None
-        if before and before.get("bytes") is not None:
-            return float(before["bytes"]) / 2**20
-    return None
 
 
 def _pairs(table: pd.DataFrame, a: str, b: str) -> pd.DataFrame:

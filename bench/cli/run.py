@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from bench.errors import Exit
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from bench.record.schema import Check
-    from bench.scenario.load import Scenario
 
 
 def register(app: typer.Typer) -> None:
@@ -42,47 +36,27 @@ def run(
     """
     from bench.cli.progress import watch
     from bench.cli.signals import ends_on_term
+    from bench.judge.stopping import stop_rule
+    from bench.judge.validity import judge_folder
     from bench.probes.machine import require_board
-    from bench.run import execute, pending, unfinished
+    from bench.run import Rules, Setting, carry_out
     from bench.scenario.load import Scenario
 
     loaded = Scenario.load(scenario)
     require_board(emulate)
-    going_on = unfinished(results, loaded) if resume else pending(results, loaded) if resume_if_any else None
     with ends_on_term(), watch(quiet=json) as progress:
-        if install:
-            _install(loaded, progress.preparing)
-        folder = execute(
-            loaded,
+        setting = Setting(
             results=results,
             progress=progress,
-            judge=_judge(),
-            stop_rule=_stop_rule(loaded),
-            resume=going_on,
+            rules=Rules(judge_folder, stop_rule(loaded)),
+            resume="always" if resume else "if any" if resume_if_any else "never",
+            install=install,
             emulate=emulate,
             apply=apply,
         )
+        folder = carry_out(loaded, setting)
     if not _conclude(folder, report=report, as_json=json):
         raise typer.Exit(Exit.INVALID)
-
-
-def _install(scenario: Scenario, progress: Callable[[str], None]) -> None:
-    from bench.environments.environment import install, needed
-
-    for name in sorted({name for variant in scenario.variants if (name := needed(variant.engine))}):
-        install(name, progress=progress)
-
-
-def _judge() -> Callable[[Path], list[Check]]:
-    from bench.judge.validity import rule
-
-    return rule()
-
-
-def _stop_rule(scenario: Scenario) -> Callable[[Path], str | None] | None:
-    from bench.judge.stopping import stop_rule
-
-    return stop_rule(scenario)
 
 
 def _conclude(folder: Path, *, report: bool, as_json: bool) -> bool:

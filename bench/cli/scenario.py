@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from importlib.metadata import EntryPoint
 
+    from bench.plan.blocks import Plan
     from bench.plan.budget import Budget
-    from bench.plan.launches import Plan
     from bench.scenario.load import Scenario
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -71,8 +71,7 @@ def plan(
     Example: bench plan scenarios/quick.yaml
     """
     from bench.plan.blocks import draw
-    from bench.plan.budget import expect
-    from bench.plan.earlier import measured
+    from bench.plan.budget import expect, measured
     from bench.scenario.load import Scenario
 
     scenario = Scenario.load(file)

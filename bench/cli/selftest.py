@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bench.judge.aa import Session
-    from bench.plan.launches import Plan
     from bench.scenario.load import Scenario
     from bench.scenario.variant import Slowdown, Variant
 
@@ -149,17 +148,18 @@ def _carry_out(
 ) -> Path:
     from bench.cli.progress import watch
     from bench.cli.signals import ends_on_term
-    from bench.judge.validity import rule
+    from bench.judge.validity import judge_folder
     from bench.plan.blocks import in_blocks
-    from bench.run import execute, pending, unfinished
+    from bench.run import Rules, Setting, carry_out
 
-    planned: Plan = in_blocks(arms, blocks, scenario.model.design.seed)
-    if resume:
-        going_on: Path | None = unfinished(results, scenario, planned)
-    else:
-        going_on = pending(results, scenario, planned) if resume_if_any else None
     with ends_on_term(), watch(quiet=quiet) as progress:
-        return execute(scenario, results=results, plan=planned, progress=progress, judge=rule(), resume=going_on)
+        setting = Setting(
+            results=results,
+            progress=progress,
+            rules=Rules(judge_folder),
+            resume="always" if resume else "if any" if resume_if_any else "never",
+        )
+        return carry_out(scenario, setting, in_blocks(arms, blocks, scenario.model.design.seed))
 
 
 def _variant(scenario: Scenario, name: str | None) -> Variant:

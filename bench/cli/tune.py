@@ -54,16 +54,23 @@ def tune(
     from bench.errors import Exit
     from bench.probes.machine import require_board
     from bench.report import html
+    from bench.run import Setting
     from bench.scenario.load import Scenario
-    from bench.tune.search import Setting, search
+    from bench.tune.search import search
 
     loaded = Scenario.load(scenario)
     start = _start(loaded, variant)
     require_board(emulate)
     with ends_on_term(), watch(quiet=json) as progress:
-        if install:
-            _install(start, progress.preparing)
-        found = search(loaded, start, Setting(results, progress, resume, emulate, apply))
+        setting = Setting(
+            results=results,
+            progress=progress,
+            resume="finished too" if resume else "never",
+            install=install,
+            emulate=emulate,
+            apply=apply,
+        )
+        found = search(loaded, start, setting)
     runs = [Run.open(folder) for folder in (found.race, found.confirm) if folder]
     name = f"tune-{loaded.name.removeprefix('tune-')}-{runs[-1].manifest.run_id}.html"
     page = html.write(runs, Path("reports") / name) if report else None
@@ -90,13 +97,6 @@ def _start(scenario: Scenario, name: str | None) -> Variant:
         raise UnknownName("variant", name, [one.id for one in known])
     selector = scenario.model.gate.baseline.model_extra if scenario.model.gate else None
     return next((one for one in known if selector and one.matches(selector)), known[0])
-
-
-def _install(start: Variant, progress: Any) -> None:
-    from bench.environments.environment import install, needed
-
-    if name := needed(start.engine):
-        install(name, progress=progress)
 
 
 def _lines(found: Found, start: Variant) -> Iterator[str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bench.engines.engine import LogLine
+    from bench.record.engine_log import LogLine
     from bench.scenario.variant import Variant
 
 # Environment variables that hide every GPU when they are empty or -1.

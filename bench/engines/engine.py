@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.record.schema import Phase
+from bench.record.engine_log import LogLine
+from bench.record.schema import Phase, WarmupStage
 from bench.scenario.variant import Variant
 
 
@@ -72,15 +73,6 @@ class LaunchSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class LogLine:
-    """One line of the engine's output, stamped when it was read."""
-
-    t_ns: int
-    stream: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class Span:
     """One OpenTelemetry span, on CLOCK_MONOTONIC."""
 
@@ -98,7 +90,7 @@ class LaunchTrace:
 
     `stamps` has the keys of record.schema.STAMPS. `events` are the worker's own JSON lines, each with at least
     `name` and `t_ns` (CLOCK_MONOTONIC, shared by all processes of one machine). `warmup` has one entry per warm-up
-    stage that was driven: label, requests, ok (how many were answered), start_ns, end_ns and reason (why it ended).
+    stage that was driven.
     """
 
     stamps: Mapping[str, int | None]
@@ -107,7 +99,7 @@ class LaunchTrace:
     spans: Sequence[Span] = ()
     version: str | None = None
     endpoint: Endpoint | None = None
-    warmup: Sequence[Mapping[str, Any]] = ()
+    warmup: Sequence[WarmupStage] = ()
 
 
 @dataclass(frozen=True, slots=True)

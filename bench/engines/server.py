@@ -25,14 +25,15 @@ from typing import Any, Self
 
 from bench import pipes
 from bench.engines import health, ports, server_process
-from bench.engines.engine import Endpoint, LaunchSpec, LogLine
+from bench.engines.engine import Endpoint, LaunchSpec
 from bench.engines.failure import classify
 from bench.engines.ports import free_port
 from bench.errors import LaunchError
+from bench.record import engine_log
+from bench.record.engine_log import LogLine
 
 __all__ = ["Server", "free_port", "start"]
 
-LOG_NAME = "engine.log"
 # Every process of a launch inherits this, so that even one whose supervisor was killed can be found again.
 MARK = "FIRSTTOKEN_LAUNCH"
 # What belongs to the harness's own interpreter and would mislead the engine's.
@@ -66,7 +67,7 @@ class Server:
         self.spec = spec
         self.endpoint: Endpoint = spec.endpoint
         self.folder = folder
-        self.log_path = folder / LOG_NAME
+        self.log_path = folder / engine_log.NAME
         self.mark = uuid.uuid4().hex
         # Short, because sockets are made in it and their paths may have 107 characters.
         self.scratch = Path(tempfile.gettempdir(), f"firsttoken-{self.mark[:12]}")
@@ -181,7 +182,7 @@ class Server:
 
     def log(self) -> list[LogLine]:
         """All that the engine has said so far."""
-        return [line for line in map(_log_line, self._log_text().split("\n")) if line]
+        return [line for line in map(engine_log.parse, self._log_text().split("\n")) if line]
 
     def said(self) -> list[str]:
         """All that the engine said, without stamps; of a very long log the end."""
@@ -323,7 +324,7 @@ class Server:
             raise LaunchError("port", f"port {self.endpoint.port} is taken{_by(owner)}", tail=self.tail())
 
     def _lines(self, last: int) -> list[str]:
-        return [line.text for line in map(_log_line, self._log_text(last=last).split("\n")) if line]
+        return [line.text for line in map(engine_log.parse, self._log_text(last=last).split("\n")) if line]
 
     def _log_text(self, last: int | None = None) -> str:
         try:
@@ -344,12 +345,6 @@ def marked(mark: str) -> list[int]:
             if needle in (entry / "environ").read_bytes().split(b"\0"):
                 found.append(int(entry.name))
     return found
-
-
-def _log_line(line: str) -> LogLine | None:
-    stamp, _, rest = line.partition(" ")
-    stream, space, text = rest.partition(" ")
-    return LogLine(int(stamp), stream, text) if space and stamp.isdigit() and stream in ("out", "err") else None
 
 
 def _by(pid: int | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow.compute as pc
@@ -16,6 +16,7 @@ from bench.judge.crowding import CONTENTION, FOREIGN, contention, device_used, f
 from bench.judge.evidence import Evidence, Rule, Verdict, failed
 from bench.judge.load import LOAD_RULES
 from bench.record.cooling import Effect, effect
+from bench.record.schema import ProbeAccount
 from bench.scenario.words import counted
 
 # NVML's clock-event reasons.
@@ -296,24 +297,25 @@ def _shared_prefix(e: Evidence) -> int:
 
 def sampling(e: Evidence) -> Verdict | None:
     """The sampler kept its periods."""
-    account = e.record.client.get("sampler")
-    if not account:
+    account = e.record.client.sampler
+    if account is None:
         return "unknown", "the sampler gave no account"
-    if not account.get("complete"):
+    if not account.complete:
         return "warning", "the sampler was lost before its end"
-    troubled = list(_troubles(account.get("probes") or {}))
-    if lost := account.get("lost_lines"):
+    troubled = list(_troubles(account.probes))
+    if lost := account.lost_lines:
         troubled.append(f"{lost} lines could not be written")
     return ("warning", "; ".join(troubled)) if troubled else ("ok", "every probe kept its period")
 
 
-def _troubles(probes: dict[str, dict[str, float | str | None]]) -> Iterator[str]:
+def _troubles(probes: Mapping[str, ProbeAccount]) -> Iterator[str]:
     for name, probe in probes.items():
-        due = float(probe.get("samples") or 0) + float(probe.get("missed") or 0)
-        if probe.get("error"):
-            yield f"{name}: {probe['error']}"
-        elif due and float(probe.get("missed") or 0) / due > 1 - COVERED:
-            yield f"{name}: {probe['missed']} of {due:.0f} readings late"
+        missed = probe.missed or 0
+        due = (probe.samples or 0) + missed
+        if probe.error:
+            yield f"{name}: {probe.error}"
+        elif due and missed / due > 1 - COVERED:
+            yield f"{name}: {missed} of {due:.0f} readings late"
 
 
 def power_coverage(e: Evidence) -> Verdict | None:

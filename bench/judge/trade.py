@@ -184,7 +184,7 @@ def _still(run: Run, against: str, variant: str, quality: Quality) -> Iterator[C
 
 def _weights(run: Run, variant: str) -> float | None:
     sizes = [launch.record.facts.get("checkpoint_bytes") for launch in run.all if launch.record.variant == variant]
-    return next((float(size) for size in sizes if size), None)
+    return next((float(size) for size in sizes if size and isinstance(size, int | float)), None)
 
 
 def _lengths(run: Run) -> list[str]:

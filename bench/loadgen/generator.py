@@ -22,6 +22,7 @@ from bench.loadgen import frames
 from bench.loadgen.arrivals import schedule
 from bench.loadgen.job import Driven, Job
 from bench.loadgen.rows import KINDS, NONE
+from bench.record.schema import ClientAccount, ClockAccount
 
 _NULLABLE = ("kernel_ns", "tokens")
 _SUMMED = ("cpu_s", "wall_s", "parse_cpu_s", "events", "missed")
@@ -64,7 +65,7 @@ class LoadGenerator:
         """The process that drives, which is not part of what is measured."""
         return () if self._process is None else (self._process.pid,)
 
-    def account(self) -> dict[str, Any]:
+    def account(self) -> ClientAccount:
         """`Driven.client` of all jobs so far in one: sums, and the worst of what cannot be added up."""
         jobs = self._accounts
         total: dict[str, Any] = {key: sum(job[key] for job in jobs) for key in _SUMMED}
@@ -72,20 +73,15 @@ class LoadGenerator:
             total[key] = max((job[key] for job in jobs if job[key] is not None), default=None)
         total["scheduling"] = jobs[-1]["scheduling"] if jobs else None
         total["cpu_us_per_event"] = total["cpu_s"] * 1e6 / total["events"] if total["events"] else None
-        return total
+        return ClientAccount(**total)
 
-    def clock(self) -> dict[str, int]:
+    def clock(self) -> ClockAccount:
         """How the wall clock stood against the monotonic one, from the first job to the last; empty before any."""
         clocks = [job["clock"] for job in self._accounts]
         if not clocks:
-            return {}
+            return ClockAccount()
         first, last = clocks[0]["offset_before_ns"], clocks[-1]["offset_after_ns"]
-        return {
-            "offset_before_ns": first,
-            "offset_after_ns": last,
-            "steps": sum(clock["steps"] for clock in clocks),
-            "stepped_ns": last - first,
-        }
+        return ClockAccount(first, last, sum(clock["steps"] for clock in clocks), last - first)
 
     def close(self) -> None:
         """End the process."""

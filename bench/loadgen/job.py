@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from bench.record.schema import RequestStage
+
 if TYPE_CHECKING:
     # Only for the type: pydantic stays out of the load generator's process.
     from bench.scenario.model import Arrivals
@@ -17,7 +19,7 @@ class Request:
 
     request_id: int
     prompt_id: str
-    stage: str
+    stage: RequestStage
     path: str
     body: Mapping[str, Any]
     label: str | None = None

@@ -15,6 +15,7 @@ from bench.engines.engine import Checkpoint, Endpoint
 from bench.errors import UnknownName, UsageError
 from bench.loadgen.job import Request
 from bench.loadgen.vocabulary import Vocabulary, vocabulary
+from bench.record.schema import RequestStage
 from bench.scenario import trace
 from bench.scenario.model import (
     ConversationPrompts,
@@ -52,7 +53,7 @@ class Draw:
     """Random numbers that depend on the seed, the stage and the request's place in it, and on nothing else."""
 
     seed: int
-    stage: str
+    stage: RequestStage
     first: int
     unique: bool
 
@@ -70,7 +71,7 @@ def requests(
     workload: Workload,
     *,
     seed: int,
-    stage: str,
+    stage: RequestStage,
     first_id: int,
     count: int,
     endpoint: Endpoint,

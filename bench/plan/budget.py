@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
+from typing import Any
 
-from bench.plan.launches import Plan
+from bench.plan.blocks import Plan
 from bench.scenario import shapes, trace
 from bench.scenario.model import ScenarioModel, TracePrompts, Workload
 from bench.scenario.variant import Variant
@@ -24,6 +27,9 @@ WARMUP_REQUESTS = 4
 TEXT_PROMPT_TOKENS = 64
 COOL_DOWN_S = 30.0
 QUALITY_S = 90.0
+
+# Older runs say little about today's machine, and reading all of them would take longer than it helps.
+NEWEST = 5
 
 # Parquet files' own frame, then per request and per streamed event.
 LAUNCH_BYTES, REQUEST_BYTES, EVENT_BYTES = 120_000, 400, 16
@@ -112,6 +118,33 @@ def affordable(block_s: float, budget_minutes: float | None) -> int:
     return max(1, int(budget_minutes * 60 / block_s))
 
 
+def measured(results: Path, scenario: str, digest: str) -> dict[str, Measured]:
+    """Medians by variant over the newest runs of the same scenario, content and all; damaged files are passed over."""
+    taken: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    for manifest in sorted((results / scenario).glob("*/manifest.json"), reverse=True)[:NEWEST]:
+        if _read(manifest).get("scenario_digest") != digest:
+            continue
+        for file in manifest.parent.glob("launches/*/launch.json"):
+            launch = _read(file)
+            stamps = launch.get("stamps") or {}
+            begin, end = stamps.get("spawn"), stamps.get("exit")
+            if launch.get("status") in ("ok", "invalid") and begin is not None and end is not None:
+                size = sum(one.stat().st_size for one in file.parent.rglob("*") if one.is_file())
+                taken[str(launch.get("variant"))].append(((end - begin) / 1e9, size))
+    return {
+        variant: Measured(median(seconds for seconds, _ in seen), median(size for _, size in seen), len(seen))
+        for variant, seen in taken.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimit:
+    """Minutes that the blocks of a run may take, and what they are called in a sentence."""
+
+    minutes: float
+    name: str
+
+
 def another_fits(block_seconds: Iterable[float], budget_minutes: float | None) -> bool:
     """Whether one more block, taking as long as the longest so far, ends within the budget."""
     done = list(block_seconds)
@@ -144,3 +177,11 @@ def _sending_s(workload: Workload, sent: Traffic, request_s: float) -> float:
 def _prompt_tokens(workload: Workload) -> float:
     tokens = getattr(workload.prompts, "tokens", TEXT_PROMPT_TOKENS)
     return sum(tokens) / len(tokens) if isinstance(tokens, list) and tokens else float(tokens or 0)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

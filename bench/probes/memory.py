@@ -10,13 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench.probes.boards import identify
 from bench.probes.nvml import device_memory, guarded, handles, shares_memory, unified
 from bench.probes.roots import Roots, Source
-from bench.record.schema import Check
+from bench.record.schema import Check, MemoryReturned, MemoryState
 
 MIB = 2**20
 # A process with CUDA, an allocator and an HTTP server before its first weight; of the order of 1 GiB on Orin.
@@ -26,22 +25,6 @@ HEADROOM = 0.25
 # A unified-memory board swaps itself to death below about this share of its memory.
 FLOOR_SHARE = 0.04
 FLOOR_MIB = 300
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryState:
-    """What there is at one time, MiB; None where it cannot be read."""
-
-    kind: str
-    total_mib: float | None
-    available_mib: float | None
-    swap_used_mib: float | None
-    device_total_mib: float | None = None
-    device_used_mib: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for launch.json."""
-        return asdict(self)
 
 
 def memory(roots: Roots) -> MemoryState:
@@ -149,7 +132,7 @@ def guarded_memory(roots: Roots, stop: Callable[[str], None]) -> Iterator[Watchd
 
 def returned(
     before: MemoryState, roots: Roots, *, timeout_s: float = 20.0, tolerance_mib: float | None = None
-) -> dict[str, Any]:
+) -> MemoryReturned:
     """Wait until the memory is back to what it was before the launch; says how long it took and what is missing.
 
     `returned` is None where memory cannot be read. The tolerance is 2 % of the total, at least 128 MiB.
@@ -162,13 +145,7 @@ def returned(
         waited = time.monotonic() - start
         done = missing is None or missing <= allowed
         if done or waited >= timeout_s:
-            return {
-                "returned": None if missing is None else done,
-                "missing_mib": missing,
-                "tolerance_mib": allowed,
-                "waited_s": waited,
-                "kind": state.kind,
-            }
+            return MemoryReturned(None if missing is None else done, missing, allowed, waited, state.kind)
         time.sleep(0.2)
 
 

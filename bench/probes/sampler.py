@@ -21,7 +21,8 @@ from bench.probes.context import Watched
 from bench.probes.roots import Roots
 from bench.probes.sampler_process import START_S
 from bench.probes.sink import FILE
-from bench.record.schema import FieldInfo
+from bench.record.documents import parsed
+from bench.record.schema import FieldInfo, ProbeAccount, SamplerAccount
 
 STOP_S = 3.0
 # A mark is there within milliseconds; on a machine that leaves the sampler no processor it may take its time.
@@ -51,18 +52,18 @@ class SamplerInfo:
         """CPU time of the sampler as a share of one core."""
         return self.cpu_s / self.wall_s if self.cpu_s is not None and self.wall_s else None
 
-    def facts(self) -> dict[str, Any]:
-        """The account without the fields, for launch.json."""
-        return {
-            "probes": self.probes,
-            "cpu_s": self.cpu_s,
-            "wall_s": self.wall_s,
-            "cpu_share": self.cpu_share,
-            "rss_mib": self.rss_mib,
-            "lost_lines": self.lost_lines,
-            "complete": self.complete,
-            "log": self.log,
-        }
+    def account(self) -> SamplerAccount:
+        """The same without the fields, for launch.json."""
+        return SamplerAccount(
+            probes={name: parsed(ProbeAccount, said) for name, said in self.probes.items()},
+            cpu_s=self.cpu_s,
+            wall_s=self.wall_s,
+            cpu_share=self.cpu_share,
+            rss_mib=self.rss_mib,
+            lost_lines=self.lost_lines,
+            complete=self.complete,
+            log=self.log,
+        )
 
 
 class Sampler:

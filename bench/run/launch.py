@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from bench import plugins
 from bench.engines import device, startup
@@ -20,63 +19,27 @@ from bench.engines.slowed import slowed
 from bench.engines.spans import SpanSink
 from bench.errors import LaunchError
 from bench.loadgen.generator import LoadGenerator
-from bench.plan.launches import PlannedLaunch
+from bench.plan.blocks import PlannedLaunch
 from bench.probes.cooldown import cool_down
 from bench.probes.devices import without_gpu
-from bench.probes.machine import Machine
 from bench.probes.memory import guarded_memory, idle, returned, will_it_fit
 from bench.probes.processes import held_mib
 from bench.probes.sampler import Sampler
-from bench.record.schema import LaunchRecord, Phase, Stop
+from bench.record.documents import parsed
+from bench.record.schema import ExitReport, LaunchRecord, MemoryServed, Stop
 from bench.run.asking import Asking
-from bench.run.progress import Progress
+from bench.run.seen import Seen, Stand
 from bench.run.stops import of_children, own_stops
-from bench.scenario.load import Scenario
 from bench.scenario.variant import Variant
-from bench.warmup.caches import establish_page_cache
-from bench.warmup.pages import page_cache_check
+from bench.warmup.pages import establish_page_cache, page_cache_check
+from bench.warmup.step import HostState, Prepared, WarmupStrategy
 from bench.warmup.strategies import build
-from bench.warmup.strategy import HostState, Prepared, WarmupStrategy
-
-
-@dataclass(frozen=True, slots=True)
-class Stand:
-    """What all launches of a run share."""
-
-    scenario: Scenario
-    machine: Machine
-    caches: Path
-    progress: Progress
-    # Idle temperature of each zone, °C, taken before the first launch; empty where nothing waits for it.
-    idle_c: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Seen:
-    """All that one launch saw, on its way into the record."""
-
-    record: LaunchRecord
-    requests: list[dict[str, Any]] = field(default_factory=list)
-    chunks: dict[str, list[Any]] = field(default_factory=dict)
-    events: list[dict[str, Any]] = field(default_factory=list)
-    phases: list[Phase] = field(default_factory=list)
-    logprobs: list[dict[str, Any]] = field(default_factory=list)
-
-    def event(self, source: str, name: str, **detail: Any) -> None:
-        """Note that something happened now."""
-        self.events.append(
-            {
-                "t_ns": time.monotonic_ns(),
-                "source": source,
-                "name": name,
-                "detail": json.dumps(detail) if detail else None,
-            }
-        )
 
 
 def launch(stand: Stand, planned: PlannedLaunch, variant: Variant, checkpoint: Checkpoint, folder: Path) -> Seen:
     """Carry out one launch; a failure of the engine is part of what was seen, never an exception."""
     record = LaunchRecord(planned.id, variant.id, dict(variant.factors), planned.block, planned.position)
+    record.wall_time = datetime.now(UTC).isoformat(timespec="milliseconds")
     seen = Seen(record)
     try:
         _launch(stand, planned, variant, checkpoint, folder, seen)
@@ -100,7 +63,8 @@ def _launch(
     # The warm-up comes second: a step that reads the weights in would have them dropped again.
     page_cache = establish_page_cache(checkpoint, variant.page_cache)
     prepared = strategy.prepare(HostState(variant, checkpoint, caches, folder))
-    record.state_before |= {"page_cache": page_cache, "warmup": dict(prepared.state)}
+    told = {name: step for name, step in prepared.state.items() if isinstance(step, Mapping)}
+    record.state_before = replace(record.state_before, page_cache=page_cache, warmup=told)
     if variant.page_cache != "leave":
         record.checks.append(page_cache_check(page_cache))
 
@@ -113,7 +77,7 @@ def _launch(
         crew.callback(_sampled, sampler, record)
         # With all of that in place, and sampled: this second is also the idle power that energy is measured against.
         before = idle(stand.machine.roots)
-        record.memory["before"] = before.to_json()
+        record.memory = replace(record.memory, before=before)
         record.checks.append(will_it_fit(checkpoint.size_bytes, before))
         context = LaunchContext(
             port=free_port(),
@@ -145,7 +109,8 @@ def _launch(
             # Reading a large process's memory is slow and so done seldom while it is measured; this one is sure.
             if not variant.engine.image:
                 record.facts |= without_gpu(server.tree())
-            record.memory["served"] = {"t_ns": time.monotonic_ns(), "pss_mib": held_mib(server.tree())}
+            served = MemoryServed(time.monotonic_ns(), held_mib(server.tree()))
+            record.memory = replace(record.memory, served=served)
             asking.question()
         except LaunchError as error:
             if watchdog is not None and watchdog.tripped:
@@ -159,12 +124,14 @@ def _launch(
                 "supervisor": server.supervisor_pid,
             }
             stopped = of_children(helpers)
-            record.exit = server.stop()
-            record.stops = own + stopped + [Stop("engine", *stop) for stop in record.exit.pop("stops", ())]
+            ended = server.stop()
+            record.exit = parsed(ExitReport, ended)
+            record.stops = own + stopped + [Stop("engine", *stop) for stop in ended.get("stops", ())]
             record.stamps |= server.stamps
-            record.client |= load.account()
+            record.client = load.account()
             record.clock = load.clock()
-            record.memory["after"] = {} if spec.attached else returned(before, stand.machine.roots)
+            after = None if spec.attached else returned(before, stand.machine.roots)
+            record.memory = replace(record.memory, after=after)
             trace = LaunchTrace(
                 stamps=record.stamps,
                 log=server.log(),
@@ -183,7 +150,7 @@ def _settle(stand: Stand, record: LaunchRecord) -> None:
         return
     stand.progress.phase("cooling down")
     ended = cool_down(stand.machine.roots, stand.idle_c, above_idle_c=wanted.above_idle_c, timeout_s=wanted.timeout_s)
-    record.state_before["cool_down"] = ended.to_json()
+    record.state_before = replace(record.state_before, cool_down=ended.to_json())
     record.checks.append(ended.check())
 
 
@@ -195,7 +162,7 @@ def metrics_url(endpoint: Endpoint) -> str | None:
 def _sampled(sampler: Sampler, record: LaunchRecord) -> None:
     account = sampler.stop()
     record.fields = account.fields
-    record.client["sampler"] = account.facts()
+    record.client = replace(record.client, sampler=account.account())
 
 
 def _interpret(
@@ -214,7 +181,7 @@ def _interpret(
         record.facts["device_asked"] = wanted
     if variant.engine.image:
         record.facts["image"] = variant.engine.image
-    seen.phases = startup.resolve(trace, engine.phases(trace))
+    seen.tables.phases = startup.resolve(trace, engine.phases(trace))
     record.checks += strategy.verify(trace, prepared)
 
 

@@ -16,19 +16,18 @@ from bench.errors import LaunchError, UnknownName, UsageError
 from bench.home import home
 from bench.loadgen.generator import LoadGenerator
 from bench.models import checkpoints
-from bench.plan.launches import PlannedLaunch
+from bench.plan.blocks import PlannedLaunch
 from bench.probes.machine import machine
 from bench.record.schema import LaunchRecord
 from bench.run.asking import Asking
-from bench.run.launch import Seen, Stand
 from bench.run.progress import Progress
+from bench.run.seen import Seen, Stand
 from bench.scenario.load import Scenario
 from bench.scenario.model import Workload
 from bench.scenario.variant import Variant
-from bench.warmup.caches import establish_page_cache
-from bench.warmup.step import Step, buckets
+from bench.warmup.pages import establish_page_cache
+from bench.warmup.step import HostState, Stage, Step, buckets
 from bench.warmup.strategies import build
-from bench.warmup.strategy import HostState, Stage
 
 # How often a serving engine is looked at.
 LOOK_S = 0.5
@@ -101,10 +100,10 @@ class Proof(Step):
 def _ready(server: Server, seen: Seen, seconds: float) -> Ready:
     ttfts = [
         (row["first_token_ns"] - row["sent_ns"]) / 1e6
-        for row in seen.requests
+        for row in seen.tables.requests
         if row["error_kind"] is None and row["first_token_ns"] is not None
     ]
-    proof = [row for row in seen.requests if row["label"] == Proof.name]
+    proof = [row for row in seen.tables.requests if row["label"] == Proof.name]
     failed = next((row for row in proof if row["error_kind"] is not None), None)
     if failed is not None or not ttfts:
         why = failed["error"] if failed else "nothing was answered"

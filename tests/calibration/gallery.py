@@ -18,7 +18,7 @@ from bench.analyse.run import Run
 from bench.judge.gate import Gate, judge
 from bench.plan.blocks import in_blocks
 from bench.report.verdicts import comment, junit, terminal
-from bench.run import execute
+from bench.run import Setting, carry_out
 from bench.scenario.load import Scenario
 
 PAGE = Path(__file__).parents[2] / "docs" / "gate.md"
@@ -82,7 +82,7 @@ def measure(results: Path, slowdown: float, blocks: int) -> Path:
     old, new = scenario.variants
     args = new.engine.args | {"slowdown": slowdown}
     arms = [replace(old, id="old"), replace(new, id="new", engine=new.engine.model_copy(update={"args": args}))]
-    return execute(scenario, results=results, plan=in_blocks(arms, blocks, scenario.model.design.seed))
+    return carry_out(scenario, Setting(results=results), in_blocks(arms, blocks, scenario.model.design.seed))
 
 
 def shown(gate: Gate) -> list[str]:

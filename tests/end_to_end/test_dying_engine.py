@@ -54,4 +54,4 @@ design: {{max_steal: 1.0, max_contention: 1.0, blocks: 1, retries: 0}}
         assert (record.status, record.reason_kind) == ("unsupported", "unsupported_quantization"), record
         assert "cpu_gemm_wna16" in (record.reason or "")
         assert record.log_tail
-        assert record.exit["leftover"] == []
+        assert record.exit.leftover == []

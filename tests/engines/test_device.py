@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench.engines.device import asked, told
-from bench.engines.engine import LogLine
+from bench.record.engine_log import LogLine
 from bench.scenario.model import Engine, Model
 from bench.scenario.variant import Variant
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from bench.engines.engine import LaunchTrace, LogLine
+from bench.engines.engine import LaunchTrace
 from bench.engines.logs import messages
 from bench.engines.vllm import Vllm
 from bench.engines.vllm_phases import log_phases
+from bench.record.engine_log import LogLine
 from bench.record.schema import Phase
 from tests.engines.vllm_logs import trace
 

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 
 from bench.judge.rules import RULES
-from bench.judge.validity import judge, judge_folder, rule
-from bench.record.schema import Check, FieldInfo, LaunchRecord, Stop
+from bench.judge.validity import judge, judge_folder
+from bench.record.documents import parsed
+from bench.record.schema import Check, ClientAccount, FieldInfo, LaunchRecord, Stop
 from bench.record.tables import from_rows
 from tests.runs import Behaviour, synthetic_run
 
@@ -116,7 +117,7 @@ def checks(
     record = LaunchRecord("000-00-a", "a", {}, 0, 0)
     record.stamps = {"spawn": 90 * S, "ready": 98 * S}
     record.stops = list(stops)
-    record.client = {"sampler": ACCOUNT if account is None else account}
+    record.client = parsed(ClientAccount, {"sampler": ACCOUNT if account is None else account or None})
     record.facts = {"device_used": "cuda"} if facts is None else facts
     record.fields = [FieldInfo("jetson", "power_w", "W", "", "module: VDD_IN")]
     found = judge(
@@ -292,7 +293,6 @@ def test_a_launch_without_requests_is_judged_without_falling_over() -> None:
 def test_the_rule_handed_down_judges_a_folder(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path, {"a": Behaviour()}, blocks=1, requests=12)
     (folder,) = (run / "launches").iterdir()
-    assert [check.name for check in rule()(folder)] == [check.name for check in judge_folder(folder)]
     assert {check.name for check in judge_folder(folder)} >= {"failed_requests", "tokens"}
 
 

@@ -15,7 +15,7 @@ import pytest
 from bench.errors import InternalError
 from bench.loadgen.generator import LoadGenerator, _next
 from bench.loadgen.job import Driven, Job
-from bench.record.schema import CHUNKS, REQUESTS
+from bench.record.schema import CHUNKS, REQUESTS, ClockAccount
 from bench.scenario.model import Arrivals
 from tests.loadgen.jobs import job
 
@@ -59,13 +59,13 @@ def test_the_client_accounts_for_itself(generator: LoadGenerator, port: int) -> 
 
 def test_jobs_add_up(port: int) -> None:
     with LoadGenerator() as generator:
-        assert generator.clock() == {}
+        assert generator.clock() == ClockAccount()
         clients = [generator.drive(job(port, count)).client for count in (2, 5)]
         account = generator.account()
-    assert account["events"] == 42
-    assert account["cpu_s"] == sum(client["cpu_s"] for client in clients)
-    assert account["rss_mib"] == max(client["rss_mib"] for client in clients)
-    assert generator.clock()["offset_before_ns"] == clients[0]["clock"]["offset_before_ns"]
+    assert account.events == 42
+    assert account.cpu_s == sum(client["cpu_s"] for client in clients)
+    assert account.rss_mib == max(client["rss_mib"] for client in clients)
+    assert generator.clock().offset_before_ns == clients[0]["clock"]["offset_before_ns"]
 
 
 def test_progress_is_told_while_driving(generator: LoadGenerator, port: int) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from bench.plan.blocks import draw
-from bench.plan.budget import Measured, Traffic, affordable, another_fits, expect, traffic
-from bench.plan.earlier import measured
+from bench.plan.budget import Measured, Traffic, affordable, another_fits, expect, measured, traffic
 from bench.scenario.load import Scenario
 from tests.scenario.texts import loaded
 

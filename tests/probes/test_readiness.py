@@ -20,9 +20,10 @@ from bench.errors import UsageError
 from bench.probes.cooldown import CoolDown, cool_down, idle_reference, temperatures
 from bench.probes.fingerprint import fingerprint
 from bench.probes.machine import emulated
-from bench.probes.memory import MemoryState, Watchdog, guarded_memory, idle, memory, returned, will_it_fit
+from bench.probes.memory import Watchdog, guarded_memory, idle, memory, returned, will_it_fit
 from bench.probes.power_mode import applied, clocks, locked, modes, power_mode, verify
 from bench.probes.roots import Roots
+from bench.record.schema import MemoryState
 from bench.scenario.model import Host
 
 GIB = 2**30
@@ -170,13 +171,13 @@ class TestMemory:
         before = idle(roots, seconds=0.0)
         leave(roots, 3000.0)
         late = returned(before, roots, timeout_s=0.3)
-        assert late["returned"] is False
-        assert late["missing_mib"] == pytest.approx(3000.0)
+        assert late.returned is False
+        assert late.missing_mib == pytest.approx(3000.0)
         leave(roots, 5950.0)
-        assert returned(before, roots, timeout_s=0.3)["returned"] is True
+        assert returned(before, roots, timeout_s=0.3).returned is True
 
     def test_memory_that_cannot_be_compared_is_null(self, tmp_path: Path) -> None:
-        assert returned(MemoryState("discrete", None, None, None), Roots(nvml="none"))["returned"] is None
+        assert returned(MemoryState("discrete", None, None, None), Roots(nvml="none")).returned is None
 
 
 def host(**wanted: str) -> Host:

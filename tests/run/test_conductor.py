@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ import pytest
 
 import bench
 from bench.errors import RecordError, UsageError
-from bench.plan.blocks import draw
-from bench.plan.launches import PlannedLaunch
+from bench.plan.blocks import Plan, PlannedLaunch, draw
 from bench.record.documents import read_launch
 from bench.record.schema import Check, LaunchRecord
 from bench.record.store import RunFolder
-from bench.run import execute, recorded, unfinished
+from bench.run import Rules, Setting, carry_out
+from bench.run.folders import recorded, unfinished
 from bench.run.progress import Silent
 from bench.scenario.load import Scenario
 
@@ -38,8 +39,8 @@ def write(folder: Path, **changes: str) -> Scenario:
     return Scenario.load(path)
 
 
-def run(scenario: Scenario, **how: Any) -> Path:
-    return execute(scenario, results=scenario.base / "results", check_client=False, **how)
+def run(scenario: Scenario, plan: Plan | None = None, **how: Any) -> Path:
+    return carry_out(scenario, Setting(results=scenario.base / "results", check_client=False, **how), plan)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +67,8 @@ def test_a_run_records_every_launch_and_opens_as_tables(tmp_path: Path) -> None:
 
     assert opened.manifest.state == "complete"
     assert [row["status"] for row in rows(opened.launches)] == ["ok", "ok"]
+    begun = [datetime.fromisoformat(row["wall_time"]) for row in rows(opened.launches)]
+    assert datetime.fromisoformat(str(opened.manifest.created)) <= begun[0] < begun[1] < datetime.now(UTC)
     # However short the launch, its memory was read while it held all it needs to serve.
     assert all(row["memory.peak"] > 1 for row in rows(opened.per_launch))
     for variant, warmups in (("none", 0), ("requests", 1)):
@@ -116,7 +119,7 @@ def test_breaking_off_keeps_what_is_finished_and_resume_completes_the_plan(tmp_p
     assert not list((path / "launches").glob(".*"))
 
     again = BreakingOff(at=0)
-    assert run(scenario, resume=path, progress=again) == path
+    assert run(scenario, resume="always", progress=again) == path
     assert len(again.seen) == 2
     assert not kept & set(again.seen)
     assert len(RunFolder.open(path).finished()) == 4
@@ -144,7 +147,7 @@ def test_a_variant_that_needs_no_more_launches_gets_none(tmp_path: Path) -> None
         blocks = {record.block for record in RunFolder.open(folder).finished().values()}
         return {"requests": "known well enough"} if len(blocks) >= 2 else {}
 
-    path = run(write(tmp_path, design="{blocks: 4}"), retire=retire, note="a race")
+    path = run(write(tmp_path, design="{blocks: 4}"), rules=Rules(retire=retire), note="a race")
     folder = RunFolder.open(path)
     seen = [record.variant for record in folder.finished().values()]
     assert (seen.count("none"), seen.count("requests")) == (4, 2)
@@ -159,9 +162,8 @@ def test_a_changed_scenario_is_not_resumed(tmp_path: Path) -> None:
     scenario = write(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         run(scenario, progress=BreakingOff(at=1))
-    path = unfinished(tmp_path / "results", scenario)
     with pytest.raises(RecordError, match="another version"):
-        run(write(tmp_path, design="{blocks: 2}"), resume=path)
+        run(write(tmp_path, design="{blocks: 2}"), resume="always")
 
 
 def test_an_invalid_launch_is_repeated_within_its_budget_and_then_reported(tmp_path: Path) -> None:
@@ -170,7 +172,7 @@ def test_an_invalid_launch_is_repeated_within_its_budget_and_then_reported(tmp_p
     def judge(folder: Path) -> list[Check]:
         return [doubtful] if folder.name.startswith("000-00") else []
 
-    path = run(write(tmp_path, design="{blocks: 1, retries: 1}"), judge=judge)
+    path = run(write(tmp_path, design="{blocks: 1, retries: 1}"), rules=Rules(judge))
     records: dict[str, LaunchRecord] = RunFolder.open(path).finished()
     assert [(record.attempt, record.status) for record in records.values()] == [
         (1, "invalid"),
@@ -186,7 +188,7 @@ def test_what_stayed_invalid_although_repeated_is_not_repeated_in_the_next_block
     def judge(folder: Path) -> list[Check]:
         return [stubborn] if read_launch(folder).variant == "requests" else []
 
-    path = run(write(tmp_path, design="{blocks: 3, retries: 1}"), judge=judge)
+    path = run(write(tmp_path, design="{blocks: 3, retries: 1}"), rules=Rules(judge))
     attempts: dict[str, list[int]] = {}
     for record in RunFolder.open(path).finished().values():
         attempts.setdefault(record.variant, []).append(record.attempt)
@@ -194,7 +196,7 @@ def test_what_stayed_invalid_although_repeated_is_not_repeated_in_the_next_block
 
 
 def test_a_stop_rule_ends_the_run_after_a_block_and_says_why(tmp_path: Path) -> None:
-    path = run(write(tmp_path, design="{blocks: 3}"), stop_rule=lambda folder: "precise enough")
+    path = run(write(tmp_path, design="{blocks: 3}"), rules=Rules(stop=lambda folder: "precise enough"))
     folder = RunFolder.open(path)
     assert len(folder.finished()) == 2
     assert any("precise enough" in note for note in folder.manifest.notes)
@@ -212,4 +214,4 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
         run(scenario, progress=BreakingOff(at=1))
     path = unfinished(tmp_path / "results", scenario)
     with RunFolder.open(path), pytest.raises(RecordError, match="in use by another run"):
-        run(scenario, resume=path)
+        run(scenario, resume="always")

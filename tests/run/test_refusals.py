@@ -9,7 +9,7 @@ import pytest
 
 from bench.cli import main
 from bench.errors import Exit, ScenarioError
-from bench.run import execute
+from bench.run import Setting, carry_out
 from bench.run.refusals import longest, refusals
 from bench.scenario.load import Scenario
 from bench.scenario.model import Model
@@ -113,7 +113,7 @@ def test_check_and_run_refuse_the_same(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["check", str(path)]) == Exit.USAGE
     checked = capsys.readouterr().err.strip()
     with pytest.raises(ScenarioError) as refused:
-        execute(Scenario.load(path), results=tmp_path / "results")
+        carry_out(Scenario.load(path), Setting(results=tmp_path / "results"))
     assert str(refused.value) == checked
     assert checked.startswith(f"{path}:4:")
     assert not (tmp_path / "results").exists()

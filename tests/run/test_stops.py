@@ -28,7 +28,7 @@ PAUSE_S = 0.03
 PROCESSES = {
     "load generator": "bench.loadgen.generator_process",
     "sampler": "bench.probes.sampler_process",
-    "supervisor": "supervisor.py",
+    "supervisor": "server_process.py",
     "engine": "bench.emulate.server.program",
 }
 

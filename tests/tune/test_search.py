@@ -11,18 +11,17 @@ import pytest
 from bench.analyse.metrics import metric
 from bench.errors import UsageError
 from bench.record.store import RunFolder
-from bench.run import execute
-from bench.run.progress import Silent
-from bench.tune.search import Found, Setting, Within, guards, search
+from bench.run import Setting
+from bench.run.folders import Resume
+from bench.tune.search import Found, guards, search
 from tests.tune.fields import scenario
 
 
 def find(folder: Path, changes: Mapping[str, str] | None = None, resume: bool = False) -> Found:
     asked = scenario(folder, **(changes or {}))
-    with pytest.MonkeyPatch.context() as patch:
-        # The client's own check has tests of its own and takes seconds.
-        patch.setattr("bench.tune.search.execute", lambda *args, **how: execute(*args, **how | {"check_client": False}))
-        return search(asked, asked.variants[0], Setting(folder / "results", Silent(), resume))
+    # The client's own check has tests of its own and takes seconds.
+    kept: Resume = "finished too" if resume else "never"
+    return search(asked, asked.variants[0], Setting(results=folder / "results", resume=kept, check_client=False))
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +81,3 @@ def test_what_cannot_be_searched_is_refused_before_anything_starts(
     with pytest.raises(UsageError, match=says):
         find(tmp_path, changes)
     assert not (tmp_path / "results").exists()
-
-
-def test_the_budget_leaves_out_a_block_that_would_not_end_in_time(tmp_path: Path) -> None:
-    assert Within(60.0)(tmp_path) is None
-    assert "tuning budget" in (Within(0.0)(tmp_path) or "")

@@ -8,7 +8,7 @@ from typing import Any
 from bench.engines.engine import Checkpoint
 from bench.scenario.model import Arrivals, Engine, Model, RandomPrompts, Workload
 from bench.scenario.variant import Variant
-from bench.warmup.strategy import HostState
+from bench.warmup.step import HostState
 
 
 def variant(engine: str = "vllm", *, args: dict[str, Any] | None = None, **fields: Any) -> Variant:

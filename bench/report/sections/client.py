@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 
+from bench.record.schema import ClientAccount
 from bench.report.elements import Cell, Column, Prose, Section, Table
 from bench.report.numbers import decimals, number
 from bench.report.view import View
 
-# Key of LaunchRecord.client → heading and unit.
-ACCOUNT = (
-    ("cpu_us_per_event", "client CPU", "µs per event"),
-    ("loop_lag_p99_ms", "loop lag p99", "ms"),
-    ("rss_mib", "client memory", "MiB"),
+Said = Callable[[ClientAccount], float | None]
+# What the client said of itself, heading and unit.
+ACCOUNT: tuple[tuple[Said, str, str], ...] = (
+    (lambda client: client.cpu_us_per_event, "client CPU", "µs per event"),
+    (lambda client: client.loop_lag_p99_ms, "loop lag p99", "ms"),
+    (lambda client: client.rss_mib, "client memory", "MiB"),
 )
 LAGS = (
     ("client_lag.p50", "lag p50", "µs"),
@@ -36,11 +38,11 @@ def section(view: View) -> Section | None:
     if not view.measured:
         return None
     lags = [(name, title, unit) for name, title, unit in LAGS if view.known(name)]
-    kept = [(key, title, unit) for key, title, unit in ACCOUNT if any(_account(view, v, key) for v in view.measured)]
+    kept = [(said, title, unit) for said, title, unit in ACCOUNT if any(_account(view, v, said) for v in view.measured)]
     if not lags and not kept:
         return None
     columns = {title: [view.value(variant, name) for variant in view.measured] for name, title, _ in lags}
-    columns |= {title: [_median(_account(view, variant, key)) for variant in view.measured] for key, title, _ in kept}
+    columns |= {title: [_median(_account(view, variant, said)) for variant in view.measured] for said, title, _ in kept}
     together = [_coalesced(view, variant) for variant in view.measured]
     rows = [
         (
@@ -86,9 +88,9 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _account(view: View, variant: str, key: str) -> list[float]:
-    found = (launch.record.client.get(key) for launch in view.valid(variant))
-    return [float(value) for value in found if isinstance(value, int | float)]
+def _account(view: View, variant: str, said: Said) -> list[float]:
+    found = (said(launch.record.client) for launch in view.valid(variant))
+    return [value for value in found if value is not None]
 
 
 def _median(values: Sequence[float]) -> float | None:

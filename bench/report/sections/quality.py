@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from matplotlib.figure import Figure as Drawing
 
@@ -13,6 +12,7 @@ from bench.analyse.estimate import Estimate
 from bench.analyse.metrics import metric
 from bench.judge import limit
 from bench.judge.trade import Trade, trades
+from bench.record.schema import FactValue
 from bench.report.claims import claimed, of_awq
 from bench.report.drawing import MARKERS, colour, figure
 from bench.report.elements import Block, Cell, Column, Figure, Fold, Note, Notes, Prose, Section, Table
@@ -132,7 +132,9 @@ def _ratio(trade: Trade, name: str) -> Cell:
 
 def _weights(view: View, variant: str) -> Cell:
     """Size on disk, and in memory as the engine says; null where neither is told."""
-    facts: dict[str, Any] = next((launch.record.facts for launch in view.valid(variant) if launch.record.facts), {})
+    facts: Mapping[str, FactValue] = next(
+        (launch.record.facts for launch in view.valid(variant) if launch.record.facts), {}
+    )
     disk, loaded = facts.get("checkpoint_bytes"), facts.get("weight_bytes")
     return Cell(_mib(disk), f"{_mib(loaded)} in memory" if loaded else "")
 

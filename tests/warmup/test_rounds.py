@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.warmup.settled import Settled
+from bench.warmup.rounds import Settled
 
 
 def test_it_goes_on_while_windows_differ() -> None:

@@ -8,9 +8,8 @@ import pytest
 
 from bench.engines.engine import Checkpoint
 from bench.errors import UsageError
-from bench.warmup import caches
-from bench.warmup.caches import establish_page_cache, resident_bytes, resident_share, weight_files
-from bench.warmup.pages import page_cache_check
+from bench.warmup import pages
+from bench.warmup.pages import establish_page_cache, page_cache_check, resident_bytes, resident_share, weight_files
 
 SIZE = 5_000_000
 
@@ -42,17 +41,18 @@ def test_an_attached_server_has_no_weight_files() -> None:
 
 def test_dropped_and_prefetched_weights_are_measured_as_such(checkpoint: Checkpoint) -> None:
     dropped = establish_page_cache(checkpoint, "drop")
-    if dropped["resident"] is None:
+    if dropped.resident is None:
         pytest.skip("the kernel does not tell what is resident")
-    assert dropped["resident"] < 0.02
-    assert dropped["achieved"] is True
+    assert dropped.resident < 0.02
+    assert dropped.achieved is True
     fetched = establish_page_cache(checkpoint, "prefetch")
-    assert fetched["resident_before"] < 0.02
-    assert fetched["resident"] == 1.0
-    assert fetched["achieved"] is True
+    assert fetched.resident_before is not None
+    assert fetched.resident_before < 0.02
+    assert fetched.resident == 1.0
+    assert fetched.achieved is True
     left = establish_page_cache(checkpoint, "leave")
-    assert left["resident"] == 1.0
-    assert left["achieved"] is None
+    assert left.resident == 1.0
+    assert left.achieved is None
 
 
 def test_part_of_a_file_counts_as_part(checkpoint: Checkpoint) -> None:
@@ -80,17 +80,17 @@ def test_no_files_have_no_share() -> None:
 def test_without_root_the_file_is_still_dropped_by_advice(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(caches, "DROP_CACHES", Path("/nonexistent/drop_caches"))
+    monkeypatch.setattr(pages, "DROP_CACHES", Path("/nonexistent/drop_caches"))
     dropped = establish_page_cache(checkpoint, "drop")
-    assert str(dropped["method"]).startswith("posix_fadvise")
-    if dropped["resident"] is not None:
-        assert dropped["resident"] < 0.02
+    assert str(dropped.method).startswith("posix_fadvise")
+    if dropped.resident is not None:
+        assert dropped.resident < 0.02
 
 
 def test_files_that_stay_resident_are_a_violation_with_a_remedy(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(caches, "resident_share", lambda files: 0.7)
+    monkeypatch.setattr(pages, "resident_share", lambda files: 0.7)
     check = page_cache_check(establish_page_cache(checkpoint, "drop"))
     assert check.status == "violated"
     assert "70.0%" in check.evidence
@@ -100,7 +100,7 @@ def test_files_that_stay_resident_are_a_violation_with_a_remedy(
 def test_a_kernel_that_does_not_tell_is_doubt_and_not_success(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(caches, "resident_share", lambda files: None)
+    monkeypatch.setattr(pages, "resident_share", lambda files: None)
     assert page_cache_check(establish_page_cache(checkpoint, "drop")).status == "unknown"
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bench.cli.output import margins, print_json, write
-from bench.scenario.words import counted
+from bench.phrases import counted
 
 STORE = Path("results/baselines")
 Baselines = Annotated[Path, typer.Option(help="folder of baselines and A/A records")]

@@ -9,7 +9,7 @@ import typer
 
 from bench.cli.baselines import STORE, AsJson, Baselines
 from bench.cli.output import margins, print_json
-from bench.scenario.words import counted
+from bench.phrases import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli.output import print_json
-from bench.scenario.words import flow
+from bench.phrases import flow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,8 @@ from typing import Any
 
 from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.openai import authorization
-from bench.errors import LaunchError, choices
+from bench.errors import LaunchError
+from bench.phrases import among
 from bench.record.schema import Phase
 from bench.scenario.model import Engine
 from bench.scenario.variant import Variant
@@ -92,7 +93,7 @@ def fill(word: str, places: Mapping[str, str | None]) -> str:
     def value(match: re.Match[str]) -> str:
         name = match[1]
         if name not in places:
-            raise LaunchError("bad_argument", f"command: nothing fills {{{name}}}: {choices(name, places)}")
+            raise LaunchError("bad_argument", f"command: nothing fills {{{name}}}: {among(sorted(places), name)}")
         found = places[name]
         if found is None:
             needs = {"python": "python: or environment:", "served_name": "served_model:", "model": "a model of its own"}

@@ -10,7 +10,8 @@ from typing import Any
 
 from bench.emulate.server.script import BadScript, Script, script
 from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
-from bench.errors import LaunchError, choices
+from bench.errors import LaunchError
+from bench.phrases import among
 from bench.record.schema import Phase
 from bench.scenario.model import Engine
 from bench.scenario.variant import Variant
@@ -59,7 +60,7 @@ class Simulated:
         known = [one.name for one in fields(Script)]
         for name, value in engine.args.items():
             if name not in known:
-                yield name, f"the simulated engine has no {name!r}: {choices(name, known)}"
+                yield name, f"the simulated engine has no {name!r}: {among(sorted(known), name)}"
                 continue
             try:
                 script({name: value})

@@ -21,7 +21,7 @@ from bench.judge import aa, baseline, likeness, policy, predict
 from bench.judge.compare import Comparison, overall
 from bench.judge.decide import Verdict
 from bench.judge.limit import Limit, limits
-from bench.scenario.words import counted
+from bench.phrases import counted
 
 if TYPE_CHECKING:
     from bench.analyse.run import Run

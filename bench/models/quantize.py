@@ -19,11 +19,12 @@ from bench.engines.engine import Checkpoint
 from bench.engines.failure import classify
 from bench.engines.server_process import signal_name
 from bench.environments.environment import provisioned
-from bench.errors import ModelError, UsageError, choices
+from bench.errors import ModelError, UsageError
 from bench.home import Progress, room
 from bench.models import groups
 from bench.models.cache import Cache, Entry
 from bench.models.checkpoints import checkpoint, quantized_key, resolve
+from bench.phrases import among
 from bench.programs import FOLDER
 from bench.scenario.model import Model
 
@@ -58,7 +59,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise UsageError(f"{self.method!r} cannot be made here: {choices(self.method, METHODS)}")
+            raise UsageError(f"{self.method!r} cannot be made here: {among(METHODS, self.method)}")
         # Two points of the search are its fixed ends.
         for name, least in (("samples", 1), ("length", 1), ("n_grid", 3), ("batch", 1)):
             if getattr(self, name) < least:

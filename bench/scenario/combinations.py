@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
+from bench.phrases import among, counted, listed
 from bench.scenario import matrix
 from bench.scenario.document import Document, Path
 from bench.scenario.model import Engine, ScenarioModel, SharedPrefix, Workload
 from bench.scenario.variant import Variant, agrees, counterparts
-from bench.scenario.words import among, counted, joined
 
 # What is filled in in a command line, and in its environment.
 PLACES = ("port", "host", "model", "python", "folder", "served_name")
@@ -38,7 +38,7 @@ def _models(document: Document, scenario: ScenarioModel) -> None:
     elif scenario.model is None and not scenario.models and document.get(("model",)) is None:
         needing = [name for name, engine in scenario.engines.items() if needs_model(engine)]
         if needing:
-            document.problem(("model",), f"is missing; {joined(needing, 'and')} cannot start without one")
+            document.problem(("model",), f"is missing; {listed(needing)} cannot start without one")
 
 
 def needs_model(engine: Engine) -> bool:
@@ -74,7 +74,7 @@ def _engine(document: Document, path: Path, engine: Engine) -> None:
         )
     where = [key for key in ("python", "environment", "image") if getattr(engine, key) is not None]
     if len(where) > 1:
-        document.problem((*path, where[1]), f"{joined(where, 'and')} exclude each other; keep one", at_key=True)
+        document.problem((*path, where[1]), f"{listed(where)} exclude each other; keep one", at_key=True)
 
 
 def _command(document: Document, path: Path, engine: Engine) -> None:
@@ -136,7 +136,7 @@ def _shared(document: Document, shared: SharedPrefix, shortest: int, workload: W
         message = f"{shared.tokens} leave nothing of a prompt of {shortest} tokens that is its own; make it shorter"
         document.problem((*path, "tokens"), message)
     if shared.groups > workload.requests:
-        message = f"{shared.groups} beginnings, but only {workload.requests} requests per launch; none is ever shared"
+        message = f"{shared.groups} beginnings, but only {counted(workload.requests, 'request')} per launch; none is ever shared"
         document.problem((*path, "groups"), message)
     if not workload.unique:
         message = "shares whole prompts already; `shared_prefix` needs `unique: true`"

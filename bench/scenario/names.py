@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from bench import plugins
 from bench.data import FOUNDING as FOUNDING_FOLDER
 from bench.errors import UsageError
+from bench.phrases import among, shown
 from bench.scenario import trace
 from bench.scenario.document import Document, Path
 from bench.scenario.measures import NEED_SLO, NEEDS, PER_REQUEST, margin
@@ -21,7 +22,6 @@ from bench.scenario.model import FACTORS, PAGE_CACHE, QUANTIZATIONS
 from bench.scenario.sources import mistake, revision_of
 from bench.scenario.validate import describe, errors_of
 from bench.scenario.variant import level_text
-from bench.scenario.words import among, shown
 
 # Prompt files that ship, under the load generator that sends them.
 FOUNDING = "founding:"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bench.scenario.words import among, joined, shown
+from bench.phrases import among, listed, shown
 
 # Kind → (what follows the colon, how the whole is written).
 FORMS = {
@@ -32,7 +32,7 @@ def mistake(source: str) -> str | None:
     if source in ALIASES:
         return None
     if not colon or kind not in FORMS:
-        return f"{shown(source)} is not a source: {joined([*ALIASES, *(form for _, form in FORMS.values())])}"
+        return f"{shown(source)} is not a source: {listed([*ALIASES, *(form for _, form in FORMS.values())], 'or')}"
     if not re.fullmatch(FORMS[kind][0], rest):
         return f"{shown(source)} does not have the form {FORMS[kind][1]}"
     if kind == "dummy" and rest not in DUMMIES:

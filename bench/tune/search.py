@@ -16,13 +16,13 @@ from bench.judge.compare import Comparison, rows_of, worse
 from bench.judge.decide import Decision, Interval, Verdict, decide
 from bench.judge.pairs import side_of
 from bench.judge.validity import rule
+from bench.phrases import counted
 from bench.plan.blocks import in_blocks
 from bench.plan.budget import another_fits, expect
 from bench.plan.earlier import measured
 from bench.run import execute, recorded
 from bench.run.progress import Progress
 from bench.scenario.measures import margin
-from bench.scenario.words import counted
 from bench.tune import race
 from bench.tune.levers import START, Candidate, Field
 

@@ -1,7 +1,8 @@
-"""Small phrases that messages share: the name that was meant, lists and amounts in words, values, escaped text."""
+"""Small phrases that messages share: the name that was meant, lists and amounts, values, what the system said."""
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -83,6 +84,26 @@ def flow(value: Any) -> str:
 def escaped(text: str) -> str:
     """Text that Markdown and the HTML inside it leave alone, on one line."""
     return _MARKS.sub(r"\\\1", " ".join(text.split())).replace("&", "&amp;")
+
+
+def unwritten(path: object, error: OSError) -> str:
+    """Why a path cannot be written, as the file system has it."""
+    return f"no space left while writing {path}" if is_full(error) else f"{path} cannot be written: {why(error)}"
+
+
+def unread(path: object, error: OSError) -> str:
+    """Why a path cannot be read, as the file system has it."""
+    return f"{path} cannot be read: {why(error)}"
+
+
+def why(error: OSError) -> str:
+    """The system's own words, without a number or a path."""
+    return error.strerror or str(error)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether there was no room: on the disk, in a quota, in what one file may hold."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _folded(name: str) -> str:

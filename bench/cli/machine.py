@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.phrases import counted
+from bench.phrases import counted, unwritten
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -72,7 +72,7 @@ def _collect(host: Machine, diagnosis: Diagnosis, archive: Path) -> None:
     try:
         names = collect(host.roots, diagnosis, archive)
     except OSError as error:
-        raise UsageError(f"{archive} cannot be written: {error.strerror}") from error
+        raise UsageError(unwritten(archive, error)) from error
     typer.echo(f"packed  {archive}: {counted(len(names), 'file')}; look through it before you send it", err=True)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.errors import UsageError
+from bench.phrases import why
 
 if TYPE_CHECKING:
     from bench.loadgen.selfcheck import Reading
@@ -114,7 +115,7 @@ def _given(script: str | None) -> dict[str, Any]:
         try:
             text = Path(script).read_text(encoding="utf-8")
         except OSError as error:
-            raise UsageError(f"cannot read the script {script}: {error.strerror}") from None
+            raise UsageError(f"cannot read the script {script}: {why(error)}") from None
     try:
         given = json.loads(text)
     except ValueError as error:

@@ -18,6 +18,7 @@ from bench.home import Progress, room, size
 from bench.models.cache import Cache, Entry, digest, sha256
 from bench.models.contents import is_weights, link, vocab_size
 from bench.models.reference import Reference
+from bench.phrases import is_full
 
 # What a server needs; training leftovers, other frameworks' weights and pictures stay where they are.
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py")
@@ -100,7 +101,7 @@ def hub(reference: Reference, cache: Cache, progress: Progress | None) -> Entry:
                 hint="check the name and revision; for a gated model set HF_TOKEN",
             ) from error
         except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno == 28:
+            if isinstance(error, OSError) and is_full(error):
                 raise
             raise ModelError(
                 f"{reference} cannot be fetched: {_first_line(error)}",

@@ -24,7 +24,7 @@ from bench.home import Progress, room
 from bench.models import groups
 from bench.models.cache import Cache, Entry
 from bench.models.checkpoints import checkpoint, quantized_key, resolve
-from bench.phrases import among
+from bench.phrases import among, unread
 from bench.programs import FOLDER
 from bench.scenario.model import Model
 
@@ -156,8 +156,10 @@ def calibration(corpus: Path | None) -> list[str]:
     texts = []
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} cannot be read: {error}") from error
+    except OSError as error:
+        raise UsageError(unread(file, error)) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file} is not UTF-8: {error.reason} at byte {error.start}") from error
     for number, line in enumerate(lines, 1):
         try:
             text = json.loads(line)["text"] if line.strip() else None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.errors import RecordError
+from bench.phrases import unread
 from bench.record.schema import SCHEMA_VERSION, Check, FieldInfo, LaunchRecord, Manifest, Stop
 
 Document = TypeVar("Document", Manifest, LaunchRecord, Check, FieldInfo, Stop)
@@ -67,7 +68,7 @@ def _read(path: Path, hint: str) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise RecordError(f"{path} does not exist", hint=hint) from error
     except OSError as error:
-        raise RecordError(f"{path} cannot be read: {error.strerror}") from error
+        raise RecordError(unread(path, error)) from error
     except ValueError as error:
         raise RecordError(f"{path} is damaged: {error}", hint=hint) from error
     if not isinstance(document, dict):

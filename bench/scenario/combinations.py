@@ -136,7 +136,8 @@ def _shared(document: Document, shared: SharedPrefix, shortest: int, workload: W
         message = f"{shared.tokens} leave nothing of a prompt of {shortest} tokens that is its own; make it shorter"
         document.problem((*path, "tokens"), message)
     if shared.groups > workload.requests:
-        message = f"{shared.groups} beginnings, but only {counted(workload.requests, 'request')} per launch; none is ever shared"
+        requests = counted(workload.requests, "request")
+        message = f"{shared.groups} beginnings, but only {requests} per launch; none is ever shared"
         document.problem((*path, "groups"), message)
     if not workload.unique:
         message = "shares whole prompts already; `shared_prefix` needs `unique: true`"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import shutil
@@ -21,6 +20,7 @@ from bench.engines.vllm_phases import EAGER
 from bench.environments.environment import interpreter
 from bench.environments.versions import installed
 from bench.errors import EnvironmentFault, LaunchError, UnknownName
+from bench.phrases import is_full, why
 from bench.record.schema import Check, CheckStatus
 from bench.scenario.model import Engine
 from bench.warmup.device import device_name
@@ -226,7 +226,5 @@ def _classified(path: Path) -> Iterator[None]:
     except (shutil.ReadError, ValueError, EOFError) as error:
         raise LaunchError("missing_file", f"{path} is no archive of a compile cache: {error}") from error
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        kind = "disk_full" if full else "missing_file" if isinstance(error, FileNotFoundError) else "internal"
-        why = error.strerror or error
-        raise LaunchError(kind, f"the compile cache {path} cannot be put in place: {why}") from error
+        kind = "disk_full" if is_full(error) else "missing_file" if isinstance(error, FileNotFoundError) else "internal"
+        raise LaunchError(kind, f"the compile cache {path} cannot be put in place: {why(error)}") from error

@@ -163,12 +163,7 @@ def _carry_out(
 
 
 def _variant(scenario: Scenario, name: str | None) -> Variant:
-    from bench.errors import UnknownName
-
-    for variant in scenario.variants:
-        if name in {None, variant.id}:
-            return variant
-    raise UnknownName("variant", str(name), (variant.id for variant in scenario.variants))
+    return scenario.variants[0] if name is None else scenario.variant(name)
 
 
 def _judged(scenario: Scenario, given: list[str] | None) -> Mapping[str, float]:

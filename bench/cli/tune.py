@@ -80,14 +80,9 @@ def tune(
 
 
 def _start(scenario: Scenario, name: str | None) -> Variant:
-    from bench.errors import UnknownName
-
-    known = scenario.variants
     if name is not None:
-        for one in known:
-            if one.id == name:
-                return one
-        raise UnknownName("variant", name, [one.id for one in known])
+        return scenario.variant(name)
+    known = scenario.variants
     selector = scenario.model.gate.baseline.model_extra if scenario.model.gate else None
     return next((one for one in known if selector and one.matches(selector)), known[0])
 

@@ -44,8 +44,7 @@ def list_models(as_json: Json = False) -> None:
     """
     from bench.home import size
     from bench.models.cache import Cache
-    from bench.models.dummy import SHAPES
-    from bench.models.reference import ALIASES
+    from bench.scenario.sources import ALIASES, DUMMIES
 
     entries = Cache().entries()
     if as_json:
@@ -55,7 +54,7 @@ def list_models(as_json: Json = False) -> None:
         row = _row(entry)
         damage = f"  damaged: {'; '.join(row['damage'])}" if row["damage"] else ""
         typer.echo(f"{row['name']}  {row['kind']:<10} {size(entry.size):>8}  {row['source']}{damage}")
-    known = ", ".join([*ALIASES, *(f"dummy:{name}" for name in SHAPES)])
+    known = ", ".join([*ALIASES, *(f"dummy:{name}" for name in DUMMIES)])
     typer.echo(f"built-in sources: {known}", err=True)
 
 

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -21,13 +21,15 @@ from bench.engines.server_process import signal_name
 from bench.environments.environment import provisioned
 from bench.errors import ModelError, UsageError
 from bench.home import Progress, room
-from bench.models import groups
 from bench.models.cache import Cache, Entry
 from bench.models.checkpoints import checkpoint, quantized_key, resolve
+from bench.models.contents import input_widths
 from bench.phrases import among, unread
 from bench.programs import FOLDER
 from bench.scenario.model import Model
 
+# Weights of a row that share a scale, as vLLM's 4-bit kernels take them, the cheapest in memory first.
+GROUP_SIZES = (128, 64, 32)
 METHODS = ("awq", "gptq", "int8")
 ENVIRONMENT = "llm-compressor"
 SCHEMES = {
@@ -147,7 +149,24 @@ def chosen(dense: Checkpoint, recipe: Recipe) -> int | None:
             raise UsageError("int8 has one scale per channel and takes no group size")
         return None
     assert dense.path is not None
-    return groups.choose(groups.widths(dense.path), recipe.group_size)
+    return group_size(input_widths(dense.path), recipe.group_size)
+
+
+def group_size(widths: Mapping[int, str], asked: int | None) -> int:
+    """The size asked for, or the largest of GROUP_SIZES that divides every width; UsageError names those that do."""
+    sizes = ", ".join(map(str, GROUP_SIZES))
+    fitting = [size for size in GROUP_SIZES if not any(width % size for width in widths)]
+    if asked is None:
+        if fitting:
+            return fitting[0]
+        raise UsageError(
+            f"no group size of {', '.join(map(str, GROUP_SIZES))} divides every input width: {_layers(widths)}"
+        )
+    wrong = widths if asked < 1 else {width: name for width, name in widths.items() if width % asked}
+    if not wrong:
+        return asked
+    do = f"{', '.join(map(str, fitting))} would" if fitting else f"none of {sizes} does either"
+    raise UsageError(f"group size {asked} does not divide the input width {_layers(wrong)}; {do}")
 
 
 def calibration(corpus: Path | None) -> list[str]:
@@ -231,3 +250,7 @@ def _config(folder: Path) -> dict[str, Any]:
 def _settings(entry: Entry) -> str:
     names = ("group_size", "samples", "length", "n_grid", "seed")
     return ", ".join(f"{name} {entry.about[name]}" for name in names if entry.about.get(name) is not None)
+
+
+def _layers(widths: Mapping[int, str]) -> str:
+    return ", ".join(f"{width} of {name}" for width, name in sorted(widths.items()))

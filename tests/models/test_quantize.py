@@ -18,8 +18,9 @@ import pytest
 from bench.data import CALIBRATION, EVALUATION
 from bench.engines.engine import Checkpoint
 from bench.errors import ModelError, UsageError
-from bench.models import groups, quantize
+from bench.models import quantize
 from bench.models.cache import Cache
+from bench.models.contents import input_widths
 from bench.models.quantize import METHODS, Recipe, calibration, chosen, progress_line, provenance
 from bench.scenario.model import Model
 
@@ -78,10 +79,10 @@ def test_settings_that_make_no_sense_are_refused() -> None:
 
 def test_files_that_are_no_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no linear layers"):
-        groups.widths(tmp_path)
+        input_widths(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 64)
     with pytest.raises(ModelError, match="no safetensors file"):
-        groups.widths(tmp_path)
+        input_widths(tmp_path)
 
 
 def test_the_shipped_texts_are_bilingual_and_share_nothing_with_those_for_evaluation() -> None:

@@ -31,12 +31,14 @@ def quantize(
     Example: bench models quantize smollm2-135m --to awq
     """
     from bench.home import size
-    from bench.models.quantize import Recipe
+    from bench.models.quantize import QuantizeOptions
     from bench.models.quantize import quantize as make
     from bench.scenario.model import Model
 
-    recipe = Recipe(to, group_size=group_size, samples=samples, length=length, seed=seed, n_grid=n_grid, corpus=corpus)
-    made = make(Model(source=source), recipe, replace=replace, progress=lambda line: typer.echo(line, err=True))
+    options = QuantizeOptions(
+        to, group_size=group_size, samples=samples, length=length, seed=seed, n_grid=n_grid, corpus=corpus
+    )
+    made = make(Model(source=source), options, replace=replace, progress=lambda line: typer.echo(line, err=True))
     if as_json:
         typer.echo(json.dumps({"path": str(made.path), "digest": made.digest, "bytes": made.size_bytes}))
     else:

@@ -12,7 +12,7 @@ from bench.engines.openai import authorization
 from bench.errors import LaunchError
 from bench.phrases import among
 from bench.record.schema import Phase
-from bench.scenario.model import Engine
+from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
 HOST = "127.0.0.1"
@@ -78,7 +78,7 @@ class Command:
         return {"served_model": trace.endpoint.model or None if trace.endpoint else None}
 
 
-def python(engine: Engine) -> str | None:
+def python(engine: EngineSetting) -> str | None:
     """The interpreter named by the scenario, or that of the environment it names; None if it names neither."""
     if engine.python is None and engine.environment is None:
         return None

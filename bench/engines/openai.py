@@ -11,7 +11,7 @@ from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrac
 from bench.errors import LaunchError
 from bench.phrases import among
 from bench.record.schema import Phase
-from bench.scenario.model import Engine
+from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
 OPTIONS = ("body", "token_ids")
@@ -56,7 +56,7 @@ class OpenAI:
             ready_timeout_s=engine.ready_timeout_s,
         )
 
-    def mistakes(self, engine: Engine) -> Iterator[tuple[str, str]]:
+    def mistakes(self, engine: EngineSetting) -> Iterator[tuple[str, str]]:
         """Flags, which an attached server no longer takes."""
         for name in engine.args:
             if name not in OPTIONS:

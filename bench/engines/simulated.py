@@ -13,7 +13,7 @@ from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrac
 from bench.errors import LaunchError
 from bench.phrases import among
 from bench.record.schema import Phase
-from bench.scenario.model import Engine
+from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
 HOST = "127.0.0.1"
@@ -55,7 +55,7 @@ class Simulated:
             events_file=events,
         )
 
-    def mistakes(self, engine: Engine) -> Iterator[tuple[str, str]]:
+    def mistakes(self, engine: EngineSetting) -> Iterator[tuple[str, str]]:
         """Fields that no script has, or with values that none may have."""
         known = [one.name for one in fields(Script)]
         for name, value in engine.args.items():

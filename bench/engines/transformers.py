@@ -12,7 +12,7 @@ from bench.errors import LaunchError
 from bench.phrases import among
 from bench.programs import FOLDER
 from bench.record.schema import Phase
-from bench.scenario.model import Engine
+from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
 _HOST = "127.0.0.1"
@@ -91,7 +91,7 @@ class Transformers:
             events_file=events,
         )
 
-    def mistakes(self, engine: Engine) -> Iterator[tuple[str, str]]:
+    def mistakes(self, engine: EngineSetting) -> Iterator[tuple[str, str]]:
         """Flags that the worker would refuse."""
         return mistakes(engine.args)
 

@@ -7,7 +7,7 @@ import re
 from bench.phrases import among, counted, listed
 from bench.scenario import matrix
 from bench.scenario.document import Document, Path
-from bench.scenario.model import Engine, ScenarioModel, SharedPrefix, Workload
+from bench.scenario.model import EngineSetting, ScenarioModel, SharedPrefix, Workload
 from bench.scenario.variant import Variant, agrees, counterparts
 
 # What is filled in in a command line, and in its environment.
@@ -41,12 +41,12 @@ def _models(document: Document, scenario: ScenarioModel) -> None:
             document.problem(("model",), f"is missing; {listed(needing)} cannot start without one")
 
 
-def needs_model(engine: Engine) -> bool:
+def needs_model(engine: EngineSetting) -> bool:
     """Whether an engine serves the model that the scenario names."""
     return engine.engine not in SELF_SUPPLIED or any("{model}" in word for word in engine.command or ())
 
 
-def _engine(document: Document, path: Path, engine: Engine) -> None:
+def _engine(document: Document, path: Path, engine: EngineSetting) -> None:
     if engine.engine == "openai":
         if engine.base_url is None:
             document.problem((*path, "base_url"), "is missing; `engine: openai` needs the address of a running server")
@@ -77,7 +77,7 @@ def _engine(document: Document, path: Path, engine: Engine) -> None:
         document.problem((*path, where[1]), f"{listed(where)} exclude each other; keep one", at_key=True)
 
 
-def _command(document: Document, path: Path, engine: Engine) -> None:
+def _command(document: Document, path: Path, engine: EngineSetting) -> None:
     """A command line for any port, with no place in it that nothing fills."""
     words = [((*path, "command", index), word) for index, word in enumerate(engine.command or ())]
     words += [((*path, "env", name), value) for name, value in engine.env.items()]

@@ -22,7 +22,7 @@ from bench.environments.versions import installed
 from bench.errors import EnvironmentFault, LaunchError, UnknownName
 from bench.phrases import is_full, why
 from bench.record.schema import Check, CheckStatus
-from bench.scenario.model import Engine
+from bench.scenario.model import EngineSetting
 from bench.warmup.device import device_name
 from bench.warmup.step import Step, StepOptions
 from bench.warmup.strategy import HostState, Prepared
@@ -49,7 +49,7 @@ def cache_key(state: HostState) -> str:
     return f"{engine.engine}-{variant.quantization}-{digest}"
 
 
-def _versions(engine: Engine) -> dict[str, str | None]:
+def _versions(engine: EngineSetting) -> dict[str, str | None]:
     """What is installed where the engine runs and decides about compiled code; nothing is known of an image."""
     if engine.image:
         return {}

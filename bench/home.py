@@ -15,6 +15,10 @@ from bench.phrases import is_full, unwritten
 
 Progress = Callable[[str], None]
 
+# Where runs, and the baselines among them, are kept unless a command is told otherwise.
+RESULTS = Path("results")
+BASELINES = RESULTS / "baselines"
+
 
 def home() -> Path:
     """`$FIRSTTOKEN_HOME`, else `firsttoken` in the user's cache folder."""

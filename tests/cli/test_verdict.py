@@ -107,5 +107,5 @@ def test_a_baselines_life(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["history", str(path)]) == 0
     assert "6 are needed" in capsys.readouterr().out
     assert main(["baseline", "prune", str(path), "--keep", "1"]) == 0
-    assert "2 → 1 sessions" in capsys.readouterr().out
+    assert "2 → 1 session" in capsys.readouterr().out
     assert main(["gate", recorded(tmp_path, name="seven__"), "--stored", "--enforce", *kept]) == 2

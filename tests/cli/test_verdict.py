@@ -50,7 +50,7 @@ def test_a_gate_writes_what_ci_reads(
 def test_advice_ends_with_0_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gate", recorded(tmp_path, 120), "--baselines", str(tmp_path / "none")]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("FAIL")
+    assert out.startswith("ADVISORY FAIL")
     assert "ADVISORY" in out
 
 

@@ -19,6 +19,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from bench.phrases import among
+
 
 class Exit(IntEnum):
     """What a command's exit status means."""
@@ -79,7 +81,7 @@ class UnknownName(UsageError):
     """A name that nothing answers to."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"no {kind} is called {name!r}: {choices(name, known)}")
+        super().__init__(f"no {kind} is called {name!r}: {among(sorted(known), name)}")
 
 
 class ProvisionError(BenchError):
@@ -121,45 +123,3 @@ class InternalError(BenchError):
     """A promise of our own was broken."""
 
     exit_code = Exit.INTERNAL
-
-
-def choices(name: object, known: Iterable[str]) -> str:
-    """The allowed names and the nearest one, as a phrase for an error message."""
-    names = sorted(known)
-    near = nearest(name, names)
-    phrase = f"one of {', '.join(names)}" if names else "none exist"
-    return f"{phrase} (did you mean {near}?)" if near else phrase
-
-
-def nearest(name: object, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant: a slip of the keyboard away, or the only one that begins like it.
-
-    A slip is at most one edit in three characters (insertion, deletion, replacement, two neighbours swapped); what is
-    farther away would send its reader astray. Upper case and `-` for `_` are no difference.
-    """
-    wanted = _folded(str(name))
-    names = list(known)
-    near = [(_edits(wanted, _folded(one)), place, one) for place, one in enumerate(names)]
-    near = [found for found in near if found[0] <= max(len(wanted), len(found[2])) // 3]
-    if near:
-        return min(near)[2]
-    begun = [one for one in names if len(wanted) >= 3 and _folded(one).startswith(wanted)]
-    return begun[0] if len(begun) == 1 else None
-
-
-def _folded(name: str) -> str:
-    return name.lower().replace("-", "_")
-
-
-def _edits(a: str, b: str) -> int:
-    """Optimal string alignment distance."""
-    before: list[int] = []
-    row = list(range(len(b) + 1))
-    for i, left in enumerate(a, 1):
-        earlier, before, row = before, row, [i]
-        for j, right in enumerate(b, 1):
-            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (left != right))
-            if i > 1 and j > 1 and left == b[j - 2] and a[i - 2] == right:
-                cost = min(cost, earlier[j - 2] + 1)
-            row.append(cost)
-    return row[-1]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binom
 
-from bench.scenario.words import counted
+from bench.phrases import counted
 
 Values = npt.NDArray[np.float64]
 

@@ -19,10 +19,10 @@ from bench.analyse.pace import Gaps
 from bench.analyse.series import Samples
 from bench.analyse.summary import summarise
 from bench.errors import RecordError
+from bench.phrases import counted
 from bench.record.documents import scenario_of
 from bench.record.schema import REQUESTS, STAMPS, LaunchRecord, Manifest
 from bench.record.store import RunFolder
-from bench.scenario.words import counted
 
 # The answers can outweigh all else; `Launch.read("requests")` has them.
 REQUEST_COLUMNS = tuple(column.name for column in REQUESTS if column.name != "text")

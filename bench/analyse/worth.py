@@ -16,7 +16,7 @@ from scipy import stats
 
 from bench.analyse.coldstart import AS_ASKED, NOT_AS_ASKED, SEEN, STATE, verified
 from bench.analyse.run import Launch, Run
-from bench.scenario.words import counted
+from bench.phrases import counted
 
 
 @dataclass(frozen=True, slots=True)

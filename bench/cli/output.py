@@ -24,6 +24,7 @@ def whole() -> None:
 def write(path: Path, text: str) -> None:
     """Write a file, or standard output for `-`; UsageError if it cannot be."""
     from bench.errors import UsageError
+    from bench.phrases import unwritten
 
     if str(path) == "-":
         typer.echo(text)
@@ -32,7 +33,7 @@ def write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text if text.endswith("\n") else f"{text}\n", encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+        raise UsageError(unwritten(path, error)) from error
 
 
 def as_json(value: object) -> str:

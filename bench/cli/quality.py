@@ -7,27 +7,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli.options import AsJson
+from bench.cli.output import print_json
+
 if TYPE_CHECKING:
     from bench.analyse.divergence import Quality
     from bench.analyse.estimate import Estimate
     from bench.judge.trade import Trade
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("quality")(quality)
-
-
 def quality(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run; a folder of runs stands for its newest.")],
     answers: Annotated[bool, typer.Option("--answers", help="Print the use cases' answers side by side.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Compare every variant's answers with the reference's, and say what it gains and loses.
 
     Example: bench quality results/awq-vs-fp16-cpu
     """
-    import json
     from dataclasses import asdict
 
     from bench.analyse.run import Run
@@ -39,13 +36,13 @@ def quality(
     opened = Run.open(run)
     found = trades(opened)
     judged = limits(opened)
-    if as_json:
+    if json:
         rows = [
             plain(asdict(trade)) | {"sentence": trade.sentence, "claim": [asdict(one) for one in of_awq(opened, trade)]}
             for trade in found
         ]
         document = {"reference": reference(opened), "variants": rows, "limits": [asdict(limit) for limit in judged]}
-        typer.echo(json.dumps(plain(document), indent=2, ensure_ascii=False))
+        print_json(plain(document))
         return
     typer.echo(f"against {reference(opened)}")
     for trade in found:

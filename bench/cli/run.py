@@ -7,26 +7,22 @@ from typing import Annotated
 
 import typer
 
+from bench.cli.options import RESULTS, Apply, Install, Pretend, Report, Results, ScenarioFile, json_of
 from bench.errors import Exit
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="run")(run)
-
-
 def run(
-    scenario: Annotated[Path, typer.Argument(help="scenario file")],
-    results: Annotated[Path, typer.Option(help="folder that runs are kept in")] = Path("results"),
+    scenario: ScenarioFile,
+    results: Results = RESULTS,
     resume: Annotated[bool, typer.Option(help="go on with the newest unfinished run of this scenario")] = False,
     resume_if_any: Annotated[
         bool, typer.Option("--resume-if-any", help="the same if there is one, and else start a new run: for CI")
     ] = False,
-    install: Annotated[bool, typer.Option(help="install missing engine environments first")] = False,
-    emulate: Annotated[str | None, typer.Option(help="pretend to be this board; every page says so")] = None,
-    apply: Annotated[bool, typer.Option(help="set the declared power mode and clocks; put back afterwards")] = False,
-    report: Annotated[bool, typer.Option(help="write the HTML page when done")] = True,
-    json: Annotated[bool, typer.Option("--json", help="print the run's folder and summary as JSON")] = False,
+    install: Install = False,
+    emulate: Pretend = None,
+    apply: Apply = False,
+    report: Report = True,
+    json: Annotated[bool, json_of("the run's folder and summary")] = False,
 ) -> None:
     """Launch every variant of a scenario, in random blocks, and say what was seen.
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.scenario.words import counted
+from bench.cli.options import RESULTS, Apply, Emulate, Install, Results
+from bench.phrases import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,19 +45,14 @@ SUITES = {
 }
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="suite")(suite)
-
-
 def suite(
     name: Annotated[str, typer.Argument(help="orin or desktop")],
-    emulate: Annotated[str | None, typer.Option(metavar="BOARD", help="on an emulated board: orin-nx, thor, …")] = None,
+    emulate: Emulate = None,
     resume: Annotated[bool, typer.Option(help="keep finished runs, go on with the unfinished one")] = False,
-    apply: Annotated[bool, typer.Option(help="set the declared power mode and clocks, and put them back")] = False,
-    install: Annotated[bool, typer.Option(help="install missing engine environments first")] = True,
+    apply: Apply = False,
+    install: Install = True,
     plan: Annotated[bool, typer.Option("--plan", help="only print what would be run, and how long it takes")] = False,
-    results: Annotated[Path, typer.Option(help="folder that runs are kept in")] = Path("results"),
+    results: Results = RESULTS,
     scenarios: Annotated[
         Path | None, typer.Option(help="folder of the scenarios; the shipped ones by default", show_default=False)
     ] = None,

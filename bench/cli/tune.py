@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cli.options import RESULTS, Apply, Install, Pretend, Report, Results, json_of
 from bench.cli.output import print_json
-from bench.scenario.words import flow
+from bench.phrases import flow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,25 +20,20 @@ if TYPE_CHECKING:
     from bench.tune.search import Confirmed, Found
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="tune")(tune)
-
-
 def tune(
     scenario: Annotated[Path, typer.Argument(help="scenario file with `tune: levers:`")],
     variant: Annotated[
         str | None, typer.Option(help="variant to start from: its id; the gate's baseline, or the first, by default")
     ] = None,
-    results: Annotated[Path, typer.Option(help="folder that runs are kept in")] = Path("results"),
+    results: Results = RESULTS,
     resume: Annotated[
         bool, typer.Option(help="keep what is finished of the newest search, go on with the rest")
     ] = False,
-    install: Annotated[bool, typer.Option(help="install a missing engine environment first")] = False,
-    emulate: Annotated[str | None, typer.Option(help="pretend to be this board; every page says so")] = None,
-    apply: Annotated[bool, typer.Option(help="set the declared power mode and clocks; put back afterwards")] = False,
-    report: Annotated[bool, typer.Option(help="write the HTML page when done")] = True,
-    json: Annotated[bool, typer.Option("--json", help="print what was found as JSON")] = False,
+    install: Install = False,
+    emulate: Pretend = None,
+    apply: Apply = False,
+    report: Report = True,
+    json: Annotated[bool, json_of("what was found")] = False,
 ) -> None:
     """Search engine flags for a faster first token.
 
@@ -87,14 +83,9 @@ def tune(
 
 
 def _start(scenario: Scenario, name: str | None) -> Variant:
-    from bench.errors import UnknownName
-
-    known = scenario.variants
     if name is not None:
-        for one in known:
-            if one.id == name:
-                return one
-        raise UnknownName("variant", name, [one.id for one in known])
+        return scenario.variant(name)
+    known = scenario.variants
     selector = scenario.model.gate.baseline.model_extra if scenario.model.gate else None
     return next((one for one in known if selector and one.matches(selector)), known[0])
 

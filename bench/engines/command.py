@@ -9,9 +9,10 @@ from typing import Any
 
 from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.openai import authorization
-from bench.errors import LaunchError, choices
+from bench.errors import LaunchError
+from bench.phrases import among
 from bench.record.schema import Phase
-from bench.scenario.model import Engine
+from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
 HOST = "127.0.0.1"
@@ -77,7 +78,7 @@ class Command:
         return {"served_model": trace.endpoint.model or None if trace.endpoint else None}
 
 
-def python(engine: Engine) -> str | None:
+def python(engine: EngineSetting) -> str | None:
     """The interpreter named by the scenario, or that of the environment it names; None if it names neither."""
     if engine.python is None and engine.environment is None:
         return None
@@ -92,7 +93,7 @@ def fill(word: str, places: Mapping[str, str | None]) -> str:
     def value(match: re.Match[str]) -> str:
         name = match[1]
         if name not in places:
-            raise LaunchError("bad_argument", f"command: nothing fills {{{name}}}: {choices(name, places)}")
+            raise LaunchError("bad_argument", f"command: nothing fills {{{name}}}: {among(sorted(places), name)}")
         found = places[name]
         if found is None:
             needs = {"python": "python: or environment:", "served_name": "served_model:", "model": "a model of its own"}

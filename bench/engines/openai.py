@@ -8,9 +8,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
-from bench.errors import LaunchError, choices
+from bench.errors import LaunchError
+from bench.phrases import among
 from bench.record.schema import Phase
-from bench.scenario.model import Engine
+from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
 OPTIONS = ("body", "token_ids")
@@ -55,11 +56,11 @@ class OpenAI:
             ready_timeout_s=engine.ready_timeout_s,
         )
 
-    def mistakes(self, engine: Engine) -> Iterator[tuple[str, str]]:
+    def mistakes(self, engine: EngineSetting) -> Iterator[tuple[str, str]]:
         """Flags, which an attached server no longer takes."""
         for name in engine.args:
             if name not in OPTIONS:
-                yield name, f"an attached server's flags cannot be set: {choices(name, OPTIONS)}"
+                yield name, f"an attached server's flags cannot be set: {among(sorted(OPTIONS), name)}"
 
     def phases(self, trace: LaunchTrace) -> list[Phase]:
         """None: it had started before we came."""

@@ -10,9 +10,10 @@ from typing import Any
 
 from bench.emulate.server.script import BadScript, Script, script
 from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
-from bench.errors import LaunchError, choices
+from bench.errors import LaunchError
+from bench.phrases import among
 from bench.record.schema import Phase
-from bench.scenario.model import Engine
+from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
 HOST = "127.0.0.1"
@@ -54,12 +55,12 @@ class Simulated:
             events_file=events,
         )
 
-    def mistakes(self, engine: Engine) -> Iterator[tuple[str, str]]:
+    def mistakes(self, engine: EngineSetting) -> Iterator[tuple[str, str]]:
         """Fields that no script has, or with values that none may have."""
         known = [one.name for one in fields(Script)]
         for name, value in engine.args.items():
             if name not in known:
-                yield name, f"the simulated engine has no {name!r}: {choices(name, known)}"
+                yield name, f"the simulated engine has no {name!r}: {among(sorted(known), name)}"
                 continue
             try:
                 script({name: value})

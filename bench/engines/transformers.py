@@ -8,10 +8,11 @@ from typing import Any
 
 from bench.engines.engine import Checkpoint, Endpoint, LaunchContext, LaunchSpec, LaunchTrace
 from bench.environments.environment import interpreter
-from bench.errors import LaunchError, choices
+from bench.errors import LaunchError
+from bench.phrases import among
 from bench.programs import FOLDER
 from bench.record.schema import Phase
-from bench.scenario.model import Engine
+from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
 _HOST = "127.0.0.1"
@@ -90,7 +91,7 @@ class Transformers:
             events_file=events,
         )
 
-    def mistakes(self, engine: Engine) -> Iterator[tuple[str, str]]:
+    def mistakes(self, engine: EngineSetting) -> Iterator[tuple[str, str]]:
         """Flags that the worker would refuse."""
         return mistakes(engine.args)
 
@@ -135,13 +136,13 @@ def mistakes(args: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if name == "static_cache":
             continue
         if name not in FLAGS:
-            yield name, f"transformers has no flag {name!r}: {choices(name, FLAGS)}"
+            yield name, f"transformers has no flag {name!r}: {among(sorted(FLAGS), name)}"
         # A bool is an int to Python, and `threads: true` is a mistake.
         elif type(value) not in FLAGS[name]:
             wanted = " or ".join(kind.__name__ for kind in FLAGS[name])
             yield name, f"args.{name} must be of type {wanted}, not {value!r}"
         elif name in _CHOICES and value not in _CHOICES[name]:
-            yield name, f"args.{name} is {value!r}, and must be {choices(value, _CHOICES[name])}"
+            yield name, f"args.{name} is {value!r}, and must be {among(sorted(_CHOICES[name]), value)}"
 
 
 def _possible(variant: Variant, checkpoint: Checkpoint, args: dict[str, Any]) -> None:

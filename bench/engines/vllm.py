@@ -16,7 +16,7 @@ from bench.environments.recipe import names, pinned, recipe
 from bench.environments.versions import installed, version
 from bench.errors import LaunchError
 from bench.record.schema import Phase
-from bench.scenario.model import Engine
+from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
 HOST = "127.0.0.1"
@@ -88,7 +88,7 @@ class Vllm:
             wants_spans=tracing,
         )
 
-    def mistakes(self, engine: Engine) -> Iterator[tuple[str, str]]:
+    def mistakes(self, engine: EngineSetting) -> Iterator[tuple[str, str]]:
         """Flags that the version named, installed, or pinned for the environment does not know."""
         name = needed(engine)
         place = environment(name) if name in names() else None

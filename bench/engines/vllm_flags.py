@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.environments.versions import Version, version
-from bench.errors import LaunchError, nearest
+from bench.errors import LaunchError
+from bench.phrases import nearest
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from bench.environments import pip
 from bench.environments.pythons import Python, choose, probe
-from bench.environments.recipe import Recipe, Step, names, recipe
+from bench.environments.recipe import PipCall, Recipe, names, recipe
 from bench.errors import EnvironmentFault
 from bench.home import Progress, clear, home, locked, room, writing
-from bench.scenario.model import Engine
+from bench.scenario.model import EngineSetting
 
 _MARKER = "firsttoken.json"
 
@@ -69,7 +69,7 @@ def environments() -> list[Environment]:
     return [environment(name) for name in names()]
 
 
-def interpreter(engine: Engine) -> Path:
+def interpreter(engine: EngineSetting) -> Path:
     """The Python that runs an engine: the scenario's own, else the provisioned one; EnvironmentFault if absent."""
     if engine.python:
         given = Path(engine.python).expanduser()
@@ -80,7 +80,7 @@ def interpreter(engine: Engine) -> Path:
     return provisioned(engine.environment or engine.engine)
 
 
-def needed(engine: Engine) -> str | None:
+def needed(engine: EngineSetting) -> str | None:
     """The provisioned environment that an engine runs in; None for one that brings its own, or needs none."""
     if engine.python or engine.base_url or engine.image:
         return None
@@ -185,11 +185,11 @@ def _has_ensurepip(base: Python) -> bool:
     return subprocess.run([base.path, "-I", "-c", "import ensurepip"], capture_output=True).returncode == 0
 
 
-def _in_words(step: Step) -> str:
+def _in_words(step: PipCall) -> str:
     return f"removing {', '.join(step.uninstall)}" if step.uninstall else ", ".join(step.requirements)
 
 
-def _pip(place: Environment, step: Step, index: str | None, tell: Progress) -> None:
+def _pip(place: Environment, step: PipCall, index: str | None, tell: Progress) -> None:
     own = (place.folder / "bin" / "pip").exists()
     argv = [str(place.python), "-m", "pip"] if own else [sys.executable, "-m", "pip", "--python", str(place.python)]
     said = pip.run([*argv, *_arguments(step, index)], place.log, tell)
@@ -201,7 +201,7 @@ def _pip(place: Environment, step: Step, index: str | None, tell: Progress) -> N
         )
 
 
-def _arguments(step: Step, index: str | None) -> list[str]:
+def _arguments(step: PipCall, index: str | None) -> list[str]:
     if step.uninstall:
         return ["uninstall", "--yes", *step.uninstall]
     source = (index or os.environ.get(step.index)) if step.index else None

@@ -25,7 +25,7 @@ Version = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PipCall:
     """One pip call: packages to install, or names to remove."""
 
     requirements: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Recipe:
 
     name: str
     digest: str
-    steps: tuple[Step, ...]
+    steps: tuple[PipCall, ...]
     about: str = ""
     python: str = ""
     disk: int = 0
@@ -73,14 +73,14 @@ def pinned(wanted: Recipe, *distributions: str) -> str | None:
 def parse(name: str, text: str) -> Recipe:
     """Read a requirements file with its directives; InternalError for a directive that does not exist."""
     facts: dict[str, str] = {}
-    steps: list[Step] = []
+    steps: list[PipCall] = []
     lines: list[str] = []
     index: str | None = None
 
     def close() -> None:
         nonlocal index
         if lines:
-            steps.append(Step(requirements=tuple(lines), index=index))
+            steps.append(PipCall(requirements=tuple(lines), index=index))
         lines.clear()
         index = None
 
@@ -95,7 +95,7 @@ def parse(name: str, text: str) -> Recipe:
             close()
         elif word == "uninstall":
             close()
-            steps.append(Step(uninstall=tuple(rest.split())))
+            steps.append(PipCall(uninstall=tuple(rest.split())))
         elif word in ("about", "python", "disk", "check"):
             facts[word] = rest
         else:

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.analyse.run import Run
 from bench.formats.per_launch import Series, series
-from bench.scenario.words import counted
+from bench.phrases import counted
 
 
 def export(run: Run) -> Mapping[str, Any]:

@@ -18,8 +18,8 @@ from bench.errors import RecordError
 from bench.judge import likeness
 from bench.judge.compare import compare
 from bench.judge.decide import Verdict
+from bench.phrases import counted
 from bench.record.documents import write_document
-from bench.scenario.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd

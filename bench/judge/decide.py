@@ -25,7 +25,7 @@ import numpy as np
 from scipy import special
 
 from bench.judge.power import detectable, t_quantile
-from bench.scenario.words import counted
+from bench.phrases import counted
 
 # Two blocks leave nothing to leave out.
 MIN_BLOCKS = 3

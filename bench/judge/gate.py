@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING
 
 from bench.analyse.crowd import crowd
 from bench.errors import Exit, RecordError, UsageError
+from bench.home import BASELINES
 from bench.judge import aa, baseline, likeness, policy, predict
 from bench.judge.compare import Comparison, overall
 from bench.judge.decide import Verdict
 from bench.judge.limit import Limit, limits
-from bench.scenario.words import counted
+from bench.phrases import counted
 
 if TYPE_CHECKING:
     from bench.analyse.run import Run
 
-BASELINES = Path("results/baselines")
 EXITS = {
     Verdict.PASS: Exit.PASS,
     Verdict.FAIL: Exit.REGRESSION,

@@ -20,7 +20,7 @@ from bench.analyse.run import Run
 from bench.errors import UsageError
 from bench.judge import baseline
 from bench.judge.pairs import values_of, variant_id
-from bench.scenario.words import counted
+from bench.phrases import counted
 
 SHORTEST = 3
 P_LIMIT = 0.001

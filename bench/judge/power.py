@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 from scipy import optimize, special
 
-from bench.scenario.words import counted
+from bench.phrases import counted
 
 # Where a group-sequential plan looks, in blocks.
 LOOKS = (5, 8, 12, 16)

@@ -22,7 +22,7 @@ from bench.judge.decide import Decision, Interval, Verdict, p_above
 from bench.judge.pairs import Side, crowded_blocks
 from bench.judge.power import noncentrality, t_quantile
 from bench.judge.result import Result, explain, limit_of
-from bench.scenario.words import counted
+from bench.phrases import counted
 
 if TYPE_CHECKING:
     from bench.analyse.run import Run

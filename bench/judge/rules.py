@@ -15,9 +15,9 @@ from bench.analyse.steady import of_requests
 from bench.judge.crowding import CONTENTION, FOREIGN, contention, device_used, foreign_cpu
 from bench.judge.evidence import Evidence, Rule, Verdict, failed
 from bench.judge.load import LOAD_RULES
+from bench.phrases import counted
 from bench.record.cooling import Effect, effect
 from bench.record.schema import ProbeAccount
-from bench.scenario.words import counted
 
 # NVML's clock-event reasons.
 HARDWARE = {0x8: "hardware slowdown", 0x20: "software thermal", 0x40: "hardware thermal", 0x80: "power brake"}

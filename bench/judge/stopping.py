@@ -21,7 +21,7 @@ from bench.judge import policy
 from bench.judge.compare import Comparison
 from bench.judge.decide import Verdict, t_interval
 from bench.judge.power import looks_until
-from bench.scenario.words import counted
+from bench.phrases import counted
 
 if TYPE_CHECKING:
     from bench.scenario.load import Scenario

@@ -8,12 +8,11 @@ from typing import Any
 from bench.engines.engine import Checkpoint
 from bench.errors import ModelError
 from bench.home import Progress
-from bench.models import dummy, fetch, make
-from bench.models.cache import Cache, Entry
+from bench.models import fetch, make
+from bench.models.cache import Cache, Entry, source_key
 from bench.models.contents import is_weights, vocab_size
-from bench.models.reference import Reference, parse
 from bench.scenario.model import Model
-from bench.scenario.sources import REMOTE
+from bench.scenario.sources import REMOTE, Reference, parse
 
 # Quantizations that are the engine's flag over one and the same checkpoint.
 DENSE = ("fp32", "fp16", "bf16")
@@ -86,9 +85,9 @@ def _base(model: Model, cache: Cache, progress: Progress | None, offline: bool) 
     if reference.kind == "path":
         return fetch.path(reference, cache, progress)
     if reference.kind == "dummy":
-        entry = cache.entry(dummy.key(reference.name)) or make.dummy(reference.name, cache, progress)
+        entry = cache.entry(make.dummy_key(reference.name)) or make.dummy(reference.name, cache, progress)
     else:
-        entry = cache.entry(reference.key) or _fetched(reference, cache, progress, offline)
+        entry = cache.entry(source_key(reference)) or _fetched(reference, cache, progress, offline)
     return checkpoint(entry, str(reference))
 
 

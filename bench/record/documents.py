@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from bench.errors import RecordError
+from bench.phrases import unread
 from bench.record.schema import SCHEMA_VERSION, LaunchRecord, Manifest
 
 Document = TypeVar("Document", Manifest, LaunchRecord)
@@ -75,7 +76,7 @@ def _read(path: Path, hint: str) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise RecordError(f"{path} does not exist", hint=hint) from error
     except OSError as error:
-        raise RecordError(f"{path} cannot be read: {error.strerror}") from error
+        raise RecordError(unread(path, error)) from error
     except ValueError as error:
         raise RecordError(f"{path} is damaged: {error}", hint=hint) from error
     if not isinstance(document, dict):

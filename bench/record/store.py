@@ -10,7 +10,6 @@ results/<scenario>/<run-id>/
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import shutil
@@ -24,11 +23,10 @@ from typing import Any, Self
 import pyarrow as pa
 
 from bench.errors import InternalError, RecordError
+from bench.phrases import is_full, unwritten
 from bench.record import engine_log, tables
 from bench.record.documents import read_launch, read_manifest, write_document
 from bench.record.schema import LaunchRecord, Manifest, Phase
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(slots=True)
@@ -213,9 +211,9 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if is_full(error):
             raise RecordError(
-                f"no space left while writing {path}; every finished launch is safe",
+                f"{unwritten(path, error)}; every finished launch is safe",
                 hint="free some space, then `bench run --resume` goes on from there",
             ) from error
-        raise RecordError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise RecordError(unwritten(path, error)) from error

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from bench.phrases import numbered
+
 NULL = "–"
 _THIN, _TO = "\u202f", "\u00a0to\u00a0"
 
@@ -79,13 +81,6 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
-def count(amount: int, noun: str, plural: str | None = None) -> str:
-    """`1 launch`, `3 launches`."""
-    many = plural or (f"{noun}es" if noun.endswith(("s", "ch", "x")) else f"{noun}s")
-    return f"{number(amount, 0)} {noun if amount == 1 else many}"
-
-
-def listed(items: Iterable[str], last: str = "and") -> str:
-    """`a, b and c`."""
-    parts = list(items)
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} {last} {parts[-1]}" if parts else ""
+def count(amount: int, noun: str) -> str:
+    """`1 launch`, `3 launches`, `1 200 requests`."""
+    return f"{number(amount, 0)} {numbered(amount, noun)}"

@@ -13,10 +13,11 @@ from rich.text import Text
 
 from bench.analyse.metrics import metric
 from bench.analyse.run import Run
+from bench.phrases import listed
 from bench.record.documents import plain
 from bench.report.elements import Note
 from bench.report.neighbours import contended, crowded_variants, notes
-from bench.report.numbers import decimals, interval, listed, number
+from bench.report.numbers import decimals, interval, number
 from bench.report.sections.headline import limits
 from bench.report.sections.summary import columns
 from bench.report.view import View

@@ -12,17 +12,16 @@ from pathlib import Path
 
 from bench import plugins
 from bench.environments.recipe import names
-from bench.errors import BenchError, Problem, ScenarioError, choices
+from bench.errors import BenchError, Problem, ScenarioError
 from bench.loadgen import prompts
-from bench.models import dummy
-from bench.models.cache import Cache
-from bench.models.make import dense_key
-from bench.models.reference import parse
+from bench.models.cache import Cache, source_key
+from bench.models.make import dense_key, shape
+from bench.phrases import among
 from bench.scenario import document
 from bench.scenario.combinations import needs_model
 from bench.scenario.load import Scenario
 from bench.scenario.model import ConversationPrompts, Model, RandomPrompts, TextPrompts
-from bench.scenario.sources import REMOTE
+from bench.scenario.sources import REMOTE, parse
 from bench.scenario.variant import Variant
 
 # What configurations call the longest sequence that a model takes.
@@ -48,7 +47,7 @@ def refusals(scenario: Scenario) -> list[Problem]:
 def _environments(read: document.Document, scenario: Scenario) -> None:
     for name, engine in scenario.model.engines.items():
         if engine.environment is not None and engine.environment not in names():
-            known = choices(engine.environment, names())
+            known = among(names(), engine.environment)
             read.problem(("engines", name, "environment"), f"{engine.environment!r} is not an environment: {known}")
 
 
@@ -130,12 +129,12 @@ def longest(model: Model) -> int | None:
     except BenchError:
         return None
     if reference.kind == "dummy":
-        return _length(dummy.SHAPES[reference.name])
+        return _length(shape(reference.name))
     if reference.kind == "path":
         folder: Path | None = reference.local
     else:
         cache = Cache()
-        entry = cache.entry(reference.key)
+        entry = cache.entry(source_key(reference))
         # A GGUF file says it in a form of its own; what it was unpacked to says it as all others do.
         unpacked = cache.entry(dense_key(entry.digest)) if entry else None
         folder = unpacked.folder if unpacked else entry.folder if entry else None

@@ -12,7 +12,7 @@ from typing import NoReturn
 from bench import plugins
 from bench.engines.engine import Endpoint, Engine, LaunchContext
 from bench.engines.server import Server, start
-from bench.errors import LaunchError, UnknownName, UsageError
+from bench.errors import LaunchError, UsageError
 from bench.home import home
 from bench.loadgen.generator import LoadGenerator
 from bench.models import checkpoints
@@ -45,16 +45,13 @@ class Ready:
 
 def pick(scenario: Scenario, name: str | None) -> Variant:
     """The variant of that id; the only one where none is named; UnknownName and UsageError say which there are."""
-    by_id = {variant.id: variant for variant in scenario.variants}
-    if name is None:
-        if len(by_id) > 1:
-            raise UsageError(
-                f"{scenario.path} has {len(by_id)} variants: {', '.join(by_id)}", hint="name one: --variant"
-            )
-        return next(iter(by_id.values()))
-    if name not in by_id:
-        raise UnknownName("variant", name, by_id)
-    return by_id[name]
+    if name is not None:
+        return scenario.variant(name)
+    known = scenario.variants
+    if len(known) > 1:
+        listing = ", ".join(one.id for one in known)
+        raise UsageError(f"{scenario.path} has {len(known)} variants: {listing}", hint="name one: --variant")
+    return known[0]
 
 
 @contextmanager

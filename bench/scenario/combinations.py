@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
+from bench.phrases import among, counted, listed
 from bench.scenario import matrix
 from bench.scenario.document import Document, Path
-from bench.scenario.model import Engine, ScenarioModel, SharedPrefix, Workload
+from bench.scenario.model import EngineSetting, ScenarioModel, SharedPrefix, Workload
 from bench.scenario.variant import Variant, agrees, counterparts
-from bench.scenario.words import among, counted, joined
 
 # What is filled in in a command line, and in its environment.
 PLACES = ("port", "host", "model", "python", "folder", "served_name")
@@ -38,15 +38,15 @@ def _models(document: Document, scenario: ScenarioModel) -> None:
     elif scenario.model is None and not scenario.models and document.get(("model",)) is None:
         needing = [name for name, engine in scenario.engines.items() if needs_model(engine)]
         if needing:
-            document.problem(("model",), f"is missing; {joined(needing, 'and')} cannot start without one")
+            document.problem(("model",), f"is missing; {listed(needing)} cannot start without one")
 
 
-def needs_model(engine: Engine) -> bool:
+def needs_model(engine: EngineSetting) -> bool:
     """Whether an engine serves the model that the scenario names."""
     return engine.engine not in SELF_SUPPLIED or any("{model}" in word for word in engine.command or ())
 
 
-def _engine(document: Document, path: Path, engine: Engine) -> None:
+def _engine(document: Document, path: Path, engine: EngineSetting) -> None:
     if engine.engine == "openai":
         if engine.base_url is None:
             document.problem((*path, "base_url"), "is missing; `engine: openai` needs the address of a running server")
@@ -74,10 +74,10 @@ def _engine(document: Document, path: Path, engine: Engine) -> None:
         )
     where = [key for key in ("python", "environment", "image") if getattr(engine, key) is not None]
     if len(where) > 1:
-        document.problem((*path, where[1]), f"{joined(where, 'and')} exclude each other; keep one", at_key=True)
+        document.problem((*path, where[1]), f"{listed(where)} exclude each other; keep one", at_key=True)
 
 
-def _command(document: Document, path: Path, engine: Engine) -> None:
+def _command(document: Document, path: Path, engine: EngineSetting) -> None:
     """A command line for any port, with no place in it that nothing fills."""
     words = [((*path, "command", index), word) for index, word in enumerate(engine.command or ())]
     words += [((*path, "env", name), value) for name, value in engine.env.items()]
@@ -136,7 +136,8 @@ def _shared(document: Document, shared: SharedPrefix, shortest: int, workload: W
         message = f"{shared.tokens} leave nothing of a prompt of {shortest} tokens that is its own; make it shorter"
         document.problem((*path, "tokens"), message)
     if shared.groups > workload.requests:
-        message = f"{shared.groups} beginnings, but only {workload.requests} requests per launch; none is ever shared"
+        requests = counted(workload.requests, "request")
+        message = f"{shared.groups} beginnings, but only {requests} per launch; none is ever shared"
         document.problem((*path, "groups"), message)
     if not workload.unique:
         message = "shares whole prompts already; `shared_prefix` needs `unique: true`"

@@ -46,7 +46,7 @@ class Model(Strict):
     )
 
 
-class Engine(Strict):
+class EngineSetting(Strict):
     """One engine: which kind, where its interpreter is, and its flags."""
 
     engine: str = Field(description="a registered engine: transformers, vllm, openai, command, simulated, …")
@@ -283,7 +283,7 @@ class ScenarioModel(Strict):
     host: Host = Field(default_factory=lambda: Host(), description="what must hold on the machine")
     model: Model | None = Field(None, description="the one model; or use `models` and the factor `model`")
     models: dict[str, Model] = Field(default_factory=dict, description="models by name, for the factor `model`")
-    engines: dict[str, Engine] = Field(min_length=1, description="engines by a name of your choice")
+    engines: dict[str, EngineSetting] = Field(min_length=1, description="engines by a name of your choice")
     warmups: dict[str, Any] = Field(
         default_factory=dict,
         description="strategies with options: a strategy name, {strategy: name, …options}, or a list of those in order",

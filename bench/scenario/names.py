@@ -14,14 +14,14 @@ from pydantic import BaseModel
 from bench import plugins
 from bench.data import FOUNDING as FOUNDING_FOLDER
 from bench.errors import UsageError
+from bench.phrases import among, shown
 from bench.scenario import trace
 from bench.scenario.document import Document, Path
 from bench.scenario.measures import NEED_SLO, NEEDS, PER_REQUEST, margin
 from bench.scenario.model import FACTORS, PAGE_CACHE, QUANTIZATIONS
-from bench.scenario.sources import mistake, revision_of
+from bench.scenario.sources import mistake
 from bench.scenario.validate import describe, errors_of
 from bench.scenario.variant import level_text
-from bench.scenario.words import among, shown
 
 # Prompt files that ship, under the load generator that sends them.
 FOUNDING = "founding:"
@@ -65,15 +65,14 @@ def _sources(document: Document) -> None:
     for path, model in found:
         if not isinstance(model, dict):
             continue
-        sources = [((*path, "source"), model.get("source")), *document.entries(*path, "checkpoints")]
-        for at, source in sources:
-            if isinstance(source, str) and (wrong := mistake(source)):
+        source, revision = model.get("source"), model.get("revision")
+        for at, one in [((*path, "source"), source), *document.entries(*path, "checkpoints")]:
+            if isinstance(one, str) and (wrong := mistake(one)):
                 document.problem(at, wrong)
-        source = model.get("source")
-        if model.get("revision") is not None and isinstance(source, str) and not source.startswith("hf:"):
-            document.problem((*path, "revision"), "only hf: sources have revisions; leave it out")
-        elif isinstance(source, str) and (own := revision_of(source)) not in (None, model.get("revision", own)):
-            document.problem((*path, "revision"), f"{source} names the revision {own} already; keep one of the two")
+        if not (isinstance(source, str) and isinstance(revision, str)) or mistake(source):
+            continue
+        if wrong := mistake(source, revision):
+            document.problem((*path, "revision"), wrong)
 
 
 def _levels(document: Document, allowed: Mapping[str, Sequence[str] | None]) -> None:

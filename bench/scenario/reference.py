@@ -44,7 +44,7 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("The file", ScenarioModel),
     ("`host`", model.Host),
     ("`model`, and each entry of `models`", model.Model),
-    ("Each entry of `engines`", model.Engine),
+    ("Each entry of `engines`", model.EngineSetting),
     ("`matrix`", model.Matrix),
     ("`workload`", model.Workload),
     ("`workload.prompts` of kind `random`", model.RandomPrompts),

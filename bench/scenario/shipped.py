@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 NAME = "scenarios"
@@ -9,9 +10,9 @@ NAME = "scenarios"
 
 def folder() -> Path:
     """The folder of the shipped scenarios."""
-    package = Path(__file__).parents[1]
+    package = Path(str(files("bench")))
     within = package / NAME
-    return within if within.is_dir() else package.parent / NAME
+    return within if within.is_dir() else package.with_name(NAME)
 
 
 def resolve(path: Path) -> Path:

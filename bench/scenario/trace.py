@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UsageError
+from bench.phrases import unread
 
 # Prompt tokens that one entry of Mooncake's hash_ids stands for.
 BLOCK_TOKENS = 512
@@ -49,7 +50,7 @@ def read(path: Path, limit: int | None = None) -> list[Row]:
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from None
     except OSError as error:
-        raise UsageError(f"the trace {path} cannot be read: {error.strerror or error}") from None
+        raise UsageError(unread(f"the trace {path}", error)) from None
     if not rows:
         raise UsageError(f"{path}: has no requests")
     return rows

@@ -15,11 +15,11 @@ from bench.judge.compare import Comparison, rows_of, worse
 from bench.judge.decide import Decision, Interval, Verdict, decide
 from bench.judge.pairs import side_of
 from bench.judge.validity import judge_folder
+from bench.phrases import counted
 from bench.plan.blocks import in_blocks
 from bench.plan.budget import TimeLimit, expect, measured
 from bench.run import Rules, Setting, carry_out
 from bench.scenario.measures import margin
-from bench.scenario.words import counted
 from bench.tune import race
 from bench.tune.levers import START, Candidate, Field
 

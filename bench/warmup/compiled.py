@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import platform
@@ -24,8 +23,9 @@ from bench.engines.vllm_phases import EAGER
 from bench.environments.environment import interpreter
 from bench.environments.versions import installed
 from bench.errors import EnvironmentFault, LaunchError, UnknownName
+from bench.phrases import is_full, why
 from bench.record.schema import Check, CheckStatus
-from bench.scenario.model import Engine
+from bench.scenario.model import EngineSetting
 from bench.warmup.step import HostState, Prepared, Step, StepOptions
 
 # Flags that change where the server answers and not what it compiles.
@@ -69,7 +69,7 @@ def device_name(root: Path = Path("/")) -> str:
     return match[1].strip() if match else platform.machine()
 
 
-def _versions(engine: Engine) -> dict[str, str | None]:
+def _versions(engine: EngineSetting) -> dict[str, str | None]:
     """What is installed where the engine runs and decides about compiled code; nothing is known of an image."""
     if engine.image:
         return {}
@@ -267,7 +267,5 @@ def _classified(path: Path) -> Iterator[None]:
     except (shutil.ReadError, ValueError, EOFError) as error:
         raise LaunchError("missing_file", f"{path} is no archive of a compile cache: {error}") from error
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        kind = "disk_full" if full else "missing_file" if isinstance(error, FileNotFoundError) else "internal"
-        why = error.strerror or error
-        raise LaunchError(kind, f"the compile cache {path} cannot be put in place: {why}") from error
+        kind = "disk_full" if is_full(error) else "missing_file" if isinstance(error, FileNotFoundError) else "internal"
+        raise LaunchError(kind, f"the compile cache {path} cannot be put in place: {why(error)}") from error

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli.simulate import table
+from bench.cli.selfcheck import table
 from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.job import Job, Request
 from bench.loadgen.selfcheck import FULL, Load, Reading, check, server

@@ -85,7 +85,7 @@ def test_an_engine_that_dies_while_serving_ends_it_with_a_reason(tmp_path: Path)
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["variant"] == "none"
         children = psutil.Process(process.pid).children(recursive=True)
-        (engine,) = [child for child in children if any("simulated_server" in word for word in child.cmdline())]
+        (engine,) = [child for child in children if any("emulate.server" in word for word in child.cmdline())]
         engine.kill()
         assert process.wait(30) == 4
     finally:

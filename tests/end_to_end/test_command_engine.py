@@ -14,7 +14,7 @@ from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.job import Job
 from bench.loadgen.prompts import requests
 from bench.models.checkpoints import resolve
-from bench.scenario.model import Arrivals, Engine, Model, Workload
+from bench.scenario.model import Arrivals, EngineSetting, Model, Workload
 from bench.scenario.variant import Variant
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
@@ -35,7 +35,7 @@ def test_transformers_serve_is_started_measured_and_stopped(tmp_path: Path) -> N
         pytest.skip("needs `bench engines install transformers-serve`")
     model = Model(source="dummy:tiny-llama")
     checkpoint = resolve(model, "bf16")
-    engine = Engine(
+    engine = EngineSetting(
         engine="command",
         environment="transformers-serve",
         command=["{python}", "-c", SERVE, "serve", "{model}", "--host", "{host}", "--port", "{port}"],

@@ -8,7 +8,7 @@ import pytest
 
 from bench.engines.device import asked, told
 from bench.record.engine_log import LogLine
-from bench.scenario.model import Engine, Model
+from bench.scenario.model import EngineSetting, Model
 from bench.scenario.variant import Variant
 
 
@@ -17,7 +17,7 @@ def variant(**engine: Any) -> Variant:
         id="a",
         factors={},
         engine_name="e",
-        engine=Engine(engine="command", **engine),
+        engine=EngineSetting(engine="command", **engine),
         model_name="m",
         model=Model(source="hf:a/b"),
         quantization="bf16",

@@ -9,12 +9,12 @@ import pytest
 from bench.engines.engine import Checkpoint, LaunchContext, LaunchTrace
 from bench.engines.transformers import Transformers
 from bench.errors import LaunchError
-from bench.scenario.model import Engine, Model, Quantization
+from bench.scenario.model import EngineSetting, Model, Quantization
 from bench.scenario.variant import Variant
 
 
 def variant(quantization: Quantization = "bf16", **engine: Any) -> Variant:
-    settings = Engine(engine="transformers", python=sys.executable, **engine)
+    settings = EngineSetting(engine="transformers", python=sys.executable, **engine)
     model = Model(source="dummy:tiny-llama")
     return Variant("v", {}, "transformers", settings, "tiny", model, quantization, "none", (), "leave")
 

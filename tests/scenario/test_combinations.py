@@ -68,7 +68,7 @@ MODEL = 'model: {source: "hf:someone/some-model", revision: main}\n'
             "arrivals: {closed: 1, max_in_flight: 2}",
             "workload.arrivals.max_in_flight: is for open loads",
         ),
-        ("requests: 10", "requests: 1", "workload.prompts.tokens: 2 lengths, but only 1 requests per launch"),
+        ("requests: 10", "requests: 1", "workload.prompts.tokens: 2 lengths, but only 1 request per launch"),
         ("2048", "150", "engines.vllm.args.max_model_len: 150 cannot hold a prompt of 128 tokens and 32 output tokens"),
         ("blocks: 4", "page_cache: drop}\nhost: {class: any", ""),
         ("blocks: 4", "sequential: true, precision: 0.03", "design.precision: two rules to stop by"),

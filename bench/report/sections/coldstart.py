@@ -12,9 +12,10 @@ from matplotlib.figure import Figure as Drawing
 from bench.analyse import coldstart
 from bench.analyse.coldstart import NOT_AS_ASKED, SHARES
 from bench.analyse.run import Launch
+from bench.phrases import listed
 from bench.report.drawing import INK, MUTED, NARROW, PAPER, PHASE, figure
 from bench.report.elements import Block, Cell, Column, Figure, Fold, Section, Table
-from bench.report.numbers import count, duration, listed
+from bench.report.numbers import count, duration
 from bench.report.view import View
 
 # Variants and bars that a waterfall can hold; phases shorter than this part of the whole are left to the table.

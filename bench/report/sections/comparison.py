@@ -10,8 +10,9 @@ from bench.judge.compare import Comparison
 from bench.judge.decide import Verdict
 from bench.judge.policy import comparisons, policy
 from bench.judge.result import Result, amount
+from bench.phrases import listed
 from bench.report.elements import Block, Cell, Column, Fold, Note, Notes, Prose, Section, Table, Tone
-from bench.report.numbers import change, changes, decimals, listed, number
+from bench.report.numbers import change, changes, decimals, number
 from bench.report.ratios import forest, pairs
 from bench.report.verdicts.sentences import behind, losses
 from bench.report.view import View

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bench.analyse.quantiles import needed
+from bench.phrases import listed
 from bench.report.elements import Note, Notes, Prose, Section
 from bench.report.neighbours import contended, notes
-from bench.report.numbers import count, duration, interval, listed, number, quantity
+from bench.report.numbers import count, duration, interval, number, quantity
 from bench.report.sections import pace
 from bench.report.view import View
 

@@ -12,11 +12,12 @@ from bench.analyse.estimate import Estimate
 from bench.analyse.metrics import metric
 from bench.judge import limit
 from bench.judge.trade import Trade, trades
+from bench.phrases import listed
 from bench.record.schema import FactValue
 from bench.report.claims import claimed, of_awq
 from bench.report.drawing import MARKERS, colour, figure
 from bench.report.elements import Block, Cell, Column, Figure, Fold, Note, Notes, Prose, Section, Table
-from bench.report.numbers import change, changes, decimals, duration, interval, listed, number
+from bench.report.numbers import change, changes, decimals, duration, interval, number
 from bench.report.sections.comparison import TONES
 from bench.report.sections.summary import measured
 from bench.report.view import View

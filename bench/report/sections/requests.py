@@ -11,9 +11,10 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
 from bench.analyse import steady
+from bench.phrases import listed
 from bench.report.drawing import GRID, MUTED, NARROW, PAPER, colour, edge_marks, figure, milliseconds
 from bench.report.elements import Block, Cell, Column, Figure, Section, Table
-from bench.report.numbers import change, count, listed, quantity
+from bench.report.numbers import change, count, quantity
 from bench.report.view import View
 
 # Panels that a figure can hold, and single launches that a panel can.

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure as Drawing
 from bench.analyse import energy, footprint
 from bench.analyse.run import Launch
 from bench.analyse.series import Samples
+from bench.phrases import listed
 from bench.report.drawing import INK, NARROW, colour, figure
 from bench.report.elements import Block, Cell, Column, Figure, Section, Table
-from bench.report.numbers import decimals, interval, listed, number
+from bench.report.numbers import decimals, interval, number
 from bench.report.view import View
 
 # Lines that a figure can hold, and points of a line.

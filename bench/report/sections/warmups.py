@@ -10,9 +10,10 @@ from matplotlib.figure import Figure as Drawing
 
 from bench.analyse import worth
 from bench.analyse.coldstart import NOT_AS_ASKED
+from bench.phrases import listed
 from bench.report.drawing import INK, NARROW, colour, figure, milliseconds
 from bench.report.elements import Block, Cell, Column, Figure, Section, Table
-from bench.report.numbers import count, duration, interval, listed, number
+from bench.report.numbers import count, duration, interval, number
 from bench.report.view import View
 
 

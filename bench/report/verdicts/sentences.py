@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bench.judge.compare import Comparison
 from bench.judge.result import Result, amount
-from bench.scenario.words import counted
+from bench.phrases import counted
 
 COLUMNS = ("metric", "baseline", "candidate", "change", "interval", "margin", "verdict")
 

@@ -1,4 +1,4 @@
-"""`bench doctor` and `bench monitor`: what the machine is, what it can tell, and watching it."""
+"""`bench doctor`: what the machine is, and what it can tell."""
 
 from __future__ import annotations
 
@@ -7,22 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.scenario.words import counted
+from bench.cli.options import Emulate, Fault, json_of
+from bench.phrases import counted, unwritten
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from bench.probes.doctor import Diagnosis
     from bench.probes.machine import Machine
-
-Emulate = Annotated[str | None, typer.Option(metavar="BOARD", help="an emulated board: orin-nx, agx-orin, thor, …")]
-Fault = Annotated[list[str] | None, typer.Option(metavar="KIND@S", help="on the emulated board: rail@5, hot@10+30, …")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add both commands."""
-    app.command(name="doctor")(doctor)
-    app.command(name="monitor")(monitor)
 
 
 def doctor(
@@ -34,7 +24,7 @@ def doctor(
         Path | None, typer.Option(metavar="FILE.tar.gz", help="pack raw sensor files and tool output, scrubbed")
     ] = None,
     jtop: Annotated[bool, typer.Option("--jtop", help="ask jetson-stats too")] = False,
-    json: Annotated[bool, typer.Option("--json", help="print the diagnosis as JSON")] = False,
+    json: Annotated[bool, json_of("the diagnosis")] = False,
 ) -> None:
     """Say what can be measured on this machine, what can't, why, and the command that fixes it.
 
@@ -72,7 +62,7 @@ def _collect(host: Machine, diagnosis: Diagnosis, archive: Path) -> None:
     try:
         names = collect(host.roots, diagnosis, archive)
     except OSError as error:
-        raise UsageError(f"{archive} cannot be written: {error.strerror}") from error
+        raise UsageError(unwritten(archive, error)) from error
     typer.echo(f"packed  {archive}: {counted(len(names), 'file')}; look through it before you send it", err=True)
 
 
@@ -131,67 +121,3 @@ def _identity(found: dict[str, object]) -> list[str]:
     if isinstance(gpus, list):
         lines += [f"  {gpu['name']}, driver {gpu['driver']}, CUDA {gpu['cuda']}" for gpu in gpus]
     return lines
-
-
-def monitor(
-    period: Annotated[float, typer.Option(help="seconds between two readings", min=0.1)] = 1.0,
-    seconds: Annotated[float | None, typer.Option(help="end after this long; until Ctrl-C by default")] = None,
-    pid: Annotated[int | None, typer.Option(help="a process to watch with all that came from it")] = None,
-    emulate: Emulate = None,
-    fault: Fault = None,
-    json: Annotated[bool, typer.Option("--json", help="one JSON line per reading")] = False,
-) -> None:
-    """Watch the machine's sensors: a live table on a terminal, plain lines elsewhere.
-
-    Example: bench monitor --pid $(pgrep -f vllm | head -1)
-    """
-    import time
-
-    from rich.console import Console
-    from rich.live import Live
-
-    from bench.cli.output import as_json
-    from bench.probes.machine import machine
-    from bench.probes.watching import Watching
-
-    console = Console()
-    with machine(emulate, faults=fault or ()) as host:
-        watching = Watching(host.roots, pid)
-        end = time.monotonic() + seconds if seconds is not None else float("inf")
-        live = Live(console=console, auto_refresh=False) if console.is_terminal and not json else None
-        try:
-            if live:
-                live.start()
-            while True:
-                readings = watching.read()
-                if live:
-                    live.update(_table(host.banner or host.host_class, readings), refresh=True)
-                else:
-                    typer.echo(_line(readings) if not json else as_json(readings).replace("\n", ""))
-                if time.monotonic() + period > end:
-                    return
-                time.sleep(period)
-        except KeyboardInterrupt:
-            return
-        finally:
-            if live:
-                live.stop()
-            watching.close()
-
-
-def _table(title: str, readings: dict[str, dict[str, object]]) -> RenderableType:
-    from rich.table import Table
-
-    table = Table(title=title, box=None)
-    for column in ("what", "now", "unit"):
-        table.add_column(column, justify="right" if column == "now" else "left")
-    for name, reading in readings.items():
-        value = reading["value"]
-        now = f"{value:.4g}" if isinstance(value, float) else str(reading["reason"])
-        table.add_row(name, now, str(reading["unit"]), style=None if isinstance(value, float) else "yellow")
-    return table
-
-
-def _line(readings: dict[str, dict[str, object]]) -> str:
-    known = ((name, reading["value"], reading["unit"]) for name, reading in readings.items())
-    return "  ".join(f"{name} {value:.4g} {unit}" for name, value, unit in known if isinstance(value, float))

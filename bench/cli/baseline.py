@@ -7,28 +7,25 @@ from typing import Annotated
 
 import typer
 
+from bench.cli.options import BASELINES, AsJson, BaselineFile, Baselines
 from bench.cli.output import margins, print_json, write
-from bench.scenario.words import counted
-
-STORE = Path("results/baselines")
-Baselines = Annotated[Path, typer.Option(help="folder of baselines and A/A records")]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+from bench.phrases import counted
 
 HELP = """Keep, list and prune baselines: small JSON files, reviewed like code.
 
 Example: bench baseline add results/nightly --variant vllm
 Example: bench baseline list
 """
-store = typer.Typer(help=HELP, no_args_is_help=True)
+baseline = typer.Typer(help=HELP, no_args_is_help=True)
 
 
-@store.command("add")
+@baseline.command("add")
 def add(
     run: Annotated[Path, typer.Argument(help="a finished run")],
     variant: Annotated[str | None, typer.Option(help="variant to store; the only one by default")] = None,
     reference: Annotated[str | None, typer.Option(help="variant that is the reference workload")] = None,
     margin: Annotated[list[str] | None, typer.Option(help="metric=5%, for a new baseline; may be repeated")] = None,
-    baselines: Baselines = STORE,
+    baselines: Baselines = BASELINES,
     json: AsJson = False,
 ) -> None:
     """Store a run as one more session of its variant's baseline; the first one starts the file.
@@ -37,18 +34,18 @@ def add(
     """
     from bench.analyse.run import Run
     from bench.errors import UsageError
-    from bench.judge import baseline
+    from bench.judge import baseline as kept
 
     opened = Run.open(run)
     if variant is None and len(opened.variants) > 1:
         raise UsageError(f"name the variant: {', '.join(opened.variants)}", hint="--variant, and --reference if one is")
-    fresh = baseline.start(
+    fresh = kept.start(
         opened, variant or opened.variants[0], reference=reference, margins=margins(margin or ()) or None
     )
     path = baselines / fresh.file
-    known = baseline.load(path) if path.exists() else fresh
-    grown = baseline.add(known, opened)
-    baseline.save(grown, baselines)
+    known = kept.load(path) if path.exists() else fresh
+    grown = kept.add(known, opened)
+    kept.save(grown, baselines)
     count = len(grown.sessions)
     if json:
         print_json({"file": str(path), "sessions": count})
@@ -56,17 +53,18 @@ def add(
         typer.echo(f"{path}: {counted(count, 'session')}; commit it for review")
 
 
-@store.command("list")
-def list_(baselines: Baselines = STORE, json: AsJson = False) -> None:
+@baseline.command("list")
+def list_(baselines: Baselines = BASELINES, json: AsJson = False) -> None:
     """Every baseline and A/A record of a folder.
 
     Example: bench baseline list
     """
-    from bench.judge import aa, baseline
+    from bench.judge import aa
+    from bench.judge import baseline as kept
 
     rows = []
-    for path in baseline.stored(baselines):
-        one = baseline.load(path)
+    for path in kept.stored(baselines):
+        one = kept.load(path)
         taken = sorted(session.taken for session in one.sessions)
         rows.append(
             {
@@ -100,18 +98,19 @@ def list_(baselines: Baselines = STORE, json: AsJson = False) -> None:
         typer.echo(f"{row['kind']:<8}  {held:>12}, {row['first']} to {row['last']}  {row['file']}")
 
 
-@store.command("show")
-def show(path: Annotated[Path, typer.Argument(help="a baseline file")], json: AsJson = False) -> None:
+@baseline.command("show")
+def show(path: BaselineFile, json: AsJson = False) -> None:
     """A baseline's sessions, and what a new one may be.
 
     Example: bench baseline show results/baselines/jetson-orin-nx-16gb/orin-first-token--vllm.json
     """
     from dataclasses import asdict
 
-    from bench.judge import baseline, predict
+    from bench.judge import baseline as kept
+    from bench.judge import predict
     from bench.record.documents import plain
 
-    one = baseline.load(path)
+    one = kept.load(path)
     if json:
         print_json(plain(asdict(one)))
         return
@@ -125,9 +124,9 @@ def show(path: Annotated[Path, typer.Argument(help="a baseline file")], json: As
         typer.echo(f"  {session.taken}  {session.run}  {counted(session.launches, 'launch')}  {values}")
 
 
-@store.command("prune")
+@baseline.command("prune")
 def prune(
-    path: Annotated[Path, typer.Argument(help="a baseline file")],
+    path: BaselineFile,
     keep: Annotated[int | None, typer.Option(min=1, help="keep the newest so many sessions")] = None,
     run: Annotated[list[str] | None, typer.Option(help="drop the session of this run; may be repeated")] = None,
 ) -> None:
@@ -136,19 +135,19 @@ def prune(
     Example: bench baseline prune results/baselines/jetson-orin-nx-16gb/orin-first-token--vllm.json --keep 20
     """
     from bench.errors import UsageError
-    from bench.judge import baseline
+    from bench.judge import baseline as kept
 
     if keep is None and not run:
         raise UsageError("nothing to prune", hint="--keep N, or --run RUN-ID")
-    before = baseline.load(path)
-    after = baseline.prune(before, keep=keep, runs=run or ())
-    baseline.save(after, path.parent.parent)
+    before = kept.load(path)
+    after = kept.prune(before, keep=keep, runs=run or ())
+    kept.save(after, path.parent.parent)
     typer.echo(f"{path}: {len(before.sessions)} → {counted(len(after.sessions), 'session')}")
 
 
-@store.command("rebuild")
+@baseline.command("rebuild")
 def rebuild(
-    path: Annotated[Path, typer.Argument(help="a baseline file")],
+    path: BaselineFile,
     scenario: Annotated[Path, typer.Argument(help="today's scenario")],
     out: Annotated[Path, typer.Option(help="scenario file to write; - is standard output")],
     variant: Annotated[str | None, typer.Option(help="today's variant; of the baseline's name by default")] = None,
@@ -157,8 +156,8 @@ def rebuild(
 
     Example: bench baseline rebuild results/baselines/jetson/quick--bf16.json scenarios/quick.yaml --out both.yaml
     """
-    from bench.judge import baseline
+    from bench.judge import baseline as kept
     from bench.judge.rebuild import rebuild as interleave
     from bench.scenario.load import Scenario
 
-    write(out, interleave(baseline.load(path), Scenario.load(scenario), variant))
+    write(out, interleave(kept.load(path), Scenario.load(scenario), variant))

@@ -1,51 +1,23 @@
-"""`bench export` and `bench import`: other tools' formats."""
+"""`bench import`: other tools' results under our names."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.output import as_json, print_json, write
+from bench.cli.options import AsJson
+from bench.cli.output import print_json
 
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("export")(export)
-    app.command("import")(import_)
-
-
-def export(
-    run: Annotated[Path, typer.Argument(help="a run's folder, or a folder of runs (the newest is taken)")],
-    format: Annotated[str, typer.Option(help="vllm, pytest-benchmark, github-action or bencher")],  # noqa: A002 -- the option's name
-    out: Annotated[Path | None, typer.Option(help="folder to write to; standard output by default")] = None,
-) -> None:
-    """Write a run in another tool's format.
-
-    Example: bench export results/quick --format vllm --out exported
-    """
-    from bench.analyse.run import Run
-    from bench.errors import UsageError
-    from bench.formats import exporter
-
-    documents = exporter(format).export(Run.open(run))
-    if not documents:
-        raise UsageError("the run has no valid launch to export")
-    if out is None:
-        # Several files become one object by file name, which `bench import` reads back.
-        print_json(documents if len(documents) > 1 else next(iter(documents.values())))
-        return
-    for name, document in documents.items():
-        write(out / name, as_json(document))
-        typer.echo(out / name)
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def import_(
     file: Annotated[Path, typer.Argument(help="a result file of vLLM, SGLang, GuideLLM or AIPerf")],
     format: Annotated[str | None, typer.Option(help="vllm, sglang, guidellm or aiperf; default: by its looks")] = None,  # noqa: A002
-    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    json: AsJson = False,
 ) -> None:
     """Read another tool's result, its metrics under our names.
 

@@ -1,70 +1,30 @@
-"""`bench check`, `plan`, `schema` and `plugins`: what a scenario says, before anything is started."""
+"""`bench plan`: every launch of a scenario in its order, minutes and disk."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.errors import Exit, Problem, ScenarioError
+from bench.cli.options import RESULTS, AsJson, Earlier
+from bench.cli.output import print_json
+from bench.phrases import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from importlib.metadata import EntryPoint
 
     from bench.plan.blocks import Plan
     from bench.plan.budget import Budget
     from bench.scenario.load import Scenario
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Results = Annotated[Path, typer.Option(help="Folder of earlier runs, for the estimate.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("check")(check)
-    app.command("plan")(plan)
-    app.command("schema")(schema)
-    app.command("plugins")(plugins)
-
-
-def check(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Scenario files.")], as_json: Json = False
-) -> None:
-    """Say everything that is wrong with scenario files; start nothing.
-
-    Example: bench check scenarios/*.yaml
-    """
-    from bench.run.refusals import require
-    from bench.scenario.load import Scenario
-
-    problems: list[Problem] = []
-    for file in files:
-        try:
-            scenario = Scenario.load(file)
-            require(scenario)
-        except ScenarioError as error:
-            problems += error.problems
-            if not as_json:
-                typer.echo(error, err=True)
-        else:
-            if not as_json:
-                typer.echo(f"{file}  ok: {_amount(scenario)}")
-    if as_json:
-        found = [_problem(problem) for problem in problems]
-        typer.echo(json.dumps({"ok": not found, "files": [str(file) for file in files], "problems": found}, indent=2))
-    if problems:
-        raise typer.Exit(Exit.USAGE)
 
 
 def plan(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Scenario file.")],
     seed: Annotated[int | None, typer.Option(help="Draw the order with this seed instead of the scenario's.")] = None,
     blocks: Annotated[int | None, typer.Option(min=1, help="Plan so many blocks instead of the scenario's.")] = None,
-    results: Results = Path("results"),
-    as_json: Json = False,
+    results: Earlier = RESULTS,
+    json: AsJson = False,
 ) -> None:
     """Show every launch of a scenario in its order, minutes and disk; start nothing.
 
@@ -78,71 +38,10 @@ def plan(
     planned = draw(scenario, blocks=blocks, seed=seed)
     known = measured(results, scenario.name, scenario.digest)
     budget = expect(planned, scenario.model, known, scenario.base)
-    if as_json:
-        typer.echo(json.dumps(_plan(scenario, planned, budget), indent=2))
+    if json:
+        print_json(_plan(scenario, planned, budget))
     else:
         typer.echo("\n".join(_lines(scenario, planned, budget)))
-
-
-def schema(
-    keys: Annotated[bool, typer.Option("--keys", help="Print the reference of keys in Markdown instead.")] = False,
-) -> None:
-    """Print the JSON Schema of scenario files, for editors.
-
-    Example: bench schema > docs/scenario.schema.json
-    """
-    from bench.scenario import reference
-
-    typer.echo(reference.markdown() if keys else reference.schema_text(), nl=False)
-
-
-def plugins(as_json: Json = False) -> None:
-    """List registered engines, warm-ups, workloads, probes and formats, and where each comes from.
-
-    Example: bench plugins --json
-    """
-    from bench.plugins import GROUPS, available
-
-    found = {group: [_registered(group, point) for _, point in sorted(available(group).items())] for group in GROUPS}
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-        return
-    for group, points in found.items():
-        typer.echo(f"{group}:" if points else f"{group}: none")
-        width = max((len(point["name"]) for point in points), default=0)
-        for point in points:
-            does = f"  {' and '.join(point['directions'])}" if "directions" in point else ""
-            typer.echo(f"  {point['name']:{width}}  {point['object']}{does}  ({point['from']})")
-
-
-def _registered(group: str, point: EntryPoint) -> dict[str, Any]:
-    origin = f"{point.dist.name} {point.dist.version}" if point.dist is not None else "unknown"
-    told: dict[str, Any] = {"name": point.name, "object": point.value, "from": origin}
-    if group == "formats":
-        from bench.formats import directions
-        from bench.plugins import load
-
-        told["directions"] = list(directions(load(group, point.name)))
-    return told
-
-
-def _problem(problem: Problem) -> dict[str, Any]:
-    return {
-        "file": problem.file,
-        "line": problem.line,
-        "column": problem.column,
-        "path": problem.path,
-        "message": problem.message,
-    }
-
-
-def _amount(scenario: Scenario) -> str:
-    variants, blocks = len(scenario.variants), scenario.model.design.blocks
-    return f"{_count(variants, 'variant')} × {_count(blocks, 'block')} = {_count(variants * blocks, 'launch', 'es')}"
-
-
-def _count(number: int, noun: str, plural: str = "s") -> str:
-    return f"{number} {noun}{plural if number != 1 else ''}"
 
 
 def _plan(scenario: Scenario, planned: Plan, budget: Budget) -> dict[str, Any]:
@@ -178,8 +77,8 @@ def _lines(scenario: Scenario, planned: Plan, budget: Budget) -> list[str]:
     """The plan for people."""
     blocks = 1 + max(launch.block for launch in planned.launches)
     lines = [
-        f"{scenario.name}: {_count(len(planned.variants), 'variant')} × {_count(blocks, 'block')} = "
-        f"{_count(len(planned.launches), 'launch', 'es')}, {_count(budget.requests, 'request')} each; "
+        f"{scenario.name}: {counted(len(planned.variants), 'variant')} × {counted(blocks, 'block')} = "
+        f"{counted(len(planned.launches), 'launch')}, {counted(budget.requests, 'request')} each; "
         f"seed {planned.seed}",
         "",
         "variants",
@@ -188,7 +87,7 @@ def _lines(scenario: Scenario, planned: Plan, budget: Budget) -> list[str]:
     shared = dict(set.intersection(*(set(variant.factors.items()) for variant in planned.variants)))
     for variant in planned.variants:
         cost = budget.costs[variant.id]
-        origin = f"median of {_count(cost.measured, 'earlier launch', 'es')}" if cost.measured else "a guess"
+        origin = f"median of {counted(cost.measured, 'earlier launch')}" if cost.measured else "a guess"
         own = {name: level for name, level in variant.factors.items() if name not in shared}
         line = f"  {variant.id:{width}}  {_duration(cost.seconds):>6} a launch ({origin})  {_factors(own)}"
         lines.append(line.rstrip())
@@ -202,7 +101,9 @@ def _lines(scenario: Scenario, planned: Plan, budget: Budget) -> list[str]:
     lines += ["", f"expected  {_duration(budget.seconds)}, {_size(budget.size_bytes)} on disk{_doubt(budget)}"]
     if budget.blocks < blocks:
         minutes = scenario.model.design.budget_minutes
-        lines.append(f"budget    {minutes:g} minutes: {budget.blocks} of {_count(blocks, 'block')} are expected to fit")
+        lines.append(
+            f"budget    {minutes:g} minutes: {budget.blocks} of {counted(blocks, 'block')} are expected to fit"
+        )
     if sentence := _power(scenario, budget.blocks):
         lines.append(f"power     {sentence}")
     return lines

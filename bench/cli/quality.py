@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from bench.analyse.divergence import Quality
+    from bench.analyse.divergence import Divergence
     from bench.analyse.estimate import Estimate
     from bench.judge.trade import Trade
 
@@ -76,7 +76,7 @@ def _print(trade: Trade) -> None:
     typer.echo(f"    answers     {_figure(seen.agreement.share, 3)} equal of {len(seen.agreement.pairs)}{parted}")
 
 
-def _answers(seen: Quality) -> None:
+def _answers(seen: Divergence) -> None:
     for pair in seen.agreement.founding if seen.agreement else ():
         typer.echo(f"    {pair.label.removeprefix('founding:')}, turn {pair.turn + 1}")
         typer.echo(f"      {seen.against}: {pair.reference.strip()}")

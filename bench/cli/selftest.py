@@ -14,7 +14,7 @@ from bench.scenario.words import counted
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bench.judge.aa import Session
+    from bench.judge.aa import Trial
     from bench.plan.launches import Plan
     from bench.scenario.load import Scenario
     from bench.scenario.variant import Slowdown, Variant
@@ -208,6 +208,6 @@ def _name(step: Slowdown) -> str:
     return "-".join(parts) or "plain-2"
 
 
-def _counted(found: Sequence[Session]) -> str:
+def _counted(found: Sequence[Trial]) -> str:
     words = [one.verdict.value for one in found if one.verdict]
     return ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(sorted(words)))

@@ -14,7 +14,7 @@ from bench.cli.output import as_json, margins, print_json, write
 
 if TYPE_CHECKING:
     from bench.analyse.run import Run
-    from bench.judge.gate import Gate
+    from bench.judge.gate import Judgement
 
 
 def register(app: typer.Typer) -> None:
@@ -142,7 +142,7 @@ def _sides(first: Run, second: Run | None, a: str | None, b: str | None) -> tupl
     return a, b
 
 
-def _github(judged: Gate, wanted: bool | None, *, quiet: bool) -> None:
+def _github(judged: Judgement, wanted: bool | None, *, quiet: bool) -> None:
     """Annotations, and the job summary, where a GitHub job runs us."""
     import os
 

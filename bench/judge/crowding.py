@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.analyse.crowd import TOO_SHORT
 from bench.analyse.neighbours import Neighbours, Share, neighbours
-from bench.judge.evidence import Evidence, Verdict
+from bench.judge.evidence import Evidence, Said
 from bench.record.schema import CheckStatus
 
 # Shares of the whole window, and of its worst second: a burst that slows a tenth of the requests is small on average.
@@ -16,7 +16,7 @@ LEAST_LOSS = 0.01
 OPEN = 2.0
 
 
-def foreign_cpu(e: Evidence) -> Verdict | None:
+def foreign_cpu(e: Evidence) -> Said | None:
     """Processor time that neither the engine nor the harness used."""
     found = _found(e)
     if isinstance(found, str):
@@ -30,7 +30,7 @@ def foreign_cpu(e: Evidence) -> Verdict | None:
     return _settled(found.share, limit, words)
 
 
-def contention(e: Evidence) -> Verdict | None:
+def contention(e: Evidence) -> Said | None:
     """The engine's threads waited for a processor that others had."""
     found = _found(e)
     if isinstance(found, str):
@@ -57,7 +57,7 @@ def contention(e: Evidence) -> Verdict | None:
     return _settled(share, limit, words)
 
 
-def device_used(e: Evidence) -> Verdict | None:
+def device_used(e: Evidence) -> Said | None:
     """An engine that was to compute on a GPU did so."""
     facts = e.record.facts
     asked, used = facts.get("device_asked"), facts.get("device_used")
@@ -100,6 +100,6 @@ def _limits(e: Evidence, limit: float, burst: float) -> tuple[float, float]:
     return max(limit, allowed), max(burst, allowed)
 
 
-def _settled(share: Share, limit: float, words: str) -> Verdict:
+def _settled(share: Share, limit: float, words: str) -> Said:
     """Nothing was found: is that sure?"""
     return ("unknown", f"{words}; {TOO_SHORT}") if share.high > OPEN * limit else ("ok", words)

@@ -66,7 +66,7 @@ class Evidence:
         return found if isinstance(found, dict) else {}
 
 
-Verdict = tuple[CheckStatus, str]
+Said = tuple[CheckStatus, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Rule:
     name: str
     limit: str
     remedy: str
-    judge: Callable[[Evidence], Verdict | None]
+    judge: Callable[[Evidence], Said | None]
 
     def check(self, evidence: Evidence) -> Check | None:
         """Applied to a launch; None where it does not concern it (a board's rule on a desktop)."""

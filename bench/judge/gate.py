@@ -42,7 +42,7 @@ WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class Judgement:
     """A run's verdict, with every comparison it rests on. `doubt` is what its word lacks to be binding."""
 
     scenario: str
@@ -98,7 +98,7 @@ class Gate:
         )
 
 
-def judge(run: Run, *, baselines: Path = BASELINES, enforce: bool = False) -> Gate:
+def judge(run: Run, *, baselines: Path = BASELINES, enforce: bool = False) -> Judgement:
     """Judge a run as its scenario's gate asks; UsageError if it has none."""
     asked = policy.policy(run)
     compared = policy.comparisons(run, asked)
@@ -113,7 +113,7 @@ def judge(run: Run, *, baselines: Path = BASELINES, enforce: bool = False) -> Ga
     notes += crowd_notes(run)
     if run.manifest.state != "complete":
         notes.append(f"the run is not complete ({run.manifest.state}); `bench run --resume` goes on with it")
-    return Gate(
+    return Judgement(
         run.manifest.scenario,
         run.manifest.run_id,
         likeness.host_class(run.manifest.fingerprint),
@@ -125,7 +125,9 @@ def judge(run: Run, *, baselines: Path = BASELINES, enforce: bool = False) -> Ga
     )
 
 
-def judge_stored(run: Run, *, variant: str | None = None, baselines: Path = BASELINES, enforce: bool = False) -> Gate:
+def judge_stored(
+    run: Run, *, variant: str | None = None, baselines: Path = BASELINES, enforce: bool = False
+) -> Judgement:
     """Judge a run's variant against its stored sessions; RecordError if there are none."""
     names = [variant] if variant else [name for name in run.variants if _stored(baselines, run, name)]
     if not names:
@@ -135,7 +137,7 @@ def judge_stored(run: Run, *, variant: str | None = None, baselines: Path = BASE
         )
     compared = tuple(predict.against(run, baseline.find(baselines, run, name)) for name in names)
     record = aa.find(baselines, run.manifest.fingerprint)
-    return Gate(
+    return Judgement(
         run.manifest.scenario,
         run.manifest.run_id,
         likeness.host_class(run.manifest.fingerprint),

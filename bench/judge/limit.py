@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.analyse import answers
-from bench.analyse.divergence import Quality, compare
+from bench.analyse.divergence import Divergence, diverge
 from bench.judge.decide import Verdict
 from bench.judge.trade import reference
 
@@ -32,10 +32,10 @@ def limits(run: Run) -> tuple[Limit, ...]:
     against = reference(run)
     theirs = answers.of_variant(run, against)
     others = [variant for variant in run.variants if variant != against]
-    return tuple(judge(compare(theirs, answers.of_variant(run, variant)), float(most)) for variant in others)
+    return tuple(judge(diverge(theirs, answers.of_variant(run, variant)), float(most)) for variant in others)
 
 
-def judge(quality: Quality, most: float) -> Limit:
+def judge(quality: Divergence, most: float) -> Limit:
     """PASS if the interval's end is within the limit, FAIL if its beginning is beyond; a lower bound cannot pass."""
     kl = quality.kl
     if kl.value is None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bench.analyse import waves
-from bench.judge.evidence import Evidence, Rule, Verdict
+from bench.judge.evidence import Evidence, Rule, Said
 
 # An opening wave this many times as slow as what follows, or as fast, moves the tails.
 OPENING = 1.25
@@ -17,7 +17,7 @@ OPENING = 1.25
 EXPLAINED = 1.5
 
 
-def opening_wave(e: Evidence) -> Verdict | None:
+def opening_wave(e: Evidence) -> Said | None:
     """Every stream's first request left at once, into an engine that had drained."""
     arrivals = e.workload.get("arrivals")
     if not isinstance(arrivals, dict) or (arrivals.get("closed") or 1) < 2:
@@ -32,7 +32,7 @@ def opening_wave(e: Evidence) -> Verdict | None:
     return ("ok" if 1 / OPENING < ratio < OPENING else "warning"), words
 
 
-def one_population(e: Evidence) -> Verdict | None:
+def one_population(e: Evidence) -> Said | None:
     """TTFT has two peaks: a median stands for one of them, and a mean for neither."""
     table = e.steady.to_pandas()
     found = waves.modes(table)
@@ -56,7 +56,7 @@ def _explained(seen: pd.DataFrame, found: waves.Modes) -> str | None:
     return f"the slower ones had {more:.0f} uncached prompt tokens, the others {less:.0f}"
 
 
-def released_together(e: Evidence) -> Verdict | None:
+def released_together(e: Evidence) -> Said | None:
     """First tokens of requests that left apart came in the same millisecond: something held them and let them go."""
     table = e.steady.to_pandas()
     if len(waves.answered(table)) < 2 * waves.FEWEST:

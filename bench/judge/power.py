@@ -1,8 +1,8 @@
-"""How much is enough: blocks, requests per launch, looks, and what a plan will be able to see.
+"""How much is enough: looks, and what a plan will be able to see.
 
 Effects are log ratios. `sd` is the standard deviation of a block's log ratio; two launches that each scatter by s give
-sd = s·√2 and a little more from the requests. Formulas: noncentral t for power; Kalibera and Jones (2013) for the
-split between launches and requests; Lan and DeMets (1983) with Pocock's spending for looks.
+sd = s·√2 and a little more from the requests. Formulas: noncentral t for power;
+Lan and DeMets (1983) with Pocock's spending for looks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from bench.scenario.words import counted
 LOOKS = (5, 8, 12, 16)
 # What to assume before a pilot: launches that scatter by 2 %, medians of about 60 requests.
 TYPICAL_SD = 0.032
-MAX_BLOCKS = 1000
 
 
 @cache
@@ -44,42 +43,10 @@ def noncentrality(blocks: int, alpha: float, power: float) -> float:
     return float(optimize.brentq(missing, 0.0, upper))
 
 
-def power(blocks: int, sd: float, gap: float, alpha: float = 0.05) -> float:
-    """Chance that an effect lying `gap` (log units) beyond the margin is found; 0 below two blocks."""
-    if blocks < 2:
-        return 0.0
-    if sd == 0:
-        return float(gap > 0)
-    return float(1 - special.nctdtr(blocks - 1, gap * math.sqrt(blocks) / sd, t_quantile(1 - alpha, blocks - 1)))
-
-
 def detectable(blocks: int, sd: float, margin: float, alpha: float = 0.05, power: float = 0.8) -> float:
     """The relative slowdown found with this power, 0.1 for 10 %; the margin itself where there is no noise."""
     gap = noncentrality(blocks, alpha, power) * sd / math.sqrt(blocks)
     return math.expm1(math.log1p(margin) + gap) if gap < 100 else math.inf
-
-
-def needed_blocks(sd: float, gap: float, alpha: float = 0.05, target: float = 0.8) -> int | None:
-    """Fewest blocks with which an effect `gap` beyond the margin is found; None beyond a thousand."""
-    if gap <= 0:
-        return None
-    low, high = 3, MAX_BLOCKS
-    if power(high, sd, gap, alpha) < target:
-        return None
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power(middle, sd, gap, alpha) >= target else (middle + 1, high)
-    return low
-
-
-def requests_per_launch(launch_s: float, request_s: float, launch_sd: float, request_sd: float) -> int:
-    """Requests that buy the most precision per second: √(launch cost/request cost · request variance/launch variance).
-
-    `request_sd` is the SD of the launch's log quantile times √requests: what a single request would contribute.
-    """
-    if launch_sd <= 0 or request_s <= 0:
-        raise ValueError("a launch's scatter and a request's cost must be positive")
-    return max(1, math.ceil(math.sqrt(launch_s / request_s) * request_sd / launch_sd))
 
 
 @cache

@@ -122,7 +122,7 @@ def _obstacle(run: Run, baseline: Baseline, new: Session) -> tuple[Verdict | Non
     rows = run.per_launch
     mine = rows[rows["variant"] == baseline.variant] if len(rows) else rows
     if blocks := crowded_blocks(mine):
-        named = ", ".join(map(str, sorted(blocks)))
+        named = ", ".join(str(block + 1) for block in sorted(blocks))
         return Verdict.INCONCLUSIVE, f"launches in block {named} were not alone on the processors"
     kept = [one for one in baseline.sessions if one.run != new.run]
     if len(kept) < ENOUGH_SESSIONS:

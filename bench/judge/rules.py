@@ -13,7 +13,7 @@ from bench.analyse.pace import unobserved
 from bench.analyse.series import Series
 from bench.analyse.steady import of_requests
 from bench.judge.crowding import CONTENTION, FOREIGN, contention, device_used, foreign_cpu
-from bench.judge.evidence import Evidence, Rule, Verdict, failed
+from bench.judge.evidence import Evidence, Rule, Said, failed
 from bench.judge.load import LOAD_RULES
 from bench.record.cooling import Effect, effect
 from bench.scenario.words import counted
@@ -28,7 +28,7 @@ LOCKED_SHARE = 0.97
 BUNCHED = 0.5
 
 
-def gpu_throttle(e: Evidence) -> Verdict | None:
+def gpu_throttle(e: Evidence) -> Said | None:
     """NVML says why its clock is not higher."""
     masks = {name: e.during("nvml", name) for name in e.samples.matching("nvml", end=".clock_reasons")}
     known = {name: series for name, series in masks.items() if len(series)}
@@ -46,7 +46,7 @@ def gpu_throttle(e: Evidence) -> Verdict | None:
     return "ok", "no hardware or thermal slowdown"
 
 
-def thermal_throttle(e: Evidence) -> Verdict | None:
+def thermal_throttle(e: Evidence) -> Said | None:
     """A cooling device that slows a processor or the GPU is at work, or one of unknown effect changed its state."""
     named = {name: name.removeprefix("throttle.") for name in e.samples.matching("thermal", start="throttle.")}
     states = {kind: e.during("thermal", name) for name, kind in named.items() if effect(kind) is not Effect.HARMLESS}
@@ -64,7 +64,7 @@ def thermal_throttle(e: Evidence) -> Verdict | None:
     return "ok", f"{len(known)} cooling devices at rest"
 
 
-def clock_below_lock(e: Evidence) -> Verdict | None:
+def clock_below_lock(e: Evidence) -> Said | None:
     """Clocks are said to be locked, and yet the GPU runs below its lock under load."""
     jetson = e.fingerprint.get("jetson") or {}
     if not (jetson.get("clocks") or {}).get("gpu"):
@@ -81,7 +81,7 @@ def clock_below_lock(e: Evidence) -> Verdict | None:
     return "ok", f"{clock.value.min():.0f} MHz at least, locked at {lock:.0f}"
 
 
-def over_current(e: Evidence) -> Verdict | None:
+def over_current(e: Evidence) -> Said | None:
     """The Tegra's own counters of under-voltage and average over-current events."""
     grown = {name: e.growth("thermal", f"{name}_events") for name in ("oc1", "oc2")}
     if not any(len(e.samples.of("thermal", f"{name}_events")) for name in grown):
@@ -92,7 +92,7 @@ def over_current(e: Evidence) -> Verdict | None:
     return "ok", "no under-voltage, no average over-current"
 
 
-def instant_over_current(e: Evidence) -> Verdict | None:
+def instant_over_current(e: Evidence) -> Said | None:
     """Short peaks are normal at full power on some boards: a warning with a rate."""
     count = e.growth("thermal", "oc3_events")
     if count is None or e.window is None:
@@ -101,7 +101,7 @@ def instant_over_current(e: Evidence) -> Verdict | None:
     return ("warning", f"{rate:.1f} events/s") if count else ("ok", "no event")
 
 
-def swap(e: Evidence) -> Verdict | None:
+def swap(e: Evidence) -> Said | None:
     """Pages went to swap or came from it while measuring."""
     moved = [e.growth("pressure", name) for name in ("swap_in_pages", "swap_out_pages")]
     if None in moved:
@@ -110,7 +110,7 @@ def swap(e: Evidence) -> Verdict | None:
     return ("violated", f"{pages:.0f} pages while measuring") if pages else ("ok", "no page moved")
 
 
-def out_of_memory(e: Evidence) -> Verdict | None:
+def out_of_memory(e: Evidence) -> Said | None:
     """The kernel killed something for want of memory, at any time of the launch."""
     kills = e.samples.of("pressure", "oom_kills").grown()
     if kills is None:
@@ -118,7 +118,7 @@ def out_of_memory(e: Evidence) -> Verdict | None:
     return ("violated", f"{kills:.0f} processes killed by the kernel") if kills else ("ok", "none killed")
 
 
-def foreign_gpu(e: Evidence) -> Verdict | None:
+def foreign_gpu(e: Evidence) -> Said | None:
     """Somebody else's processes on the GPU."""
     counts = [e.during("nvml", name) for name in e.samples.matching("nvml", end=".foreign_processes")]
     if not counts:
@@ -130,7 +130,7 @@ def foreign_gpu(e: Evidence) -> Verdict | None:
     return ("violated", f"{most:.0f} other processes") if most else ("ok", "none")
 
 
-def steal(e: Evidence) -> Verdict | None:
+def steal(e: Evidence) -> Said | None:
     """The hypervisor gave this machine's processors to others."""
     parts = {name: e.growth("host", name) for name in ("cpu_busy_s", "cpu_idle_s", "cpu_iowait_s", "cpu_steal_s")}
     if None in parts.values():
@@ -142,7 +142,7 @@ def steal(e: Evidence) -> Verdict | None:
     return ("violated" if share > allowed else "ok"), words
 
 
-def steadiness(e: Evidence) -> Verdict | None:
+def steadiness(e: Evidence) -> Said | None:
     """Answers that came later and later, or settled only past the middle: no median stands for such a launch."""
     seen = of_requests(e.requests)
     if seen.kind == "too short":
@@ -153,7 +153,7 @@ def steadiness(e: Evidence) -> Verdict | None:
     return "ok", f"{seen.kind}: steady from request {(seen.first or 0) + 1} on of {seen.n}"
 
 
-def client_saturation(e: Evidence) -> Verdict | None:
+def client_saturation(e: Evidence) -> Said | None:
     """The load generator itself was the bottleneck."""
     if e.window is None:
         return None
@@ -178,7 +178,7 @@ def client_saturation(e: Evidence) -> Verdict | None:
     return ("violated" if status == "violated" else "ok"), "; ".join(words)
 
 
-def clocks(e: Evidence) -> Verdict | None:
+def clocks(e: Evidence) -> Said | None:
     """The wall clock was set while measuring."""
     step = e.during("sampler", "clock_step_ms")
     if not len(step):
@@ -190,7 +190,7 @@ def clocks(e: Evidence) -> Verdict | None:
     return "ok", f"wall clock within {moved:.3f} ms of the monotonic one"
 
 
-def stopped(e: Evidence) -> Verdict | None:
+def stopped(e: Evidence) -> Said | None:
     """Somebody kept a process of the launch, or the whole machine, from running, at any time of the launch."""
     words = []
     for stop in e.record.stops or ():
@@ -217,7 +217,7 @@ def _span(series: Series) -> float:
     return float(series.value.max() - series.value.min())
 
 
-def tokens(e: Evidence) -> Verdict | None:
+def tokens(e: Evidence) -> Said | None:
     """The server generated what was asked for."""
     if e.workload.get("ignore_eos", True) is not True:
         return None
@@ -233,7 +233,7 @@ def tokens(e: Evidence) -> Verdict | None:
     return "ok", f"{len(done)} answers, all as long as asked for"
 
 
-def pace(e: Evidence) -> Verdict | None:
+def pace(e: Evidence) -> Said | None:
     """The answers came token by token, so that their pace could be seen."""
     done = e.steady.filter(e.steady["ok"])
     if not len(done):
@@ -247,7 +247,7 @@ def pace(e: Evidence) -> Verdict | None:
     return ("warning", "; ".join(words)) if words else ("ok", f"{len(done)} answers, token by token")
 
 
-def counts(e: Evidence) -> Verdict | None:
+def counts(e: Evidence) -> Said | None:
     """What the server counted can be true beside what was seen."""
     done = e.steady.filter(e.steady["ok"])
     wrong = Counter(reason for reason in done["count_reason"].to_pylist() if reason)
@@ -258,7 +258,7 @@ def counts(e: Evidence) -> Verdict | None:
     return "warning", "; ".join(f"{n} of {len(done)}: {why}" for why, n in wrong.most_common(3))
 
 
-def failed_requests(e: Evidence) -> Verdict | None:
+def failed_requests(e: Evidence) -> Said | None:
     """A request that fails is a result, and not one of latency."""
     if not len(e.steady):
         return None
@@ -266,7 +266,7 @@ def failed_requests(e: Evidence) -> Verdict | None:
     return ("violated", ", ".join(bad)) if bad else ("ok", f"all {len(e.steady)} succeeded")
 
 
-def cache_contamination(e: Evidence) -> Verdict | None:
+def cache_contamination(e: Evidence) -> Said | None:
     """Prompts that were to be new and were found in a prefix cache."""
     if e.workload.get("unique", True) is not True:
         return None
@@ -294,7 +294,7 @@ def _shared_prefix(e: Evidence) -> int:
     return tokens if isinstance(tokens, int) else 0
 
 
-def sampling(e: Evidence) -> Verdict | None:
+def sampling(e: Evidence) -> Said | None:
     """The sampler kept its periods."""
     account = e.record.client.get("sampler")
     if not account:
@@ -316,7 +316,7 @@ def _troubles(probes: dict[str, dict[str, float | str | None]]) -> Iterator[str]
             yield f"{name}: {probe['missed']} of {due:.0f} readings late"
 
 
-def power_coverage(e: Evidence) -> Verdict | None:
+def power_coverage(e: Evidence) -> Said | None:
     """Power was read often enough, and its two sources agree."""
     source = source_of(e.record, e.samples)
     if source is None or e.window is None:
@@ -330,7 +330,7 @@ def power_coverage(e: Evidence) -> Verdict | None:
     return "ok", f"{energy.joules:.1f} J{relative}, {energy.coverage or 0:.0%} covered"
 
 
-def server_agrees(e: Evidence) -> Verdict | None:
+def server_agrees(e: Evidence) -> Said | None:
     """The server's own mean TTFT against ours: its clock starts later and stops earlier, by milliseconds."""
     total, count = e.growth("engine", "ttft_sum_s"), e.growth("engine", "ttft_count")
     ours = e.steady.filter(e.steady["ok"])["ttft_ms"].drop_null().to_numpy()

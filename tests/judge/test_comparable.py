@@ -67,7 +67,7 @@ def test_two_runs_that_differ_are_refused(run: Run, other: Run, change: Callable
 def test_answers_of_different_length_are_refused(tmp_path: Path, run: Run) -> None:
     longer = recorded(tmp_path, "longer", tokens=9)
     with pytest.raises(
-        IncomparableError, match=r"completion_tokens over 5 requests of block 0: 40 and 45 \(set ignore"
+        IncomparableError, match=r"completion_tokens over 5 requests of block 1: 40 and 45 \(set ignore"
     ):
         Comparison.of(run, "a", "b", other=longer)
 

@@ -161,7 +161,7 @@ def mostly_invalid(b: pd.DataFrame) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (none_valid, "no valid launch of b: block 0: crashed at start"),
+        (none_valid, "no valid launch of b: block 1: crashed at start"),
         (zero, "TTFT p50 is zero in block 1: there is no ratio to nothing"),
         (negative, "TTFT p50 is negative in block 1: a stepped clock or a damaged record"),
         (absent, "TTFT p50 was not measured for b"),

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure as Drawing
 
 from bench.analyse import answers
-from bench.analyse.divergence import Quality, perplexity
+from bench.analyse.divergence import Divergence, perplexity
 from bench.analyse.estimate import Estimate
 from bench.analyse.metrics import metric
 from bench.judge import limit
@@ -181,7 +181,7 @@ def pareto(view: View, found: Sequence[Trade]) -> Figure | None:
     )
 
 
-def _answers(quality: Quality) -> list[Block]:
+def _answers(quality: Divergence) -> list[Block]:
     """The founding use cases, both answers side by side."""
     if not quality.agreement or not quality.agreement.founding:
         return []

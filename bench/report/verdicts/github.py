@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.judge.decide import Verdict
-from bench.judge.gate import Gate
+from bench.judge.gate import Judgement
 from bench.report.verdicts.sentences import change, name, reasons
 
 LEVELS = {
@@ -14,7 +14,7 @@ LEVELS = {
 }
 
 
-def render(gate: Gate, file: str | None = None) -> str:
+def render(gate: Judgement, file: str | None = None) -> str:
     """One line per comparison; an advisory gate only warns. `file` puts them on the scenario."""
     lines = []
     for comparison in gate.comparisons:

@@ -18,7 +18,7 @@ from bench.errors import RecordError
 from bench.judge import likeness
 from bench.judge.compare import compare
 from bench.judge.decide import Verdict
-from bench.record.documents import write_document
+from bench.record.documents import keep_document
 from bench.scenario.words import counted
 
 if TYPE_CHECKING:
@@ -129,10 +129,7 @@ def aa_record(run: Run, found: Sequence[Trial], blocks: int, margins: Mapping[st
 
 def save(record: AaRecord, folder: Path) -> Path:
     """Keep the record below a folder of baselines; a newer study of the same scenario and state takes its place."""
-    path = folder / record.host_class / f"aa-{record.scenario}-{record.fingerprint}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_document(path, asdict(record))
-    return path
+    return keep_document(folder / record.host_class / f"aa-{record.scenario}-{record.fingerprint}.json", asdict(record))
 
 
 def find(folder: Path, fingerprint: Mapping[str, Any]) -> AaRecord | None:

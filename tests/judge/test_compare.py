@@ -117,9 +117,9 @@ def test_survivors_alone_do_not_pass() -> None:
     b.loc[3, "reason"] = "out of memory"
     comparison = judge(launches([100.0] * 8), b)
     assert comparison.verdict is Verdict.INCONCLUSIVE
-    assert comparison.b.failed == ("block 3: out of memory",)
+    assert comparison.b.failed == ("block 4: out of memory",)
     assert "1 launch failed" in comparison[METRIC].reason
-    assert comparison[METRIC].notes == ("no partner in block 3",)
+    assert comparison[METRIC].notes == ("no partner in block 4",)
 
 
 def test_a_regression_is_a_regression_even_if_a_launch_failed() -> None:
@@ -162,8 +162,8 @@ def mostly_invalid(b: pd.DataFrame) -> None:
     ("change", "says"),
     [
         (none_valid, "no valid launch of b: block 1: crashed at start"),
-        (zero, "TTFT p50 is zero in block 1: there is no ratio to nothing"),
-        (negative, "TTFT p50 is negative in block 1: a stepped clock or a damaged record"),
+        (zero, "TTFT p50 is zero in block 2: there is no ratio to nothing"),
+        (negative, "TTFT p50 is negative in block 2: a stepped clock or a damaged record"),
         (absent, "TTFT p50 was not measured for b"),
         (no_column, "TTFT p50 was not measured for b"),
         (mostly_invalid, "only 2 of 5 blocks have a valid launch on both sides"),
@@ -192,7 +192,7 @@ def test_a_missing_value_leaves_its_block_out() -> None:
     b = side()
     b.loc[4, METRIC] = math.nan
     comparison = judge(flat(), b)
-    assert comparison[METRIC].notes == ("no partner in block 4",)
+    assert comparison[METRIC].notes == ("no partner in block 5",)
     assert comparison[METRIC].decision.blocks == 4
 
 
@@ -332,4 +332,4 @@ def test_a_difference_has_its_interval_in_the_metrics_own_unit() -> None:
 def test_a_negative_share_is_a_damaged_record_and_a_zero_time_has_no_ratio() -> None:
     damaged = compare(shares(0.0, 0.0, 0.0), shares(0.0, -0.1, 0.0), margins={"error_rate": 0.05})["error_rate"]
     assert damaged.verdict is Verdict.INVALID
-    assert damaged.reason == "failed requests is negative in block 1: a stepped clock or a damaged record"
+    assert damaged.reason == "failed requests is negative in block 2: a stepped clock or a damaged record"

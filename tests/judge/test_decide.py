@@ -64,7 +64,7 @@ def test_a_verdict_that_rests_on_one_block_names_it() -> None:
     assert decision.interval.high < LIMIT
     assert decision.verdict is Verdict.INCONCLUSIVE
     assert decision.deciding_block == 11
-    assert decision.reason == "block 11 decides: without it the PASS does not hold"
+    assert decision.reason == "block 12 decides: without it the PASS does not hold"
 
 
 @pytest.mark.parametrize(("ratios", "says"), [((), "no block"), ((1.3,), "only one block"), ((1.3, 1.3), "at least 3")])

@@ -31,7 +31,7 @@ def quality(
     from dataclasses import asdict
 
     from bench.analyse.run import Run
-    from bench.judge.limit import limits
+    from bench.judge.gate import limits
     from bench.judge.trade import reference, trades
     from bench.record.documents import plain
     from bench.report.claims import of_awq

@@ -17,7 +17,7 @@ import numpy as np
 from bench.analyse.metrics import metric
 from bench.errors import IncomparableError, RecordError, UsageError
 from bench.judge import likeness
-from bench.judge.pairs import values_of, variant_id
+from bench.judge.comparable import values_of, variant_id
 from bench.record.documents import keep_document
 from bench.scenario.measures import margin
 

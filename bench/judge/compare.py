@@ -17,8 +17,8 @@ from bench.analyse.measured import asked
 from bench.analyse.metrics import METRICS, Metric, metric
 from bench.errors import UnknownName, UsageError
 from bench.judge import comparable
+from bench.judge.comparable import Pair, Side, crowded_blocks, pairs_of, side_of, unsteady_blocks, values_of, variant_id
 from bench.judge.decide import Decision, Verdict, benjamini_hochberg, decide, holm
-from bench.judge.pairs import Pair, Side, crowded_blocks, pairs_of, side_of, unsteady_blocks, values_of, variant_id
 from bench.judge.result import Result, explain, limit_of
 
 if TYPE_CHECKING:

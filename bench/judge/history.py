@@ -19,7 +19,7 @@ from bench.analyse.metrics import change, comparable, metric
 from bench.analyse.run import Run
 from bench.errors import UsageError
 from bench.judge import baseline
-from bench.judge.pairs import values_of, variant_id
+from bench.judge.comparable import values_of, variant_id
 from bench.scenario.words import counted
 
 SHORTEST = 3

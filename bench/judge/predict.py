@@ -17,10 +17,9 @@ import numpy as np
 from bench.analyse.metrics import Metric, comparable, metric
 from bench.judge import likeness
 from bench.judge.baseline import Baseline, Session, session
+from bench.judge.comparable import Side, crowded_blocks
 from bench.judge.compare import Comparison, with_holm
-from bench.judge.decide import Decision, Interval, Verdict, p_above
-from bench.judge.pairs import Side, crowded_blocks
-from bench.judge.power import noncentrality, t_quantile
+from bench.judge.decide import Decision, Interval, Verdict, noncentrality, p_above, t_quantile
 from bench.judge.result import Result, explain, limit_of
 from bench.scenario.words import counted
 

@@ -14,8 +14,8 @@ from bench.analyse import answers
 from bench.analyse.divergence import Divergence, diverge
 from bench.analyse.estimate import Estimate
 from bench.errors import IncomparableError, UsageError
+from bench.judge.comparable import variant_id
 from bench.judge.compare import Comparison
-from bench.judge.pairs import variant_id
 from bench.judge.result import Result
 
 if TYPE_CHECKING:

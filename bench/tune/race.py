@@ -12,9 +12,9 @@ from collections.abc import Mapping
 import pandas as pd
 
 from bench.analyse.metrics import Metric
+from bench.judge.comparable import pairs_of, side_of
 from bench.judge.compare import compare, rows_of, worse
 from bench.judge.decide import Decision, Verdict, decide
-from bench.judge.pairs import pairs_of, side_of
 from bench.tune.levers import START, Candidate, Changes, Field, Levers, candidate
 
 ALPHA = 0.1

@@ -18,7 +18,7 @@ from bench.analyse.answers import Answers, Text, read_text
 from bench.analyse.divergence import diverge
 from bench.analyse.run import Run
 from bench.engines.engine import Checkpoint, Endpoint
-from bench.judge.limit import limits
+from bench.judge.gate import limits
 from bench.judge.trade import trades
 from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.job import Job, Request

@@ -10,8 +10,7 @@ import pytest
 from bench.analyse import answers
 from bench.errors import UsageError
 from bench.judge.decide import Verdict
-from bench.judge.gate import Judgement
-from bench.judge.limit import limits
+from bench.judge.gate import Judgement, limits
 from bench.judge.trade import Change, Trade, reference, trades
 from bench.report.claims import of_awq
 from tests.judge.recorded import DOCUMENTS, distributions, recorded

@@ -8,7 +8,7 @@ from bench.analyse.metrics import metric
 from bench.errors import BenchError
 from bench.judge.compare import Comparison
 from bench.judge.decide import Verdict
-from bench.judge.policy import comparisons, policy
+from bench.judge.gate import comparisons, policy
 from bench.judge.result import Result, amount
 from bench.report.elements import Block, Cell, Column, Fold, Note, Notes, Prose, Section, Table, Tone
 from bench.report.numbers import change, changes, decimals, listed, number

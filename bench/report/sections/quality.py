@@ -11,7 +11,7 @@ from bench.analyse import answers
 from bench.analyse.divergence import Divergence, perplexity
 from bench.analyse.estimate import Estimate
 from bench.analyse.metrics import metric
-from bench.judge import limit
+from bench.judge.gate import limits as limits_of
 from bench.judge.trade import Trade, trades
 from bench.report.claims import claimed, of_awq
 from bench.report.drawing import MARKERS, colour, figure
@@ -33,7 +33,7 @@ def section(view: View) -> Section | None:
     blocks: list[Block] = [Notes(tuple(_words(trade) for trade in found)), table(view, found)]
     if (drawn := pareto(view, found)) is not None:
         blocks.append(drawn)
-    if limits := limit.limits(view.run):
+    if limits := limits_of(view.run):
         rows = tuple((Cell(one.variant), Cell(one.verdict.value, one.reason, TONES[one.verdict])) for one in limits)
         blocks.append(Table((Column("variant"), Column("limit on the divergence")), rows))
     blocks += [

@@ -29,6 +29,6 @@ def per_launch(run: Run) -> Iterator[PerLaunch]:
     launches = run.per_launch
     for variant in run.variants:
         valid = launches[(launches["variant"] == variant) & (launches["status"] == "ok")] if len(launches) else launches
-        for name in (name for name in HEADLINE if name in METRICS and name in valid):
+        for name in (name for name in HEADLINE if name in valid):
             if values := tuple(float(value) for value in valid[name].dropna()):
                 yield PerLaunch(variant, METRICS[name], values)

@@ -16,7 +16,7 @@ from scipy import special
 
 from bench.errors import RecordError
 from bench.judge import likeness
-from bench.judge.compare import compare
+from bench.judge.compare import Terms, compare
 from bench.judge.decide import Verdict
 from bench.record.documents import keep_document
 from bench.scenario.words import counted
@@ -159,7 +159,7 @@ def clopper_pearson(count: int, of: int, level: float = 0.95) -> tuple[float, fl
 
 def _session(launches: pd.DataFrame, a: str, b: str, margins: Mapping[str, float]) -> Trial:
     sides = (launches[launches["variant"] == a], launches[launches["variant"] == b])
-    compared = compare(*sides, labels=(a, b), margins=margins, metrics=())
+    compared = compare(*sides, Terms(margins, metrics=()), (a, b))
     return Trial(
         first_block=int(launches["block"].min()),
         verdict=compared.verdict,

@@ -25,7 +25,7 @@ from bench.analyse.metrics import metric
 from bench.errors import Exit, IncomparableError, RecordError, UsageError
 from bench.judge import aa, baseline, likeness, predict
 from bench.judge.comparable import Side, variant_id
-from bench.judge.compare import Comparison, overall, with_holm
+from bench.judge.compare import Comparison, Terms, overall, with_holm
 from bench.judge.decide import Verdict, level_at
 from bench.judge.trade import reference
 from bench.scenario.measures import margin
@@ -222,7 +222,7 @@ def comparisons(run: Run, asked: Policy) -> tuple[Comparison, ...]:
 
 def _one(run: Run, asked: Policy, baseline: str, candidate: str) -> Comparison:
     try:
-        return Comparison.of(run, baseline, candidate, margins=asked.margins, alpha=asked.level)
+        return Comparison.on(Terms(asked.margins, alpha=asked.level), run, baseline, candidate)
     except IncomparableError as error:
         return Comparison(Side(baseline, 0, 0, 0), Side(candidate, 0, 0, 0), (), asked.level, refused=error.message)
 

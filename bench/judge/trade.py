@@ -15,7 +15,7 @@ from bench.analyse.divergence import Divergence, diverge
 from bench.analyse.estimate import Estimate
 from bench.errors import IncomparableError, UsageError
 from bench.judge.comparable import variant_id
-from bench.judge.compare import Comparison
+from bench.judge.compare import Comparison, Terms
 from bench.judge.result import Result
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _trade(run: Run, against: str, variant: str, quality: Divergence) -> Trade:
 def _measured(run: Run, against: str, variant: str) -> Iterator[Change]:
     names = (*(f"{name}.p50" for name in _lengths(run)), *MEASURED)
     try:
-        compared = Comparison.of(run, against, variant, metrics=names, alpha=ALPHA)
+        compared = Comparison.on(Terms(metrics=names, alpha=ALPHA), run, against, variant)
     except IncomparableError as error:
         yield from (Change(name, "", None, None, None, None, None, "unknown", error.message) for name in names)
         return

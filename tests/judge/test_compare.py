@@ -318,7 +318,7 @@ def test_a_share_whose_healthy_value_is_zero_is_compared_by_difference(
 
 def test_a_difference_has_its_interval_in_the_metrics_own_unit() -> None:
     compared = compare(
-        shares(0.0, 0.02, 0.0, 0.01, 0.0), shares(0.1, 0.0, 0.08, 0.02, 0.05), margins={"error_rate": 0.05}
+        shares(0.0, 0.02, 0.0, 0.01, 0.0), shares(0.1, 0.0, 0.08, 0.02, 0.05), Terms({"error_rate": 0.05})
     )
     row = compared.table().set_index("metric").loc["error_rate"]
     assert row["difference"] == pytest.approx(0.044)

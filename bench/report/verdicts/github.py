@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bench.judge.decide import Verdict
 from bench.judge.gate import Judgement
-from bench.report.verdicts.sentences import change, name, reasons
+from bench.report.numbers import moved
+from bench.report.verdicts.sentences import name, reasons
 
 LEVELS = {
     Verdict.PASS: "notice",
@@ -22,8 +23,10 @@ def render(gate: Judgement, file: str | None = None) -> str:
         level = LEVELS[verdict]
         if gate.advisory and verdict is Verdict.FAIL:
             level = "warning"
-        moved = ", ".join(f"{result.metric.title} {change(result)}" for result in comparison.results if result.margin)
-        body = "\n".join(filter(None, [moved, *reasons(comparison), gate.advisory and f"Advice only: {gate.advisory}"]))
+        changes = ", ".join(f"{result.metric.title} {moved(result)}" for result in comparison.results if result.margin)
+        body = "\n".join(
+            filter(None, [changes, *reasons(comparison), gate.advisory and f"Advice only: {gate.advisory}"])
+        )
         where = f"file={_property(file)}," if file else ""
         word = f"ADVISORY {verdict}" if gate.advisory else verdict
         title = _property(f"firsttoken {word}: {name(comparison)}")

@@ -9,7 +9,8 @@ from bench.judge.compare import Comparison
 from bench.judge.decide import Verdict
 from bench.judge.gate import Judgement
 from bench.judge.result import Result
-from bench.report.verdicts.sentences import change, losses, name, span
+from bench.report.numbers import moved, span
+from bench.report.verdicts.sentences import losses, name
 
 # What XML 1.0 cannot carry, and an engine's log may.
 _FORBIDDEN = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
@@ -52,7 +53,7 @@ def _case(suite: ET.Element, gate: Judgement, comparison: Comparison, result: Re
         classname=_clean(f"{gate.scenario}.{comparison.b.label}"),
         name=result.metric.id,
     )
-    message = _clean(f"{result.metric.title} {change(result)} ({span(result)}): {result.reason}")
+    message = _clean(f"{result.metric.title} {moved(result)} ({span(result)}): {result.reason}")
     match result.verdict:
         case Verdict.FAIL if not gate.advisory:
             ET.SubElement(case, "failure", type="regression", message=message)

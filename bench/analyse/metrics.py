@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bench.analyse.estimate import needed
 from bench.analyse.pace import unobserved
-from bench.analyse.quantiles import needed
 from bench.errors import UnknownName
 from bench.record.schema import LaunchRecord
 

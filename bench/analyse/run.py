@@ -190,14 +190,6 @@ class Run:
         return frame(pa.concat_tables(keyed, promote_options="default"))
 
 
-def per_launch(run: Run) -> pd.DataFrame:
-    """One row per launch: identity, number of steady `requests`, and every metric of METRICS; NaN where it is null.
-
-    Rows of failed and invalid launches are there too: `status == "ok"` are those that count.
-    """
-    return run.per_launch
-
-
 def _unsteady(record: LaunchRecord) -> bool:
     """Whether the launch's own check found that it drifted or never settled."""
     return any(check.name == "steadiness" and check.status == "warning" for check in record.checks)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.analyse.estimate import Estimate, finite, median_of_launches, needed, quantile
 from bench.analyse.metrics import FAMILIES, METRICS, STATISTICS, Metric, Values
 from bench.analyse.metrics import metric as named
 from bench.analyse.pace import Gaps
-from bench.analyse.quantiles import Estimate, finite, median_of_launches, needed, quantile
 
 COLUMNS = (
     "variant",

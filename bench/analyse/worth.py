@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -15,18 +14,9 @@ import pyarrow.compute as pc
 from scipy import stats
 
 from bench.analyse.coldstart import AS_ASKED, NOT_AS_ASKED, SEEN, STATE, verified
+from bench.analyse.estimate import Estimate, mean
 from bench.analyse.run import Launch, Run
 from bench.phrases import counted
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A value with its interval; null ends where there are too few blocks or no end exists."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    n: int = 0
 
 
 @lru_cache(maxsize=1)
@@ -169,17 +159,6 @@ def cost_curve(run: Run, requests: Sequence[int]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["variant", "requests", "seconds"])
 
 
-def mean(values: pd.Series[Any]) -> Estimate:
-    """Mean with its 95 % t interval over blocks."""
-    known = values.dropna().to_numpy(float)
-    if not len(known):
-        return Estimate(None)
-    if len(known) < 2:
-        return Estimate(float(known[0]), n=1)
-    half = float(stats.t.ppf(0.975, len(known) - 1)) * float(known.std(ddof=1)) / math.sqrt(len(known))
-    return Estimate(float(known.mean()), float(known.mean()) - half, float(known.mean()) + half, len(known))
-
-
 def _row(launch: Launch, metrics: Mapping[str, Any]) -> dict[str, Any]:
     record = launch.record
     requests = launch.requests()
@@ -226,10 +205,7 @@ def _pairs(table: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
 
 
 def _ratio(pairs: pd.DataFrame, column: str) -> Estimate:
-    logs = mean(pd.Series(np.log((pairs[f"{column}_b"] / pairs[f"{column}_a"]).to_numpy(float))))
-    ends = (None if end is None else math.exp(end) for end in (logs.value, logs.low, logs.high))
-    value, low, high = ends
-    return Estimate(value, low, high, logs.n)
+    return mean(np.log((pairs[f"{column}_b"] / pairs[f"{column}_a"]).to_numpy(float))).exp()
 
 
 def _tokens(pairs: pd.DataFrame) -> float | None:

@@ -25,7 +25,7 @@ from bench.phrases import counted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.judge.aa import Session
+    from bench.judge.aa import Trial
 
 
 def aa(
@@ -76,6 +76,6 @@ def aa(
     typer.echo(f"  {record.doubt or 'the gate binds on this machine in this state'}\nrecord  {path}\nrun     {folder}")
 
 
-def _counted(found: Sequence[Session]) -> str:
+def _counted(found: Sequence[Trial]) -> str:
     words = [one.verdict.value for one in found if one.verdict]
     return ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(sorted(words)))

@@ -11,7 +11,7 @@ from bench.cli.options import BASELINES, AsJson, Baselines, RunFolder
 from bench.cli.output import as_json, print_json, write
 
 if TYPE_CHECKING:
-    from bench.judge.gate import Gate
+    from bench.judge.gate import Judgement
 
 
 def gate(
@@ -59,7 +59,7 @@ def gate(
     raise typer.Exit(judged.exit_code)
 
 
-def _github(judged: Gate, wanted: bool | None, *, quiet: bool) -> None:
+def _github(judged: Judgement, wanted: bool | None, *, quiet: bool) -> None:
     """Annotations, and the job summary, where a GitHub job runs us."""
     import os
 

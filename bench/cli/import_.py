@@ -27,7 +27,7 @@ def import_(
     """
     from bench.errors import RecordError
     from bench.formats import importer
-    from bench.formats.files import documents
+    from bench.formats.figures import documents
 
     found = documents(file)
     names, rows, empty = [], [], 0

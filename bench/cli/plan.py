@@ -117,7 +117,7 @@ def _power(scenario: Scenario, blocks: int) -> str | None:
     """What the plan will be able to find; nothing where there is only one variant."""
     if len(scenario.variants) < 2:
         return None
-    from bench.judge.power import describe
+    from bench.judge.decide import describe
     from bench.scenario.measures import margin
 
     gate = scenario.model.gate

@@ -11,7 +11,7 @@ from bench.cli.options import AsJson
 from bench.cli.output import print_json
 
 if TYPE_CHECKING:
-    from bench.analyse.divergence import Quality
+    from bench.analyse.divergence import Divergence
     from bench.analyse.estimate import Estimate
     from bench.judge.trade import Trade
 
@@ -28,7 +28,7 @@ def quality(
     from dataclasses import asdict
 
     from bench.analyse.run import Run
-    from bench.judge.limit import limits
+    from bench.judge.gate import limits
     from bench.judge.trade import reference, trades
     from bench.record.documents import plain
     from bench.report.claims import of_awq
@@ -73,7 +73,7 @@ def _print(trade: Trade) -> None:
     typer.echo(f"    answers     {_figure(seen.agreement.share, 3)} equal of {len(seen.agreement.pairs)}{parted}")
 
 
-def _answers(seen: Quality) -> None:
+def _answers(seen: Divergence) -> None:
     for pair in seen.agreement.founding if seen.agreement else ():
         typer.echo(f"    {pair.label.removeprefix('founding:')}, turn {pair.turn + 1}")
         typer.echo(f"      {seen.against}: {pair.reference.strip()}")

@@ -17,8 +17,8 @@ import numpy as np
 from bench.analyse.metrics import metric
 from bench.errors import IncomparableError, RecordError, UsageError
 from bench.judge import likeness
-from bench.judge.pairs import values_of, variant_id
-from bench.record.documents import write_document
+from bench.judge.comparable import values_of, variant_id
+from bench.record.documents import keep_document
 from bench.scenario.measures import margin
 
 if TYPE_CHECKING:
@@ -119,10 +119,7 @@ def prune(baseline: Baseline, *, keep: int | None = None, runs: Sequence[str] = 
 
 def save(baseline: Baseline, folder: Path) -> Path:
     """Write it to its place, whole or not at all."""
-    path = folder / baseline.file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_document(path, asdict(baseline))
-    return path
+    return keep_document(folder / baseline.file, asdict(baseline))
 
 
 def load(path: Path) -> Baseline:

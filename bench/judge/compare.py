@@ -17,8 +17,8 @@ from bench.analyse.measured import asked
 from bench.analyse.metrics import METRICS, Metric, metric
 from bench.errors import UnknownName, UsageError
 from bench.judge import comparable
+from bench.judge.comparable import Pair, Side, crowded_blocks, pairs_of, side_of, unsteady_blocks, values_of, variant_id
 from bench.judge.decide import Decision, Verdict, benjamini_hochberg, decide, holm
-from bench.judge.pairs import Pair, Side, crowded_blocks, pairs_of, side_of, unsteady_blocks, values_of, variant_id
 from bench.judge.result import Result, explain, limit_of
 
 if TYPE_CHECKING:
@@ -41,6 +41,20 @@ HEADLINE = (
     "memory.peak",
     "energy.per_token",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a comparison is held to.
+
+    `margins` maps metrics to relative margins and brings verdicts; `metrics` are shown beside them (None: the
+    headline's). `alpha` is one-sided. `obstacles` say in words what keeps every verdict open.
+    """
+
+    margins: Mapping[str, float] = field(default_factory=dict)
+    metrics: Iterable[str] | None = None
+    alpha: float = 0.05
+    obstacles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +84,29 @@ class Comparison:
         other: Run | None = None,
         margins: Mapping[str, float] | None = None,
         metrics: Iterable[str] | None = None,
-        alpha: float = 0.05,
     ) -> Comparison:
         """Compare variant `b` (of `other`, if given) with baseline `a`; both by id or by factors.
 
         `margins` maps metrics to relative margins and brings verdicts; `metrics` are shown beside them.
         IncomparableError if the two differ in what must be equal.
         """
+        return cls.on(Terms(margins or {}, metrics), run, a, b, other=other)
+
+    @classmethod
+    def on(
+        cls, terms: Terms, run: Run, a: str | Mapping[str, Any], b: str | Mapping[str, Any], *, other: Run | None = None
+    ) -> Comparison:
+        """The same on terms of any level."""
         theirs = other or run
         first, second = variant_id(run, a), variant_id(theirs, b)
         if other is None and first == second:
             raise UsageError(f"both sides are the variant {first!r}", hint="name two different variants of the run")
         comparable.check(run, first, theirs, second)
-        frames = (rows_of(run.per_launch, first), rows_of(theirs.per_launch, second))
-        notes = comparable.unpaired(run, theirs) if other is not None else ()
-        shown = metrics if metrics is not None else asked(run, (name for name in HEADLINE if name in METRICS))
-        return compare(*frames, labels=(first, second), margins=margins, metrics=shown, alpha=alpha, obstacles=notes)
+        if other is not None:
+            terms = replace(terms, obstacles=(*terms.obstacles, *comparable.unpaired(run, theirs)))
+        if terms.metrics is None:
+            terms = replace(terms, metrics=asked(run, HEADLINE))
+        return compare(rows_of(run.per_launch, first), rows_of(theirs.per_launch, second), terms, (first, second))
 
     @property
     def gated(self) -> tuple[Result, ...]:
@@ -111,31 +132,28 @@ class Comparison:
 
 
 def compare(
-    a: pd.DataFrame,
-    b: pd.DataFrame,
-    *,
-    labels: tuple[str, str] = ("a", "b"),
-    margins: Mapping[str, float] | None = None,
-    metrics: Iterable[str] | None = None,
-    alpha: float = 0.05,
-    obstacles: Sequence[str] = (),
+    a: pd.DataFrame, b: pd.DataFrame, terms: Terms | None = None, labels: tuple[str, str] = ("a", "b")
 ) -> Comparison:
-    """Compare two tables of launches: columns block, status and the metrics. `obstacles` keep it from a verdict."""
-    limits = {metric(name).id: margin for name, margin in (margins or {}).items()}
-    shown = [metric(name).id for name in metrics] if metrics is not None else [m for m in HEADLINE if m in METRICS]
-    sides = side_of(a, labels[0]), side_of(b, labels[1])
-    results = [_compare_one(metric(name), a, b, sides, limit, alpha, obstacles) for name, limit in limits.items()]
+    """Compare two tables of launches: columns block, status and the metrics."""
+    terms = terms or Terms()
+    limits = {metric(name).id: margin for name, margin in terms.margins.items()}
+    shown = (
+        [metric(name).id for name in terms.metrics]
+        if terms.metrics is not None
+        else [m for m in HEADLINE if m in METRICS]
+    )
+    both = _Both(a, b, side_of(a, labels[0]), side_of(b, labels[1]))
+    results = [_judged(metric(name), both, limit, terms) for name, limit in limits.items()]
     beside = [
         result
         for name in shown
-        if name not in limits and (result := _estimate_one(metric(name), a, b, alpha)) is not None
+        if name not in limits and (result := _estimated(metric(name), both, terms.alpha)) is not None
     ]
     timeline = pd.concat([a.assign(side="a"), b.assign(side="b")], ignore_index=True)
     if "wall_time" in timeline:
         timeline = timeline.sort_values("wall_time", kind="stable", ignore_index=True)
-    return Comparison(
-        *sides, (*with_holm(results, alpha), *_with_bh(beside)), alpha, tuple(obstacles), timeline=timeline
-    )
+    every = (*with_holm(results, terms.alpha), *_with_bh(beside))
+    return Comparison(both.first, both.second, every, terms.alpha, terms.obstacles, timeline=timeline)
 
 
 def overall(verdicts: Sequence[Verdict]) -> Verdict | None:
@@ -146,29 +164,33 @@ def overall(verdicts: Sequence[Verdict]) -> Verdict | None:
     return None
 
 
-def _compare_one(
-    measure: Metric,
-    a: pd.DataFrame,
-    b: pd.DataFrame,
-    sides: tuple[Side, Side],
-    margin: float,
-    alpha: float,
-    obstacles: Sequence[str],
-) -> Result:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Both:
+    """Both sides' launches, and what became of them."""
+
+    a: pd.DataFrame
+    b: pd.DataFrame
+    first: Side
+    second: Side
+
+
+def _judged(measure: Metric, both: _Both, margin: float, terms: Terms) -> Result:
+    """A metric with a margin, and whatever keeps its verdict from standing."""
+    a, b, alpha = both.a, both.b, terms.alpha
     pairs, notes = pairs_of(measure, a, b)
     decision = decide(worse(measure, pairs), limit_of(measure, margin), alpha)
     result = _result(measure, pairs, decision, notes, margin=margin, verdict=decision.verdict)
     result = replace(result, reason=decision.reason or explain(result))
-    if spoiled := _spoiled(measure, a, b, sides, result):
+    if spoiled := _spoiled(measure, both, result):
         return replace(result, verdict=spoiled[0], reason=spoiled[1])
-    if obstacles:
-        return replace(result, verdict=Verdict.INCONCLUSIVE, reason=obstacles[0])
+    if terms.obstacles:
+        return replace(result, verdict=Verdict.INCONCLUSIVE, reason=terms.obstacles[0])
     if doubt := _doubtful(measure, result, crowded_blocks(a, b), "were not alone on the processors", alpha):
         return replace(result, verdict=Verdict.INCONCLUSIVE, reason=doubt)
     drifted = unsteady_blocks(a, b) if measure.kind == "quantile" else frozenset()
     if doubt := _doubtful(measure, result, drifted, "were not steady", alpha):
         return replace(result, verdict=Verdict.INCONCLUSIVE, reason=doubt)
-    if decision.verdict is Verdict.PASS and (failed := sides[0].failed + sides[1].failed):
+    if decision.verdict is Verdict.PASS and (failed := both.first.failed + both.second.failed):
         reason = (
             f"{len(failed)} launch{'es' * (len(failed) > 1)} failed: the survivors alone prove nothing ({failed[0]})"
         )
@@ -189,11 +211,9 @@ def _doubtful(measure: Metric, result: Result, blocks: frozenset[int], what: str
     return f"launches in block {named} {what}, and without them the {result.verdict} does not hold"
 
 
-def _spoiled(
-    measure: Metric, a: pd.DataFrame, b: pd.DataFrame, sides: tuple[Side, Side], result: Result
-) -> tuple[Verdict, str] | None:
+def _spoiled(measure: Metric, both: _Both, result: Result) -> tuple[Verdict, str] | None:
     """Why there is nothing to judge, if so."""
-    for side, rows in zip(sides, (a, b), strict=True):
+    for side, rows in ((both.first, both.a), (both.second, both.b)):
         if not side.ok:
             why = (*side.failed, *side.invalid, "nothing was launched")[0]
             return Verdict.INVALID, f"no valid launch of {side.label}: {why}"
@@ -206,15 +226,15 @@ def _spoiled(
         return Verdict.INVALID, f"{measure.title} is {impossible}: a stepped clock or a damaged record"
     if nothing := next((note for note in result.notes if note.startswith("zero in")), None):
         return Verdict.INVALID, f"{measure.title} is {nothing}: there is no ratio to nothing"
-    blocks = len({*a["block"], *b["block"]})
+    blocks = len({*both.a["block"], *both.b["block"]})
     if len(result.pairs) * 2 < blocks:
         return Verdict.INVALID, f"only {len(result.pairs)} of {blocks} blocks have a valid launch on both sides"
     return None
 
 
-def _estimate_one(measure: Metric, a: pd.DataFrame, b: pd.DataFrame, alpha: float) -> Result | None:
+def _estimated(measure: Metric, both: _Both, alpha: float) -> Result | None:
     """A metric without a margin: shown if both sides have it."""
-    pairs, notes = pairs_of(measure, a, b)
+    pairs, notes = pairs_of(measure, both.a, both.b)
     if not pairs:
         return None
     # The verdict is not used; margin 0 makes p_worse the test of "not worse at all".

@@ -1,12 +1,13 @@
-"""The rules about neighbours on the processor, and about the device that the engine computed on."""
+"""Rules about who else was on the machine, and about the device that the engine computed on."""
 
 from __future__ import annotations
 
 from bench.analyse.crowd import TOO_SHORT
 from bench.analyse.neighbours import Neighbours, Share, neighbours
-from bench.judge.evidence import Evidence, Verdict
+from bench.judge.evidence import Evidence, Said, rule
 from bench.record.schema import CheckStatus
 
+STEAL = 0.01
 # Shares of the whole window, and of its worst second: a burst that slows a tenth of the requests is small on average.
 FOREIGN, FOREIGN_BURST = 0.05, 0.25
 CONTENTION, CONTENTION_BURST = 0.05, 0.20
@@ -16,7 +17,37 @@ LEAST_LOSS = 0.01
 OPEN = 2.0
 
 
-def foreign_cpu(e: Evidence) -> Verdict | None:
+@rule(limit="no other process on the GPU", remedy="stop it: `nvidia-smi` lists them")
+def foreign_gpu(e: Evidence) -> Said | None:
+    """Somebody else's processes on the GPU."""
+    counts = [e.during("nvml", name) for name in e.samples.matching("nvml", end=".foreign_processes")]
+    if not counts:
+        return None
+    known = [series for series in counts if len(series)]
+    if not known:
+        return "unknown", f"the driver does not list processes ({counts[0].why})"
+    most = max(float(series.value.max()) for series in known)
+    return ("violated", f"{most:.0f} other processes") if most else ("ok", "none")
+
+
+@rule(limit=f"≤ {STEAL:.0%} stolen, or `design.max_steal`", remedy="a machine of its own, or a dedicated instance")
+def steal(e: Evidence) -> Said | None:
+    """The hypervisor gave this machine's processors to others."""
+    parts = {name: e.growth("host", name) for name in ("cpu_busy_s", "cpu_idle_s", "cpu_iowait_s", "cpu_steal_s")}
+    if None in parts.values():
+        return "unknown", "processor time was not recorded"
+    total = sum(part or 0.0 for part in parts.values())
+    share = (parts["cpu_steal_s"] or 0.0) / total if total else 0.0
+    allowed = e.design.get("max_steal", STEAL)
+    words = f"{share:.2%} of processor time" + (f", the scenario allows {allowed:.0%}" if allowed != STEAL else "")
+    return ("violated" if share > allowed else "ok"), words
+
+
+@rule(
+    limit=f"≤ {FOREIGN:.0%} used by others, or `design.max_contention`",
+    remedy="stop other programs; on a Jetson `sudo systemctl isolate multi-user.target`",
+)
+def foreign_cpu(e: Evidence) -> Said | None:
     """Processor time that neither the engine nor the harness used."""
     found = _found(e)
     if isinstance(found, str):
@@ -30,7 +61,11 @@ def foreign_cpu(e: Evidence) -> Verdict | None:
     return _settled(found.share, limit, words)
 
 
-def contention(e: Evidence) -> Verdict | None:
+@rule(
+    limit=f"≤ {CONTENTION:.0%} of the engine's time spent waiting for others, or `design.max_contention`",
+    remedy="stop other programs (`top` lists them), or give the engine processors of its own (`taskset`, a cpuset)",
+)
+def contention(e: Evidence) -> Said | None:
     """The engine's threads waited for a processor that others had."""
     found = _found(e)
     if isinstance(found, str):
@@ -57,7 +92,12 @@ def contention(e: Evidence) -> Verdict | None:
     return _settled(share, limit, words)
 
 
-def device_used(e: Evidence) -> Verdict | None:
+@rule(
+    limit="computed on the GPU that was asked for, or that is there",
+    remedy="a build for this GPU (`python -c 'import torch; print(torch.cuda.is_available())'`), or ask for "
+    "`device: cpu`",
+)
+def device_used(e: Evidence) -> Said | None:
     """An engine that was to compute on a GPU did so."""
     facts = e.record.facts
     asked, used = facts.get("device_asked"), facts.get("device_used")
@@ -100,6 +140,6 @@ def _limits(e: Evidence, limit: float, burst: float) -> tuple[float, float]:
     return max(limit, allowed), max(burst, allowed)
 
 
-def _settled(share: Share, limit: float, words: str) -> Verdict:
+def _settled(share: Share, limit: float, words: str) -> Said:
     """Nothing was found: is that sure?"""
     return ("unknown", f"{words}; {TOO_SHORT}") if share.high > OPEN * limit else ("ok", words)

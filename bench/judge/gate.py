@@ -11,18 +11,28 @@ An invalid measurement is never advice: it says nothing of ADVISORY and ends wit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
+from bench.analyse import answers
 from bench.analyse.crowd import crowd
-from bench.errors import Exit, RecordError, UsageError
+from bench.analyse.divergence import Divergence, diverge
+from bench.analyse.metrics import metric
+from bench.errors import Exit, IncomparableError, RecordError, UsageError
 from bench.home import BASELINES
-from bench.judge import aa, baseline, likeness, policy, predict
-from bench.judge.compare import Comparison, overall
-from bench.judge.decide import Verdict
-from bench.judge.limit import Limit, limits
+from bench.judge import aa, baseline, likeness, predict
+from bench.judge.comparable import Side, variant_id
+from bench.judge.compare import Comparison, Terms, overall, with_holm
+from bench.judge.decide import Verdict, level_at
+from bench.judge.trade import reference
 from bench.phrases import counted
+from bench.scenario.measures import margin
+from bench.scenario.model import Design, Gate
+from bench.scenario.variant import level_text
 
 if TYPE_CHECKING:
     from bench.analyse.run import Run
@@ -42,7 +52,7 @@ WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class Judgement:
     """A run's verdict, with every comparison it rests on. `doubt` is what its word lacks to be binding."""
 
     scenario: str
@@ -98,10 +108,10 @@ class Gate:
         )
 
 
-def judge(run: Run, *, baselines: Path = BASELINES, enforce: bool = False) -> Gate:
+def judge(run: Run, *, baselines: Path = BASELINES, enforce: bool = False) -> Judgement:
     """Judge a run as its scenario's gate asks; UsageError if it has none."""
-    asked = policy.policy(run)
-    compared = policy.comparisons(run, asked)
+    asked = policy(run)
+    compared = comparisons(run, asked)
     if not compared:
         raise UsageError(
             f"{run.manifest.scenario} has only the baseline in it: nothing to judge",
@@ -113,7 +123,7 @@ def judge(run: Run, *, baselines: Path = BASELINES, enforce: bool = False) -> Ga
     notes += crowd_notes(run)
     if run.manifest.state != "complete":
         notes.append(f"the run is not complete ({run.manifest.state}); `bench run --resume` goes on with it")
-    return Gate(
+    return Judgement(
         run.manifest.scenario,
         run.manifest.run_id,
         likeness.host_class(run.manifest.fingerprint),
@@ -125,7 +135,9 @@ def judge(run: Run, *, baselines: Path = BASELINES, enforce: bool = False) -> Ga
     )
 
 
-def judge_stored(run: Run, *, variant: str | None = None, baselines: Path = BASELINES, enforce: bool = False) -> Gate:
+def judge_stored(
+    run: Run, *, variant: str | None = None, baselines: Path = BASELINES, enforce: bool = False
+) -> Judgement:
     """Judge a run's variant against its stored sessions; RecordError if there are none."""
     names = [variant] if variant else [name for name in run.variants if _stored(baselines, run, name)]
     if not names:
@@ -135,7 +147,7 @@ def judge_stored(run: Run, *, variant: str | None = None, baselines: Path = BASE
         )
     compared = tuple(predict.against(run, baseline.find(baselines, run, name)) for name in names)
     record = aa.find(baselines, run.manifest.fingerprint)
-    return Gate(
+    return Judgement(
         run.manifest.scenario,
         run.manifest.run_id,
         likeness.host_class(run.manifest.fingerprint),
@@ -162,3 +174,93 @@ def doubt(record: aa.AaRecord | None) -> str | None:
     if record is None:
         return "no A/A study of this machine in this state; `bench aa SCENARIO` makes one, --enforce insists"
     return f"{record.doubt}; --enforce insists" if record.doubt else None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a scenario's `gate` asks for. `alpha` is what all looks may spend, `level` what this one may."""
+
+    baseline: Mapping[str, str]
+    margins: Mapping[str, float]
+    alpha: float
+    level: float
+
+
+def policy(run: Run) -> Policy:
+    """The policy a run was planned with; UsageError if its scenario has no gate."""
+    if not isinstance(run.scenario.get("gate"), dict):
+        raise UsageError(
+            f"the scenario {run.manifest.scenario!r} has no gate",
+            hint="add one to the scenario, or compare two variants with `bench compare RUN --a … --b …`",
+        )
+    try:
+        gate = Gate.model_validate(run.scenario["gate"])
+        design = Design.model_validate(run.scenario.get("design") or {})
+    except ValidationError as error:
+        raise RecordError(f"{run.path}/manifest.json holds a scenario that cannot be read: {error}") from error
+    margins = {metric(name).id: margin(text) for name, text in gate.metrics.items()}
+    done = run.launches["block"].nunique() if len(run.launches) else 0
+    level = level_at(done, design.blocks, gate.alpha) if design.sequential and done else gate.alpha
+    return Policy(
+        {name: level_text(value) for name, value in (gate.baseline.model_extra or {}).items()},
+        margins,
+        gate.alpha,
+        level,
+    )
+
+
+def comparisons(run: Run, asked: Policy) -> tuple[Comparison, ...]:
+    """Every other variant against the baseline; Holm's correction spans them all."""
+    baseline = variant_id(run, asked.baseline)
+    made = tuple(_one(run, asked, baseline, candidate) for candidate in run.variants if candidate != baseline)
+    judged = iter(with_holm([result for one in made for result in one.gated], asked.level))
+    return tuple(
+        replace(one, results=tuple(next(judged) if result.verdict is not None else result for result in one.results))
+        for one in made
+    )
+
+
+def _one(run: Run, asked: Policy, baseline: str, candidate: str) -> Comparison:
+    try:
+        return Comparison.on(Terms(asked.margins, alpha=asked.level), run, baseline, candidate)
+    except IncomparableError as error:
+        return Comparison(Side(baseline, 0, 0, 0), Side(candidate, 0, 0, 0), (), asked.level, refused=error.message)
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One variant's divergence against the limit, nats per token."""
+
+    variant: str
+    verdict: Verdict
+    reason: str
+
+
+def limits(run: Run) -> tuple[Limit, ...]:
+    """Every variant against the scenario's `max_kl`; empty if there is none."""
+    asked = run.scenario.get("quality")
+    most = asked.get("max_kl") if isinstance(asked, dict) else None
+    if most is None:
+        return ()
+    against = reference(run)
+    theirs = answers.of_variant(run, against)
+    others = [variant for variant in run.variants if variant != against]
+    return tuple(_limit(diverge(theirs, answers.of_variant(run, variant)), float(most)) for variant in others)
+
+
+def _limit(quality: Divergence, most: float) -> Limit:
+    """PASS if the interval's end is within the limit, FAIL if its beginning is beyond; a lower bound cannot pass."""
+    kl = quality.kl
+    if kl.value is None:
+        return Limit(quality.variant, Verdict.INVALID, f"no divergence: {kl.reason}")
+    low, high = (kl.low, kl.high) if kl.low is not None and kl.high is not None else (None, None)
+    bounded = quality.kl_kind == "lower bound"
+    span = "" if low is None else f" ({low:.4f} … {high:.4f})"
+    said = f"KL {'at least ' if bounded else ''}{kl.value:.4f}{span} nats a token; {most:g} is allowed"
+    if low is None or high is None:
+        return Limit(quality.variant, Verdict.INCONCLUSIVE, f"{said}; one document carries no interval")
+    if low > most:
+        return Limit(quality.variant, Verdict.FAIL, said)
+    if bounded:
+        return Limit(quality.variant, Verdict.INCONCLUSIVE, f"{said}; a lower bound cannot pass a limit")
+    return Limit(quality.variant, Verdict.PASS if high <= most else Verdict.INCONCLUSIVE, said)

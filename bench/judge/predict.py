@@ -17,10 +17,9 @@ import numpy as np
 from bench.analyse.metrics import Metric, comparable, metric
 from bench.judge import likeness
 from bench.judge.baseline import Baseline, Session, session
+from bench.judge.comparable import Side, crowded_blocks
 from bench.judge.compare import Comparison, with_holm
-from bench.judge.decide import Decision, Interval, Verdict, p_above
-from bench.judge.pairs import Side, crowded_blocks
-from bench.judge.power import noncentrality, t_quantile
+from bench.judge.decide import Decision, Interval, Verdict, noncentrality, p_above, t_quantile
 from bench.judge.result import Result, explain, limit_of
 from bench.phrases import counted
 
@@ -122,7 +121,7 @@ def _obstacle(run: Run, baseline: Baseline, new: Session) -> tuple[Verdict | Non
     rows = run.per_launch
     mine = rows[rows["variant"] == baseline.variant] if len(rows) else rows
     if blocks := crowded_blocks(mine):
-        named = ", ".join(map(str, sorted(blocks)))
+        named = ", ".join(str(block + 1) for block in sorted(blocks))
         return Verdict.INCONCLUSIVE, f"launches in block {named} were not alone on the processors"
     kept = [one for one in baseline.sessions if one.run != new.run]
     if len(kept) < ENOUGH_SESSIONS:

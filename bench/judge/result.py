@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from bench.analyse.metrics import Metric
 from bench.errors import UsageError
+from bench.judge.comparable import Pair
 from bench.judge.decide import Decision, Interval, Verdict
-from bench.judge.pairs import Pair
 
 
 @dataclass(frozen=True, slots=True)

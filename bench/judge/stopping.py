@@ -17,10 +17,9 @@ import pandas as pd
 
 from bench.analyse.metrics import METRICS
 from bench.analyse.run import Run
-from bench.judge import policy
 from bench.judge.compare import Comparison
-from bench.judge.decide import Verdict, t_interval
-from bench.judge.power import looks_until
+from bench.judge.decide import Verdict, looks_until, t_interval
+from bench.judge.gate import comparisons, policy
 from bench.phrases import counted
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def complete_blocks(launches: pd.DataFrame) -> int:
 
 def decided(run: Run, blocks: int) -> str | None:
     """Why this look ends the run: everything passed, or something failed."""
-    return verdict_reached(policy.comparisons(run, policy.policy(run)), blocks)
+    return verdict_reached(comparisons(run, policy(run)), blocks)
 
 
 def verdict_reached(comparisons: Iterable[Comparison], blocks: int) -> str | None:

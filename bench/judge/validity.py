@@ -1,4 +1,4 @@
-"""Is a launch a measurement at all? Named rules over what was recorded: see analyse.rules for the table.
+"""Is a launch a measurement at all? Named rules over what was recorded, in three files: the load, the machine, others.
 
 `violated` makes a launch invalid: it is repeated within a budget, then reported, and never averaged in silence.
 `warning` stands beside the figure; `unknown` says that a rule could not be applied, and why.
@@ -14,14 +14,16 @@ import pyarrow as pa
 
 from bench.analyse.durations import with_durations
 from bench.analyse.series import Samples
-from bench.judge.evidence import Evidence
-from bench.judge.rules import RULES
+from bench.judge import crowding, rules, traffic
+from bench.judge.evidence import Evidence, Rule
 from bench.record import tables
 from bench.record.documents import read_launch, read_manifest, scenario_of
 from bench.record.schema import Check, LaunchRecord
 
+RULES = tuple(found for part in (traffic, rules, crowding) for found in vars(part).values() if isinstance(found, Rule))
 
-def judge(
+
+def checks(
     record: LaunchRecord,
     requests: pa.Table,
     samples: pa.Table,
@@ -31,14 +33,14 @@ def judge(
 ) -> list[Check]:
     """Every rule that concerns the launch, applied to its recorded tables."""
     evidence = Evidence(record, with_durations(requests), Samples(samples), scenario or {}, fingerprint or {})
-    return [check for rule in RULES if (check := rule.check(evidence)) is not None]
+    return [check for one in RULES if (check := one.check(evidence)) is not None]
 
 
 def judge_folder(folder: Path) -> list[Check]:
     """The checks of a launch on disk: the rule that a run is carried out by. RecordError if its folder is damaged."""
     record = read_launch(folder)
     manifest = read_manifest(folder.parent.parent)
-    return judge(
+    return checks(
         record,
         tables.read(folder / "requests.parquet", "requests"),
         tables.read(folder / "samples.parquet", "samples"),

@@ -34,6 +34,13 @@ def write_document(path: Path, document: Mapping[str, Any]) -> None:
     draft.rename(path)
 
 
+def keep_document(path: Path, document: Mapping[str, Any]) -> Path:
+    """The same for a document that is kept outside of runs: its folder is made where there is none; its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_document(path, document)
+    return path
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a run's folder; RecordError if it is missing, damaged or of another version."""
     return _known(Manifest, _read(folder / "manifest.json", "a run's folder has one"), folder / "manifest.json")

@@ -1,10 +1,15 @@
-"""Numbers as people read them: as many digits as they carry, the same in a whole column, a dash for null."""
+"""Numbers as people read them: as many digits as they carry, the same in a whole column, a dash for null.
+
+A result's change, interval and margin have two typographies: plain for terminals and CI (`-5.0%`), and that of a page
+(`−5.0 %`, `×3.2`).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 
+from bench.judge.result import Result, amount
 from bench.phrases import numbered
 
 NULL = "–"
@@ -64,6 +69,47 @@ def changes(bounds: tuple[float, float] | None) -> str:
     low, high = bounds
     first = f"×{number(low)}" if 1 < low < 3 <= high else change(low)
     return f"{first}{_TO}{change(high)}"
+
+
+def moved(result: Result, *, page: bool = False) -> str:
+    """A result's change: of the ratio from one, or of a share in points."""
+    if result.shift is not None:
+        return _set(amount(result, result.shift, "+"), page=page)
+    if page:
+        return change(result.ratio)
+    return "" if result.ratio is None else amount(result, result.ratio - 1, "+")
+
+
+def span(result: Result, *, page: bool = False) -> str:
+    """The interval of a result's change; nothing where there is none."""
+    if result.shifts is None and page:
+        return changes(result.bounds)
+    ends = result.shifts or [end - 1 for end in result.bounds or ()]
+    return (" to " if page else " … ").join(_set(amount(result, end, "+"), page=page) for end in ends)
+
+
+def allowed(margin: float | None, *, points: bool = False, page: bool = False) -> str:
+    """A relative margin; `points` where it is of a share's difference, and plain figures beyond 100 %."""
+    if margin is None:
+        return NULL if page else ""
+    if margin > 1:
+        return number(margin) if page else f"{margin:.3g}"
+    if page:
+        return f"{100 * margin:g} {'points' if points else '%'}"
+    return f"{100 * margin:.1f} points" if points else f"{margin:.1%}"
+
+
+def detectable(result: Result, *, page: bool = False) -> str:
+    """The change that these data would have found with 80 %; nothing known is a dash on a page."""
+    if result.mde is None:
+        return NULL if page else ""
+    if result.metric.by_difference:
+        return amount(result, result.mde)
+    return f"{100 * result.mde:.1f} %" if page else f"{result.mde:.0%}"
+
+
+def _set(text: str, *, page: bool) -> str:
+    return text.replace("-", "−") if page else text
 
 
 def duration(seconds: float | None) -> str:

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 import pandas as pd
 
 from bench.analyse.metrics import Metric
-from bench.judge.compare import compare, rows_of, worse
+from bench.judge.comparable import pairs_of, side_of
+from bench.judge.compare import Terms, compare, rows_of, worse
 from bench.judge.decide import Decision, Verdict, decide
-from bench.judge.pairs import pairs_of, side_of
 from bench.tune.levers import START, Candidate, Changes, Field, Levers, candidate
 
 ALPHA = 0.1
@@ -88,6 +88,6 @@ def finalists(
 
 def _breach(rows: pd.DataFrame, name: str, guards: Mapping[str, float]) -> str | None:
     """Which guard a candidate surely breaks."""
-    compared = compare(rows_of(rows, START), rows_of(rows, name), margins=guards, metrics=())
+    compared = compare(rows_of(rows, START), rows_of(rows, name), Terms(guards, metrics=()))
     failed = next((result for result in compared.gated if result.verdict is Verdict.FAIL), None)
     return f"{failed.metric.title} {failed.reason}" if failed else None

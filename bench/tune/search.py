@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from bench.analyse.metrics import Metric, metric
 from bench.analyse.run import Run
 from bench.errors import IncomparableError, UnknownName, UsageError
+from bench.judge.comparable import side_of
 from bench.judge.compare import Comparison, rows_of, worse
 from bench.judge.decide import Decision, Interval, Verdict, decide
-from bench.judge.pairs import side_of
 from bench.judge.validity import judge_folder
 from bench.phrases import counted
 from bench.plan.blocks import in_blocks

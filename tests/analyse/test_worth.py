@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bench.analyse.estimate import Estimate
 from bench.analyse.run import Run
 from bench.analyse.worth import (
-    Estimate,
     _words,
     against,
     break_even,

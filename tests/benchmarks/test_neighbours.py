@@ -130,7 +130,7 @@ def beside(folder: Path, hogs: Hogs, *, threads: int = 1, seconds: float = SECON
     row |= {"intended_ns": start, "sent_ns": start, "end_ns": end, "chunks": 1, "coalesced": 0}
     requests = with_durations(tables.from_rows("requests", [row]))
     evidence = Evidence(record, requests, Samples(samples), {}, {})
-    judged = (foreign_cpu(evidence), contention(evidence))
+    judged = (foreign_cpu.look(evidence), contention.look(evidence))
     statuses = tuple(verdict[0] for verdict in judged if verdict)
     return Seen(told, (hogs_after - hogs_before) / processors, others / processors, statuses)  # type: ignore[arg-type]
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.analyse.run import Run
-from bench.judge.gate import Gate, judge
+from bench.judge.gate import Judgement, judge
 from bench.plan.blocks import in_blocks
 from bench.report.verdicts import comment, junit, terminal
 from bench.run import Setting, carry_out
@@ -85,7 +85,7 @@ def measure(results: Path, slowdown: float, blocks: int) -> Path:
     return carry_out(scenario, Setting(results=results), in_blocks(arms, blocks, scenario.model.design.seed))
 
 
-def shown(gate: Gate) -> list[str]:
+def shown(gate: Judgement) -> list[str]:
     """Terminal, Markdown and JUnit."""
     return [
         f"```text\n{terminal.render(gate)}\n```\n",

@@ -12,7 +12,7 @@ from bench.analyse.run import Run
 from bench.errors import Exit, UsageError
 from bench.judge import aa
 from bench.judge.decide import Verdict
-from bench.judge.gate import Gate, judge
+from bench.judge.gate import Judgement, judge
 from bench.report.verdicts import comment, data, github, junit, terminal
 from tests.runs import Behaviour, synthetic_run
 
@@ -45,7 +45,7 @@ def green(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def calibrated(run: Run, folder: Path, sessions: int = 30, fails: int = 0) -> Path:
     margins = {"ttft.p50": 0.05}
     found = [
-        aa.Session(number, Verdict.FAIL if number < fails else Verdict.PASS, {}, {"ttft.p50": 1.0}, {"ttft.p50": 0.5})
+        aa.Trial(number, Verdict.FAIL if number < fails else Verdict.PASS, {}, {"ttft.p50": 1.0}, {"ttft.p50": 0.5})
         for number in range(sessions)
     ]
     aa.save(aa.aa_record(run, found, 5, margins, "old"), folder)
@@ -200,4 +200,4 @@ def test_an_interrupted_run_says_so(red: Run) -> None:
 
 
 def test_a_gate_is_plain_data(red: Run) -> None:
-    assert isinstance(judge(red), Gate)
+    assert isinstance(judge(red), Judgement)

@@ -10,8 +10,7 @@ import pytest
 from bench.analyse import answers
 from bench.errors import UsageError
 from bench.judge.decide import Verdict
-from bench.judge.gate import Gate
-from bench.judge.limit import limits
+from bench.judge.gate import Judgement, limits
 from bench.judge.trade import Change, Trade, reference, trades
 from bench.report.claims import of_awq
 from tests.judge.recorded import DOCUMENTS, distributions, recorded
@@ -81,7 +80,7 @@ def test_the_limit_on_divergence_is_judged_and_moves_the_gate(tmp_path: Path, mo
     (limit,) = limits(run)
     assert limit.verdict is verdict
     assert "is allowed" in limit.reason
-    assert Gate("trade", "run", "host", (), quality=(limit,)).verdict is verdict
+    assert Judgement("trade", "run", "host", (), quality=(limit,)).verdict is verdict
 
 
 def test_a_lower_bound_never_passes_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from bench.judge.rules import RULES
-from bench.judge.validity import judge, judge_folder
+from bench.judge.validity import RULES, judge_folder
+from bench.judge.validity import checks as checks_of
 from bench.record.documents import parsed
 from bench.record.schema import Check, ClientAccount, FieldInfo, LaunchRecord, Stop
 from bench.record.tables import from_rows
@@ -120,7 +120,7 @@ def checks(
     record.client = parsed(ClientAccount, {"sampler": ACCOUNT if account is None else account or None})
     record.facts = {"device_used": "cuda"} if facts is None else facts
     record.fields = [FieldInfo("jetson", "power_w", "W", "", "module: VDD_IN")]
-    found = judge(
+    found = checks_of(
         record,
         requests() if table is None else table,
         samples(SOUND | (readings or {})),
@@ -279,7 +279,7 @@ def test_a_sampler_that_did_not_keep_up_is_named(account: dict[str, Any], status
 
 def test_a_machine_that_told_nothing_is_unknown_and_not_fine() -> None:
     record = LaunchRecord("000-00-a", "a", {}, 0, 0)
-    found = {check.name: check.status for check in judge(record, requests(), from_rows("samples", []))}
+    found = {check.name: check.status for check in checks_of(record, requests(), from_rows("samples", []))}
     assert found["swap"] == found["steal"] == found["foreign_cpu"] == found["clocks"] == found["stopped"] == "unknown"
     assert "thermal_throttle" not in found, "a desktop has no such thing"
     assert found["failed_requests"] == "ok"
@@ -287,7 +287,7 @@ def test_a_machine_that_told_nothing_is_unknown_and_not_fine() -> None:
 
 def test_a_launch_without_requests_is_judged_without_falling_over() -> None:
     record = LaunchRecord("000-00-a", "a", {}, 0, 0, status="failed")
-    assert judge(record, from_rows("requests", []), from_rows("samples", [])) is not None
+    assert checks_of(record, from_rows("requests", []), from_rows("samples", [])) is not None
 
 
 def test_the_rule_handed_down_judges_a_folder(tmp_path: Path) -> None:

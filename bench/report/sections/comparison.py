@@ -8,11 +8,10 @@ from bench.analyse.metrics import metric
 from bench.errors import BenchError
 from bench.judge.compare import Comparison
 from bench.judge.decide import Verdict
-from bench.judge.policy import comparisons, policy
-from bench.judge.result import Result, amount
+from bench.judge.gate import comparisons, policy
 from bench.phrases import listed
 from bench.report.elements import Block, Cell, Column, Fold, Note, Notes, Prose, Section, Table, Tone
-from bench.report.numbers import change, changes, decimals, number
+from bench.report.numbers import allowed, decimals, detectable, moved, number, span
 from bench.report.ratios import forest, pairs
 from bench.report.verdicts.sentences import behind, losses
 from bench.report.view import View
@@ -66,7 +65,7 @@ def found(view: View) -> tuple[list[Comparison], str]:
         try:
             asked = policy(view.run)
             margins = listed(
-                f"{metric(name).title} {number(margin) if margin > 1 else f'{100 * margin:g} %'}"
+                f"{metric(name).title} {allowed(margin, points=metric(name).by_difference, page=True)}"
                 for name, margin in asked.margins.items()
             )
             return list(comparisons(view.run, asked)), f"Margins of the scenario's gate: {margins}."
@@ -108,9 +107,9 @@ def _words(comparison: Comparison) -> Note:
     if verdict is not None:
         reasons = [f"{result.metric.title} {result.verdict}: {result.reason}" for result in comparison.gated]
         return Note(f"{name}: {verdict}, {SAYS[verdict]}.", "; ".join([*reasons, *lost]) + ".", TONES[verdict])
-    moved = {result.metric.id: result for result in comparison.results if result.reason in ("worse", "better")}
-    told = [moved[name] for name in TOLD if name in moved] or list(moved.values())[:3]
-    words = listed(f"{result.metric.title} {_change(result)} ({_changes(result)})" for result in told)
+    changed = {result.metric.id: result for result in comparison.results if result.reason in ("worse", "better")}
+    told = [changed[name] for name in TOLD if name in changed] or list(changed.values())[:3]
+    words = listed(f"{result.metric.title} {moved(result, page=True)} ({span(result, page=True)})" for result in told)
     blank = "no difference found" if comparison.results else "nothing in common to compare"
     rest = f" From {behind(comparison)}." + (f" {'; '.join(lost)}." if lost else "")
     return Note(f"{name}:", f"{words or blank}.{rest}")
@@ -143,36 +142,10 @@ def table(view: View, compared: Sequence[Comparison], *, gated_only: bool = Fals
                     Cell(result.metric.title, unit),
                     Cell(number(result.a, places)),
                     Cell(number(result.b, places)),
-                    Cell(_change(result), _changes(result)),
-                    Cell(
-                        f"{result.margin:.3g}"
-                        if (result.margin or 0) > 1
-                        else amount(result, result.margin)
-                        if result.margin
-                        else "–"
-                    ),
-                    Cell("–" if result.mde is None else _detectable(result, result.mde)),
+                    Cell(moved(result, page=True), span(result, page=True)),
+                    Cell(allowed(result.margin, points=result.metric.by_difference, page=True)),
+                    Cell(detectable(result, page=True)),
                     verdict,
                 )
             )
     return Table(head, tuple(rows))
-
-
-def _change(result: Result) -> str:
-    return change(result.ratio) if result.shift is None else amount(result, result.shift, "+").replace("-", "−")
-
-
-def _changes(result: Result) -> str:
-    if result.shifts is None:
-        return changes(result.bounds)
-    return " to ".join(amount(result, end, "+").replace("-", "−") for end in result.shifts)
-
-
-def _detectable(result: Result, mde: float) -> str:
-    return amount(result, mde) if result.metric.by_difference else f"{100 * mde:.1f} %"
-
-
-def _margin(result: Result) -> str:
-    if result.margin is None:
-        return "–"
-    return number(result.margin) if result.margin > 1 else f"{100 * result.margin:g} %"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench.analyse.quantiles import needed
+from bench.analyse.estimate import needed
 from bench.phrases import listed
 from bench.report.elements import Note, Notes, Prose, Section
 from bench.report.neighbours import contended, notes

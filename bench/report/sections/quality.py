@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure as Drawing
 
 from bench.analyse import answers
-from bench.analyse.divergence import Quality, perplexity
+from bench.analyse.divergence import Divergence, perplexity
 from bench.analyse.estimate import Estimate
 from bench.analyse.metrics import metric
-from bench.judge import limit
+from bench.judge.gate import limits as limits_of
 from bench.judge.trade import Trade, trades
 from bench.phrases import listed
 from bench.record.schema import FactValue
@@ -34,7 +34,7 @@ def section(view: View) -> Section | None:
     blocks: list[Block] = [Notes(tuple(_words(trade) for trade in found)), table(view, found)]
     if (drawn := pareto(view, found)) is not None:
         blocks.append(drawn)
-    if limits := limit.limits(view.run):
+    if limits := limits_of(view.run):
         rows = tuple((Cell(one.variant), Cell(one.verdict.value, one.reason, TONES[one.verdict])) for one in limits)
         blocks.append(Table((Column("variant"), Column("limit on the divergence")), rows))
     blocks += [
@@ -184,7 +184,7 @@ def pareto(view: View, found: Sequence[Trade]) -> Figure | None:
     )
 
 
-def _answers(quality: Quality) -> list[Block]:
+def _answers(quality: Divergence) -> list[Block]:
     """The founding use cases, both answers side by side."""
     if not quality.agreement or not quality.agreement.founding:
         return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.judge.compare import Comparison
 from bench.judge.decide import Verdict
-from bench.judge.gate import Gate
+from bench.judge.gate import Judgement
 from bench.phrases import escaped
 from bench.report.verdicts.sentences import COLUMNS, behind, cells, name, reasons
 
@@ -13,7 +13,7 @@ MARKS = {Verdict.PASS: "🟢", Verdict.FAIL: "🔴", Verdict.INCONCLUSIVE: "🟡
 MARKER = "<!-- firsttoken gate -->"
 
 
-def render(gate: Gate) -> str:
+def render(gate: Judgement) -> str:
     """The whole verdict."""
     lines = [
         MARKER,

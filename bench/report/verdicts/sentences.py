@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.judge.compare import Comparison
-from bench.judge.result import Result, amount
+from bench.judge.result import Result
 from bench.phrases import counted
+from bench.report.numbers import allowed, detectable, moved, span
 
 COLUMNS = ("metric", "baseline", "candidate", "change", "interval", "margin", "verdict")
 
@@ -26,20 +27,6 @@ def losses(comparison: Comparison) -> list[str]:
     ]
 
 
-def change(result: Result) -> str:
-    """The ratio as a change: +10.1 %."""
-    if result.shift is not None:
-        return amount(result, result.shift, "+")
-    return "" if result.ratio is None else f"{result.ratio - 1:+.1%}"
-
-
-def span(result: Result) -> str:
-    """The ratio's interval as changes."""
-    if result.shifts is not None:
-        return " … ".join(amount(result, end, "+") for end in result.shifts)
-    return "" if result.bounds is None else f"{result.bounds[0] - 1:+.1%} … {result.bounds[1] - 1:+.1%}"
-
-
 def figure(value: float | None) -> str:
     """Four digits, or a dash where there is nothing."""
     if value is None:
@@ -54,9 +41,9 @@ def cells(result: Result) -> tuple[str, ...]:
         f"{result.metric.title}{unit}",
         figure(result.a),
         figure(result.b),
-        change(result),
+        moved(result),
         span(result),
-        "" if result.margin is None else _margin(result, result.margin),
+        allowed(result.margin, points=result.metric.by_difference),
         result.verdict.value if result.verdict else result.reason,
     )
 
@@ -85,12 +72,7 @@ def found(result: Result) -> str:
     """What these data would have found, where they found nothing."""
     if result.mde is None or result.verdict is None or result.verdict.value not in {"PASS", "INCONCLUSIVE"}:
         return ""
-    size = amount(result, result.mde) if result.metric.by_difference else f"{result.mde:.0%}"
-    return f" (a change of {size} would be found with 80 %)"
-
-
-def _margin(result: Result, margin: float) -> str:
-    return f"{margin:.3g}" if margin > 1 else amount(result, margin)
+    return f" (a change of {detectable(result)} would be found with 80 %)"
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

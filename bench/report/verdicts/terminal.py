@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bench.judge.compare import Comparison
-from bench.judge.gate import Gate
+from bench.judge.gate import Judgement
 from bench.report.verdicts.sentences import COLUMNS, behind, cells, columns, name, reasons
 
 
-def render(gate: Gate) -> str:
+def render(gate: Judgement) -> str:
     """The whole verdict."""
     lines = [gate.headline, f"  {gate.promise}"]
     if gate.advisory:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from bench.analyse.quantiles import median_of_launches, needed, quantile, ranks
+from bench.analyse.estimate import median_of_launches, needed, quantile, ranks
 
 FINITE = st.floats(-1e6, 1e6)
 TAILS = st.sampled_from([0.5, 0.9, 0.95, 0.99])

@@ -52,7 +52,7 @@ def install(
     force: Annotated[bool, typer.Option("--force", help="Make it anew.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Make an engine's environment from its pinned packages; goes on where it was interrupted.
+    """Make an engine's environment from its pinned packages or sources; goes on where it was interrupted.
 
     Example: bench engines install transformers
     """
@@ -62,9 +62,9 @@ def install(
         name, python=python, index=index, force=force, progress=lambda line: typer.echo(line, err=True)
     )
     if as_json:
-        typer.echo(json.dumps({"name": name, "python": str(place.python)}))
+        typer.echo(json.dumps({"name": name, "python": str(place.python), "program": str(place.program)}))
     else:
-        typer.echo(place.python)
+        typer.echo(place.program)
 
 
 def remove(name: Annotated[str, typer.Argument(metavar="NAME", help="An environment.")]) -> None:

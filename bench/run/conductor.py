@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench import plugins
-from bench.engines.base import Checkpoint
+from bench.engines.base import Checkpoint, form
 from bench.engines.environment import needed, provisioned
 from bench.errors import RecordError, UsageError
 from bench.home import home
@@ -256,16 +256,20 @@ def _require(scenario: Scenario, host: Machine) -> None:
 
 def _checkpoints(plan: Plan, progress: Progress) -> dict[str, Checkpoint]:
     """Weights and interpreters of every variant, before the first launch: a missing one is found here."""
-    found: dict[tuple[str, str], Checkpoint] = {}
+    found: dict[str, Checkpoint] = {}
+    known: dict[tuple[str, str, str], Checkpoint] = {}
     for variant in plan.variants:
-        plugins.load("engines", variant.engine.engine)
+        wanted = form(plugins.load("engines", variant.engine.engine))
         if name := needed(variant.engine):
             provisioned(name)
-        key = (variant.model_name, variant.quantization)
-        if key not in found:
+        key = (variant.model_name, variant.quantization, wanted)
+        if key not in known:
             progress.preparing(f"model {variant.model.source} as {variant.quantization}")
-            found[key] = sources.resolve(variant.model, variant.quantization, progress=progress.preparing)
-    return {variant.id: found[variant.model_name, variant.quantization] for variant in plan.variants}
+            known[key] = sources.resolve(
+                variant.model, variant.quantization, form=wanted, progress=progress.preparing
+            )
+        found[variant.id] = known[key]
+    return found
 
 
 def _manifest(scenario: Scenario, plan: Plan, host: Machine) -> Manifest:

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from bench import plugins
 from bench.engines import process
-from bench.engines.base import Endpoint, Engine, LaunchContext
+from bench.engines.base import Endpoint, Engine, LaunchContext, form
 from bench.engines.process import Server
 from bench.errors import LaunchError, UnknownName
 from bench.home import home
@@ -61,8 +61,10 @@ def serving(
 ) -> Iterator[tuple[Server, Ready]]:
     """The variant, warm; ended with all its children on leaving. LaunchError if it does not get there."""
     progress.preparing(f"model {variant.model.source} as {variant.quantization}")
-    checkpoint = sources.resolve(variant.model, variant.quantization, progress=progress.preparing)
     engine: Engine = plugins.load("engines", variant.engine.engine)()
+    checkpoint = sources.resolve(
+        variant.model, variant.quantization, form=form(engine), progress=progress.preparing
+    )
     strategy = build(variant.warmup)
     caches = home() / "caches" / scenario.model.scenario / variant.id
     caches.mkdir(parents=True, exist_ok=True)

@@ -69,6 +69,8 @@ class LaunchSpec:
     events_file: Path | None = None
     # Set to receive OpenTelemetry spans: the spec's builder put the sink's address into argv and env.
     wants_spans: bool = False
+    # True where the launch is to run on a GPU, so that one which fell back to the CPU in silence is found.
+    wants_gpu: bool | None = None
 
     @property
     def attached(self) -> bool:

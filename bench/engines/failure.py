@@ -54,8 +54,17 @@ SYMPTOMS: tuple[Symptom, ...] = tuple(
         ),
         (MEMORY, r"DefaultCPUAllocator: .*memory|^MemoryError|std::bad_alloc", "the host ran out of memory"),
         (MEMORY, r"Cannot allocate memory|failed to allocate (?:buffer|compute|CUDA)", "memory ran out"),
+        (
+            MEMORY,
+            r"failed to allocate \S+ buffer of size|insufficient memory \(attempted|cudaMalloc failed: out of memory",
+            "memory ran out",
+        ),
         ("disk_full", r"No space left on device|Disk quota exceeded", "the disk is full"),
-        ("port", r"[Aa]ddress already in use|EADDRINUSE|while attempting to bind on address", "its port was taken"),
+        (
+            "port",
+            r"[Aa]ddress already in use|EADDRINUSE|while attempting to bind on address|couldn't bind HTTP server socket",
+            "its port was taken",
+        ),
         (
             QUANTIZATION,
             r"no attribute '(cpu_gemm_wna16|\w*(?:awq|gptq|marlin)\w*)'",
@@ -96,6 +105,7 @@ SYMPTOMS: tuple[Symptom, ...] = tuple(
             r"does not recognize this architecture|Unrecognized (?:model|config)",
             "it does not know this model",
         ),
+        ("unsupported", r"unknown model architecture: '([^']+)'", "it does not know the architecture {0}"),
         ("unsupported", r"no kernel image is available for execution", "it was not built for this GPU's architecture"),
         ("unsupported", r"Bfloat16 is only supported on GPUs with compute", "this GPU has no bfloat16"),
         ("missing_module", r"No module named '?([\w.]+)'?", "the module {0} is not installed in its interpreter"),
@@ -108,8 +118,15 @@ SYMPTOMS: tuple[Symptom, ...] = tuple(
         ("bad_argument", r"error: argument ([^:]+): (.*)", "its argument {0} is wrong"),
         ("bad_argument", r"error: the following arguments are required: (.*)", "it needs the arguments {0}"),
         ("bad_argument", r"error: (?:unexpected|invalid|unknown) (?:argument|option|value)", "its arguments are wrong"),
+        ("bad_argument", r"error while handling argument \"([^\"]+)\": (.*)", "its argument {0} is wrong"),
         ("bad_argument", r"(?:No such option|Got unexpected extra argument|Missing option)", "its arguments are wrong"),
         ("missing_file", r"FileNotFoundError: (.*)", "a file is missing"),
+        ("missing_file", r"failed to open GGUF file '([^']+)'", "{0} cannot be opened"),
+        (
+            "missing_file",
+            r"data is not within the file bounds|gguf_init_from_\w+: (?:failed to read|invalid magic)",
+            "the model file is damaged or incomplete",
+        ),
         (
             "missing_file",
             r"is not a local folder and is not a valid model|have a file named",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from bench.engines import containers, llamacpp_flags
@@ -11,6 +13,7 @@ from bench.engines.llamacpp_log import facts_of, log_phases
 from bench.errors import LaunchError
 from bench.models.contents import gguf_file
 from bench.record.schema import Phase
+from bench.scenario.model import Engine
 from bench.scenario.variant import Variant
 
 HOST = "127.0.0.1"
@@ -26,7 +29,7 @@ class LlamaCpp:
     name = "llama-cpp"
     form = "gguf"
     # What turns its prefix cache off.
-    cache_off = {"cache_prompt": False, "cache_ram": 0}
+    cache_off: Mapping[str, Any] = {"cache_prompt": False, "cache_ram": 0}
 
     def command(self, variant: Variant, launch: LaunchContext) -> LaunchSpec:
         """The command line; LaunchError for flags that this binary does not know and weights it cannot load."""
@@ -61,6 +64,7 @@ class LlamaCpp:
             health=engine.ready or "/health",
             ready_timeout_s=engine.ready_timeout_s,
             stop_timeout_s=engine.stop_timeout_s,
+            wants_gpu=_wants_gpu(engine, given),
         )
 
     def phases(self, trace: LaunchTrace) -> list[Phase]:
@@ -72,7 +76,19 @@ class LlamaCpp:
         return {"engine": self.name, **facts_of(trace)}
 
 
-def _weights(launch: LaunchContext) -> Any:
+def _wants_gpu(engine: Engine, args: Mapping[str, Any]) -> bool:
+    """Whether the launch is to run on a GPU: by its flags, else by what it is built for."""
+    layers = args.get("n_gpu_layers", args.get("gpu_layers"))
+    if args.get("device") == "none" or layers in (0, "0"):
+        return False
+    if layers is not None and layers != "auto":
+        return True
+    if engine.image:
+        return containers.device() is not containers.NONE
+    return engine.path is None and (engine.environment or "").startswith(("llama-cpp-cuda", "llama-cpp-jetson"))
+
+
+def _weights(launch: LaunchContext) -> Path:
     checkpoint = launch.checkpoint
     if checkpoint.format != "gguf" or checkpoint.path is None:
         raise LaunchError("unsupported_quantization", f"llama.cpp loads GGUF files, not {checkpoint.format}")

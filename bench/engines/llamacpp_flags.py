@@ -77,8 +77,8 @@ def parse(text: str) -> Flags:
         match = _NAMES.match(line)
         if match is None:
             continue
-        names = [name[2:] for name in match["names"].split(", ") if name.strip().startswith("--")]
-        names = [name.strip() for name in names]
+        spelled = [name.strip() for name in match["names"].split(",")]
+        names = [name.removeprefix("--") for name in spelled if name.startswith("--")]
         # Help that follows on the same line stands behind many spaces; a value stands behind one.
         (valued if match["value"] else switches).update(names)
     return Flags(frozenset(valued), frozenset(switches))

@@ -33,14 +33,14 @@ class Message:
     text: str
 
 
-def messages(lines: Iterable[LogLine]) -> Iterator[Message]:
+def messages(log: Iterable[LogLine]) -> Iterator[Message]:
     """The messages of a log.
 
     Colours go; what a carriage return overwrote counts as written; two messages glued together are cut apart; a piece
     without a header continues the message before it on its stream.
     """
     unfinished: dict[str, Message] = {}
-    for line in lines:
+    for line in log:
         for text in re.split(r"[\r\n]+", _ANSI.sub("", line.text)):
             for name, piece in _pieces(text):
                 before = unfinished.get(line.stream)
@@ -51,6 +51,14 @@ def messages(lines: Iterable[LogLine]) -> Iterator[Message]:
                     yield before
                 unfinished[line.stream] = Message(line.t_ns, name or None, piece)
     yield from unfinished.values()
+
+
+def lines(log: Iterable[LogLine]) -> Iterator[Message]:
+    """The log line by line, without colours, for engines whose messages have no header."""
+    for line in log:
+        for text in re.split(r"[\r\n]+", _ANSI.sub("", line.text)):
+            if text.strip():
+                yield Message(line.t_ns, None, text.rstrip())
 
 
 def _pieces(text: str) -> Iterator[tuple[str | None, str]]:

@@ -13,7 +13,8 @@ from typing import Any
 
 from bench import plugins
 from bench.engines import process, startup
-from bench.engines.base import Checkpoint, Endpoint, Engine, LaunchContext, LaunchTrace
+from bench.engines.base import Checkpoint, Endpoint, Engine, LaunchContext, LaunchSpec, LaunchTrace
+from bench.engines.devices import device_check
 from bench.engines.failure import told
 from bench.engines.slowed import slowed
 from bench.engines.spans import SpanSink
@@ -158,7 +159,7 @@ def _launch(
                 endpoint=server.endpoint,
                 warmup=record.warmup,
             )
-            _interpret(engine, strategy, prepared, trace, seen)
+            _interpret(engine, strategy, prepared, spec, trace, seen)
 
 
 def _settle(stand: Stand, record: LaunchRecord) -> None:
@@ -183,10 +184,14 @@ def _sampled(sampler: Sampler, record: LaunchRecord) -> None:
     record.client["sampler"] = account.facts()
 
 
-def _interpret(engine: Engine, strategy: WarmupStrategy, prepared: Prepared, trace: LaunchTrace, seen: Seen) -> None:
-    """What the trace means: facts, phases, and whether the state asked for was the state had."""
+def _interpret(
+    engine: Engine, strategy: WarmupStrategy, prepared: Prepared, spec: LaunchSpec, trace: LaunchTrace, seen: Seen
+) -> None:
+    """What the trace means: facts, phases, and whether the state and the device asked for were had."""
     record = seen.record
     record.facts |= engine.facts(trace)
+    if (device := device_check(spec.wants_gpu, record.facts)) is not None:
+        record.checks.append(device)
     seen.phases = startup.resolve(trace, engine.phases(trace))
     record.checks += strategy.verify(trace, prepared)
 

@@ -48,6 +48,8 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict)
     # True where the server accepts token-id prompts on /v1/completions.
     token_ids: bool = True
+    # False where the server has no /v1/completions: prompts go as the one message of a chat.
+    completions: bool = True
     # Extra fields that this engine needs in every request body.
     body: Mapping[str, Any] = field(default_factory=dict)
 

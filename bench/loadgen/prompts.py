@@ -136,6 +136,32 @@ def _prompts(
     checkpoint: Checkpoint,
     base: Path,
 ) -> Iterator[Prompt]:
+    made = _sources(workload, buckets, draw, count, endpoint, checkpoint, base)
+    yield from made if endpoint.completions else map(_as_chat, made)
+
+
+def _as_chat(prompt: Prompt) -> Prompt:
+    """A prompt as the one message of a chat, for a server that knows nothing else; its template adds to the length."""
+    if prompt.path == CHAT:
+        return prompt
+    return Prompt(
+        f"chat-{prompt.name}",
+        CHAT,
+        {"messages": [{"role": "user", "content": prompt.fields["prompt"]}]},
+        prompt.bucket,
+        prompt.turn,
+    )
+
+
+def _sources(
+    workload: Workload,
+    buckets: Sequence[int] | None,
+    draw: Draw,
+    count: int,
+    endpoint: Endpoint,
+    checkpoint: Checkpoint,
+    base: Path,
+) -> Iterator[Prompt]:
     source = workload.prompts
     if buckets:
         form = source.form if isinstance(source, RandomPrompts) else "ids"
@@ -155,7 +181,7 @@ def _random(
     for index in range(count):
         length = lengths[index % len(lengths)]
         numbers = draw.at(index, f"random/{length}")
-        if form == "ids" and endpoint.token_ids:
+        if form == "ids" and endpoint.token_ids and endpoint.completions:
             yield Prompt(f"ids-{length}", COMPLETIONS, {"prompt": known.ids(length, numbers)}, bucket=length)
         else:
             # Without a tokenizer the length is a word count, which the name admits.

@@ -15,6 +15,9 @@ PLACES = ("port", "host", "model", "python", "folder", "served_name")
 # Engines that may serve a model of their own, which the scenario then need not name.
 SELF_SUPPLIED = ("openai", "command", "simulated")
 
+# What engines call the length of a context, prompt and answer; llama.cpp's is shared by its slots.
+CONTEXTS = ("max_model_len", "ctx_size", "num_ctx", "context_length")
+
 
 def check_combinations(document: Document, scenario: ScenarioModel) -> None:
     """Note what excludes what. Cells and selectors are looked at only where the matrix itself is in order."""
@@ -104,14 +107,18 @@ def _workload(document: Document, scenario: ScenarioModel) -> None:
     if len(lengths) > workload.requests:
         message = f"{len(lengths)} lengths, but only {workload.requests} requests per launch; some are never asked"
         document.problem(("workload", "prompts", "tokens"), message)
+    needs = max(lengths, default=0) + workload.output_tokens
     for name, engine in scenario.engines.items():
-        limit = engine.args.get("max_model_len")
-        if isinstance(limit, int) and max(lengths, default=0) + workload.output_tokens > limit:
-            message = (
-                f"{limit} cannot hold a prompt of {max(lengths)} tokens and {workload.output_tokens} output tokens "
-                f"({max(lengths) + workload.output_tokens} in all)"
-            )
-            document.problem(("engines", name, "args", "max_model_len"), message)
+        for flag in CONTEXTS:
+            limit = engine.args.get(flag)
+            slots = engine.args.get("parallel", 1) if flag == "ctx_size" and not engine.args.get("kv_unified") else 1
+            if isinstance(limit, int) and isinstance(slots, int) and 0 < limit < needs * slots:
+                shared = f", shared by {slots} slots," if slots > 1 else ""
+                message = (
+                    f"{limit}{shared} cannot hold a prompt of {max(lengths)} tokens and {workload.output_tokens} output "
+                    f"tokens ({needs} in all)"
+                )
+                document.problem(("engines", name, "args", flag), message)
 
 
 def _design(document: Document, scenario: ScenarioModel) -> None:

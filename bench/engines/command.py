@@ -24,8 +24,9 @@ class Command:
     {served_name} are filled in.
 
     `args` become flags after them (`max_model_len: 2048` → `--max-model-len 2048`, true → the bare flag, false → none),
-    so that `args.*` factors work, but for `token_ids`, `completions` and `body`, which say how it is to be asked. `served_model` may
-    be `{model}`; without it the first name of /v1/models is used. The server must stay in the foreground.
+    so that `args.*` factors work, but for `token_ids`, `completions` and `body`, which say how it is to be asked.
+    `served_model` may be `{model}`; without it the first name of /v1/models is used. The server must stay in the
+    foreground.
     """
 
     name = "command"

@@ -96,7 +96,9 @@ class EdgeLlm:
 def _program(engine: Engine) -> tuple[str, ...]:
     """The server's command: `path:`, or beside the interpreter that has the package."""
     if engine.path:
-        return (str(program(engine)), *COMMANDS[0][1:]) if Path(engine.path).name == "trtedge" else (str(program(engine)),)
+        return (
+            (str(program(engine)), *COMMANDS[0][1:]) if Path(engine.path).name == "trtedge" else (str(program(engine)),)
+        )
     python = interpreter(engine)
     for name, *rest in COMMANDS:
         found = shutil.which(python.parent / name)

@@ -62,7 +62,7 @@ SYMPTOMS: tuple[Symptom, ...] = tuple(
         ("disk_full", r"No space left on device|Disk quota exceeded", "the disk is full"),
         (
             "port",
-            r"[Aa]ddress already in use|EADDRINUSE|while attempting to bind on address|couldn't bind HTTP server socket",
+            r"[Aa]ddress already in use|EADDRINUSE|while attempting to bind on address|couldn't bind HTTP server",
             "its port was taken",
         ),
         (

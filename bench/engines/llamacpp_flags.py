@@ -1,4 +1,4 @@
-"""Which llama-server knows which flag: read from the binary's own --help, with what became of those that were renamed."""
+"""Which llama-server knows which flag: read from the binary's own --help, with what became of renamed ones."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def _flags(program: Path, _changed: int, _size: int) -> Flags:
     found = parse(ran.stdout)
     if "model" not in found or "port" not in found:
         said = (ran.stderr or ran.stdout).strip().splitlines()
-        raise LaunchError("unsupported", f"{program} is no llama-server: {said[-1][:200] if said else 'it says nothing'}")
+        raise LaunchError(
+            "unsupported", f"{program} is no llama-server: {said[-1][:200] if said else 'it says nothing'}"
+        )
     return found
 
 
@@ -103,7 +105,9 @@ def command_line(args: Mapping[str, Any], known: Flags | None) -> Iterator[str]:
             yield from _switch(name, flag, value, known, takes_value)
         else:
             if known is not None and not takes_value:
-                raise LaunchError("bad_argument", f"args.{name} is a switch of llama-server: true or false, not {value!r}")
+                raise LaunchError(
+                    "bad_argument", f"args.{name} is a switch of llama-server: true or false, not {value!r}"
+                )
             yield from (f"--{flag}", ",".join(map(str, value)) if isinstance(value, list) else str(value))
 
 

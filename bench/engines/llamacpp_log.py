@@ -39,7 +39,9 @@ RULES: tuple[Rule, ...] = (
 # Switched off by a flag, and then no gap in what is known.
 OPTIONAL = ("fit", "empty_run")
 
-_BUILD = re.compile(r"build (?P<n>\d+) \((?P<c>[^)]+)\) with (?P<w>.+?) for (?P<f>.+)$|build: (?P<n2>\d+) \((?P<c2>[^)]+)\)")
+_BUILD = re.compile(
+    r"build (?P<n>\d+) \((?P<c>[^)]+)\) with (?P<w>.+?) for (?P<f>.+)$|build: (?P<n2>\d+) \((?P<c2>[^)]+)\)"
+)
 _SYSTEM = re.compile(r"system_info: n_threads = (?P<t>\d+)(?: \(n_threads_batch = (?P<tb>\d+)\))? / \d+ \| (?P<b>.*)")
 _DEVICE = re.compile(r"using device (?P<name>\S+) \((?P<what>[^)]*)\)")
 _OFFLOADED = re.compile(r"offloaded (?P<n>\d+)/(?P<of>\d+) layers to GPU")

@@ -21,10 +21,15 @@ RULES: tuple[Rule, ...] = (
     Between("runner_process", RUNNER, r'msg="starting (?:ollama engine|go runner)"'),
     Took("model_load", STARTED),
 )
-_COMPUTE = re.compile(r'msg="inference compute" .*?library=(?P<library>\S+)(?:.*?description="?(?P<name>[^"=]+?)"? \w+=)?')
+_COMPUTE = re.compile(
+    r'msg="inference compute" .*?library=(?P<library>\S+)(?:.*?description="?(?P<name>[^"=]+?)"? \w+=)?'
+)
 _OFFLOADED = re.compile(r"offloaded (?P<n>\d+)/(?P<of>\d+) layers to GPU")
 # Per device, how much: 'msg="model weights" device=CUDA0 size="1.2 GiB"'.
-_SIZE = re.compile(r'msg="(?P<what>model weights|kv cache|compute graph)" device=(?P<device>\S+) size="(?P<n>[\d.]+) (?P<u>[KMGT]i?B|B)"')
+_SIZE = re.compile(
+    r'msg="(?P<what>model weights|kv cache|compute graph)" device=(?P<device>\S+) '
+    r'size="(?P<n>[\d.]+) (?P<u>[KMGT]i?B|B)"'
+)
 _BUFFER = re.compile(r"(?P<device>\w+) (?P<what>model|KV) buffer size = +(?P<n>[\d.]+) (?P<u>MiB)")
 _UNITS = {"B": 2**-20, "KiB": 2**-10, "KB": 2**-10, "MiB": 1.0, "MB": 1.0, "GiB": 2**10, "GB": 2**10, "TiB": 2**20}
 # Our name → the variable in the line `server config`.

@@ -1,5 +1,4 @@
-"""From a model's source, as a scenario writes it, to a checkpoint on this machine in the form and quantization asked for.
-"""
+"""From a model's source, as a scenario writes it, to a checkpoint here, in the form and quantization asked for."""
 
 from __future__ import annotations
 

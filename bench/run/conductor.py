@@ -265,9 +265,7 @@ def _checkpoints(plan: Plan, progress: Progress) -> dict[str, Checkpoint]:
         key = (variant.model_name, variant.quantization, wanted)
         if key not in known:
             progress.preparing(f"model {variant.model.source} as {variant.quantization}")
-            known[key] = sources.resolve(
-                variant.model, variant.quantization, form=wanted, progress=progress.preparing
-            )
+            known[key] = sources.resolve(variant.model, variant.quantization, form=wanted, progress=progress.preparing)
         found[variant.id] = known[key]
     return found
 

@@ -62,9 +62,7 @@ def serving(
     """The variant, warm; ended with all its children on leaving. LaunchError if it does not get there."""
     progress.preparing(f"model {variant.model.source} as {variant.quantization}")
     engine: Engine = plugins.load("engines", variant.engine.engine)()
-    checkpoint = sources.resolve(
-        variant.model, variant.quantization, form=form(engine), progress=progress.preparing
-    )
+    checkpoint = sources.resolve(variant.model, variant.quantization, form=form(engine), progress=progress.preparing)
     strategy = build(variant.warmup)
     caches = home() / "caches" / scenario.model.scenario / variant.id
     caches.mkdir(parents=True, exist_ok=True)

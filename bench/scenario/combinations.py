@@ -115,8 +115,8 @@ def _workload(document: Document, scenario: ScenarioModel) -> None:
             if isinstance(limit, int) and isinstance(slots, int) and 0 < limit < needs * slots:
                 shared = f", shared by {slots} slots," if slots > 1 else ""
                 message = (
-                    f"{limit}{shared} cannot hold a prompt of {max(lengths)} tokens and {workload.output_tokens} output "
-                    f"tokens ({needs} in all)"
+                    f"{limit}{shared} cannot hold a prompt of {max(lengths)} tokens and {workload.output_tokens} "
+                    f"output tokens ({needs} in all)"
                 )
                 document.problem(("engines", name, "args", flag), message)
 

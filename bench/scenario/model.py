@@ -71,7 +71,9 @@ class Engine(Strict):
     env: dict[str, str] = Field(default_factory=dict, description="environment variables added for it")
     python: str | None = Field(None, description="an existing interpreter instead of the provisioned environment")
     environment: str | None = Field(None, description="name of a provisioned environment, e.g. vllm-cpu")
-    path: str | None = Field(None, description="an existing binary instead of the one built here, for llama-cpp, ollama")
+    path: str | None = Field(
+        None, description="an existing binary instead of the one built here, for llama-cpp, ollama"
+    )
     image: str | None = Field(None, description="container image to run it in")
     command: list[str] | None = Field(
         None,

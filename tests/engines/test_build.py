@@ -1,4 +1,4 @@
-"""Programs built from a source distribution: a real one of a few lines, with the real pip, cmake, ninja and compiler."""
+"""Programs built from a source distribution: a real one of a few lines, with the real pip, cmake, ninja, compiler."""
 
 from __future__ import annotations
 
@@ -103,9 +103,7 @@ def test_a_program_is_fetched_built_and_put_in_place(shop: Path) -> None:
     assert lines == [], "it is there"
 
 
-def test_a_source_that_does_not_compile_is_told_in_the_compilers_words_and_resumed(
-    shop: Path, tmp_path: Path
-) -> None:
+def test_a_source_that_does_not_compile_is_told_in_the_compilers_words_and_resumed(shop: Path, tmp_path: Path) -> None:
     sdist(shop, **{"vendor/engine/server.cpp": "int main() { return wrong; }\n"})
     with pytest.raises(EnvironmentFault, match=r"could not be built: .*wrong.* was not declared") as fault:
         make(recipe())
@@ -180,7 +178,9 @@ def test_files_are_compiled_at_once_as_cores_and_memory_allow(monkeypatch: pytes
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
     for available, expected in ((64e9, 6), (5e9, 3), (0.2e9, 1)):
-        monkeypatch.setattr(psutil, "virtual_memory", lambda available=available: SimpleNamespace(available=int(available)))
+        monkeypatch.setattr(
+            psutil, "virtual_memory", lambda available=available: SimpleNamespace(available=int(available))
+        )
         assert at_once() == expected
 
 

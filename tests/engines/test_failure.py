@@ -40,7 +40,8 @@ REAL = [
     ),
     (
         "out_of_memory",
-        "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 9216.00 MiB on device 0: cudaMalloc failed: out of memory",
+        "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 9216.00 MiB on device 0: cudaMalloc failed: out of"
+        " memory",
     ),
     ("missing_file", "E gguf_init_from_file: failed to open GGUF file 'nosuch.gguf' (No such file or directory)"),
     (

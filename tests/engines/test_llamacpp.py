@@ -180,9 +180,7 @@ def test_a_path_that_is_no_program_and_a_missing_build_say_what_to_do(
 def test_weights_that_are_no_gguf_are_refused_before_start(tmp_path: Path) -> None:
     dense = Checkpoint(tmp_path, "path:m", None, "bf16")
     with pytest.raises(LaunchError) as failure:
-        LlamaCpp().command(
-            variant("llama-cpp", path=str(binary(tmp_path))), LaunchContext(1, tmp_path, dense, args={})
-        )
+        LlamaCpp().command(variant("llama-cpp", path=str(binary(tmp_path))), LaunchContext(1, tmp_path, dense, args={}))
     assert failure.value.kind == "unsupported_quantization"
 
 
@@ -202,7 +200,8 @@ def test_an_image_runs_the_same_words_with_the_weights_mounted(tmp_path: Path, m
 
 
 @pytest.mark.parametrize(
-    ("args", "wants"), [({}, False), ({"n_gpu_layers": 99}, True), ({"n_gpu_layers": 0}, False), ({"gpu_layers": "all"}, True)]
+    ("args", "wants"),
+    [({}, False), ({"n_gpu_layers": 99}, True), ({"n_gpu_layers": 0}, False), ({"gpu_layers": "all"}, True)],
 )
 def test_a_gpu_is_expected_where_one_is_asked_for(tmp_path: Path, args: dict[str, Any], wants: bool) -> None:
     assert command(tmp_path, args=args).wants_gpu is wants

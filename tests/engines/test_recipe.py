@@ -102,9 +102,7 @@ def test_every_shipped_recipe_pins_its_packages(name: str) -> None:
     assert found.check
     assert found.disk > 100_000_000
     requirements = [
-        line
-        for step in found.steps
-        for line in ((step.requirement,) if isinstance(step, Build) else step.requirements)
+        line for step in found.steps for line in ((step.requirement,) if isinstance(step, Build) else step.requirements)
     ]
     assert requirements
     assert all("==" in line for line in requirements)

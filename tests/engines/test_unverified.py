@@ -22,8 +22,8 @@ from bench.engines.process import free_port, start
 from bench.engines.sglang import SgLang
 from bench.engines.spans import SpanSink
 from bench.errors import LaunchError
-from bench.loadgen.prompts import requests
 from bench.loadgen.process import LoadGenerator
+from bench.loadgen.prompts import requests
 from bench.scenario.model import Engine as EngineModel
 from bench.scenario.model import Model, RandomPrompts, Workload
 from tests.models.gguf_files import bpe, write
@@ -52,7 +52,9 @@ def edgellm(tmp_path: Path, port: int = 8123, **args: Any) -> LaunchSpec:
     asked = variant("edge-llm", args=args, path=str(SPEAKING / "bin" / "trtedge"))
     from dataclasses import replace
 
-    return EdgeLlm().command(replace(asked, quantization="fp16"), LaunchContext(port, tmp_path, checkpoint(tmp_path / "m")))
+    return EdgeLlm().command(
+        replace(asked, quantization="fp16"), LaunchContext(port, tmp_path, checkpoint(tmp_path / "m"))
+    )
 
 
 def served(engine: Engine, spec: LaunchSpec, tmp_path: Path, crew: ExitStack) -> Session:
@@ -65,7 +67,9 @@ def served(engine: Engine, spec: LaunchSpec, tmp_path: Path, crew: ExitStack) ->
 
 
 def test_ollama_serves_from_a_store_of_the_launchs_own(tmp_path: Path) -> None:
-    spec = ollama(tmp_path, num_ctx=512, num_thread=2, context_length=1024, flash_attention=True, template="{{ .Prompt }}")
+    spec = ollama(
+        tmp_path, num_ctx=512, num_thread=2, context_length=1024, flash_attention=True, template="{{ .Prompt }}"
+    )
     assert spec.argv == (str(SPEAKING / "ollama"), "serve")
     assert spec.env["OLLAMA_HOST"] == "127.0.0.1:8123"
     assert (spec.env["OLLAMA_CONTEXT_LENGTH"], spec.env["OLLAMA_FLASH_ATTENTION"]) == ("1024", "1")
@@ -163,7 +167,14 @@ def test_edge_llm_is_asked_by_chat_alone(tmp_path: Path) -> None:
         session = served(EdgeLlm(), spec, tmp_path, crew)
         weights = gguf(tmp_path)
         (request,) = requests(
-            CHAT, seed=1, stage="measured", first_id=0, count=1, endpoint=spec.endpoint, checkpoint=weights, base=tmp_path
+            CHAT,
+            seed=1,
+            stage="measured",
+            first_id=0,
+            count=1,
+            endpoint=spec.endpoint,
+            checkpoint=weights,
+            base=tmp_path,
         )
         assert request.path == "/v1/chat/completions"
         assert request.prompt_id.startswith("chat-")

@@ -282,6 +282,8 @@ class EngineContract:
             pytest.skip("it gives no figure of its own")
         ours = (row["first_token_ns"] - row["sent_ns"]) / 1e6
         assert 0 < row["server_ttft_ms"] <= ours + 1
+        if row["server_tpot_ms"] is not None:
+            assert row["server_tpot_ms"] == pytest.approx(_token_s(row) * 1e3, rel=0.3)
 
     def test_what_the_client_no_longer_wants_is_not_computed(self, session: Session) -> None:
         """A connection that is closed ends its answer: the engine is idle long before it would have been written."""

@@ -41,7 +41,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """One C++ project built from source. `requirement` may carry pip's --hash; `folder` is the project's place in it."""
+    """One C++ project built from source. `requirement` may carry pip's --hash; `folder` is its place in it."""
 
     requirement: str
     folder: str

@@ -41,6 +41,7 @@ class Answer:
     completion_tokens: int | None = None
     cached_tokens: int | None = None
     server_ttft_ms: float | None = None
+    server_tpot_ms: float | None = None
     finish_reason: str | None = None
     done: bool = False
     # What the server itself called an error, and what was wrong with the form of its answer.
@@ -228,7 +229,14 @@ def _usage(result: Answer, content: dict[str, Any]) -> None:
             result.server_ttft_ms = value
     timings = content.get("timings")
     if isinstance(timings, dict):
+        result.server_tpot_ms = _tpot(timings) or result.server_tpot_ms
         result.cached_tokens = _count(timings.get("cache_n"), result.cached_tokens)
+
+
+def _tpot(timings: dict[str, Any]) -> float | None:
+    """llama.cpp's time of generation over the tokens after the first, which it counts to the prompt's processing."""
+    count, spent = _count(timings.get("predicted_n"), None), _number(timings.get("predicted_ms"))
+    return spent / (count - 1) if count is not None and count > 1 and spent is not None else None
 
 
 def _tokens(total: int | None, before: int | None, choice: dict[str, Any], logprobs: Any) -> int | None:

@@ -91,6 +91,7 @@ def row(turn: Turn, clock: Clock, columns: Columns, *, keep_text: bool) -> tuple
         "cached_tokens": said.cached_tokens,
         "output_tokens_asked": request.output_tokens,
         "server_ttft_ms": said.server_ttft_ms,
+        "server_tpot_ms": said.server_tpot_ms,
         "finish_reason": said.finish_reason,
         "error_kind": kind,
         "error": sentence,

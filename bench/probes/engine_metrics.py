@@ -1,8 +1,8 @@
 """What the engine says of itself on /metrics: queue, prefill, decode, cache, and its own time to first token.
 
 vLLM, FastDeploy, SGLang and llama.cpp give the same quantities under their own prefix; names have changed between vLLM
-versions, so each field has its spellings, newest first. Histograms are kept as their sum and count: a difference of both
-over any window gives that window's mean.
+versions, so each field has its spellings, newest first. Histograms are kept as their sum and count: a difference of
+both over any window gives that window's mean.
 """
 
 from __future__ import annotations

@@ -86,6 +86,7 @@ REQUESTS = (
     Column("cached_tokens", "int64", "prompt tokens served from a prefix cache", null=True),
     Column("output_tokens_asked", "int64", "output tokens asked for", null=True),
     Column("server_ttft_ms", "float64", "the server's own figure, where it gives one", null=True),
+    Column("server_tpot_ms", "float64", "the server's own time per output token after the first", null=True),
     Column("finish_reason", "string", "as the server said", null=True),
     Column("error_kind", "string", "one of ERROR_KINDS", null=True),
     Column("error", "string", "the same in words", null=True),

@@ -161,7 +161,7 @@ def make(
             if number > finished:
                 tell(f"{wanted.name}: step {number} of {len(wanted.steps)}: {_in_words(step)}")
                 if isinstance(step, Build):
-                    build(step, place.folder, _pip_of(place), place.log, tell)
+                    build(step, place.folder, pip_of(place), place.log, tell)
                 else:
                     _pip(place, step, index, tell)
                 place.note(base=str(base.path), steps=number, complete=False)
@@ -214,7 +214,7 @@ def _in_words(step: Step | Build) -> str:
 
 
 def _pip(place: Environment, step: Step, index: str | None, tell: Progress) -> None:
-    said = pip.run([*_pip_of(place), *_arguments(step, index)], place.log, tell)
+    said = pip.run([*pip_of(place), *_arguments(step, index)], place.log, tell)
     if said is not None:
         meaning, hint = pip.explain(said)
         raise EnvironmentFault(
@@ -223,7 +223,8 @@ def _pip(place: Environment, step: Step, index: str | None, tell: Progress) -> N
         )
 
 
-def _pip_of(place: Environment) -> list[str]:
+def pip_of(place: Environment) -> list[str]:
+    """The pip that installs into an environment, as words: its own, else ours on its behalf."""
     own = (place.folder / "bin" / "pip").exists()
     return [str(place.python), "-m", "pip"] if own else [sys.executable, "-m", "pip", "--python", str(place.python)]
 

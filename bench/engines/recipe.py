@@ -22,6 +22,7 @@ import re
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from typing import Any
 
 from bench.errors import InternalError, UnknownName, UsageError
 
@@ -117,8 +118,8 @@ def parse(name: str, text: str) -> Recipe:
             requirement, _, folder = rest.partition("#")
             steps.append(Build(requirement, folder))
         elif word in _OF_BUILDS and steps and isinstance(building := steps[-1], Build):
-            field = _OF_BUILDS[word]
-            steps[-1] = replace(building, **{field: (*getattr(building, field), *rest.split())})
+            more: Any = {(field := _OF_BUILDS[word]): (*getattr(building, field), *rest.split())}
+            steps[-1] = replace(building, **more)
         elif word in ("about", "python", "disk", "check"):
             facts[word] = rest
         else:

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.engines import pip
 from bench.engines.base import Checkpoint
-from bench.engines.environment import environment, provisioned
+from bench.engines.environment import environment, pip_of, provisioned
 from bench.errors import ModelError
-from bench.home import Progress
+from bench.home import Progress, clear
 from bench.models.cache import Cache, Entry
 from bench.models.contents import gguf_file
 
@@ -22,6 +23,7 @@ QUANTIZED = ("gguf-q4_0", "gguf-q4_k_m", "gguf-q5_k_m", "gguf-q6_k", "gguf-q8_0"
 # Raised when the same file would be made differently.
 _RECIPE = 1
 _CONVERTER = "convert_hf_to_gguf.py"
+_SENTENCEPIECE = "sentencepiece==0.2.1"
 
 
 def dense(base: Checkpoint, quantization: str, cache: Cache, progress: Progress | None) -> Entry:
@@ -36,7 +38,8 @@ def dense(base: Checkpoint, quantization: str, cache: Cache, progress: Progress 
         share = place.folder / "share"
         target = folder / f"model-{kind}.gguf"
         words = (str(python), str(share / _CONVERTER), str(source), "--outfile", str(target), "--outtype", kind)
-        _work(words, f"{base.source} as {kind}", {"PYTHONPATH": str(share / "gguf-py")})
+        paths = os.pathsep.join(map(str, (share / "gguf-py", _sentencepiece(share))))
+        _work(words, f"{base.source} as {kind}", {"PYTHONPATH": paths})
 
     if progress:
         progress(f"converting {base.source} to GGUF, {kind}, once")
@@ -57,6 +60,23 @@ def quantized(base: Checkpoint, whole: Entry, quantization: str, cache: Cache, p
     if progress:
         progress(f"quantizing {base.source} to GGUF, {kind.lower()}, once")
     return _entry(base, quantization, write, base.size_bytes or 0, cache, progress)
+
+
+def _sentencepiece(share: Path) -> Path:
+    """The one package that the converter imports and the `transformers` environment lacks, beside the converter."""
+    folder = share / "site"
+    if not (folder / "sentencepiece").is_dir():
+        scratch = share / "site.tmp"
+        clear(scratch)
+        place = environment("transformers")
+        options = ("install", "--no-deps", "--progress-bar", "off", "--target", str(scratch), _SENTENCEPIECE)
+        said = pip.run([*pip_of(place), *options], place.log, lambda line: None)
+        if said is not None:
+            meaning, hint = pip.explain(said)
+            raise ModelError(f"{_SENTENCEPIECE}, which the converter needs, cannot be installed: {meaning}", hint=hint)
+        clear(folder)
+        scratch.rename(folder)
+    return folder
 
 
 def _entry(

@@ -15,6 +15,8 @@ PLACES = ("port", "host", "model", "python", "folder", "served_name")
 # Engines that may serve a model of their own, which the scenario then need not name.
 SELF_SUPPLIED = ("openai", "command", "simulated")
 
+# Engines that are no program of their own.
+INTERPRETED = ("transformers", "vllm", "fastdeploy", "sglang", "command", "simulated")
 # What engines call the length of a context, prompt and answer; llama.cpp's is shared by its slots.
 CONTEXTS = ("max_model_len", "ctx_size", "num_ctx", "context_length")
 
@@ -52,7 +54,7 @@ def _engine(document: Document, path: Path, engine: Engine) -> None:
     if engine.engine == "openai":
         if engine.base_url is None:
             document.problem((*path, "base_url"), "is missing; `engine: openai` needs the address of a running server")
-        for key in ("python", "environment", "image", "command"):
+        for key in ("python", "environment", "image", "path", "command"):
             if getattr(engine, key) is not None:
                 document.problem(
                     (*path, key), "has no use here: a running server is attached to, never started", at_key=True
@@ -74,7 +76,12 @@ def _engine(document: Document, path: Path, engine: Engine) -> None:
         document.problem(
             (*path, "command"), f"is for `engine: command` only; {engine.engine} knows its own", at_key=True
         )
+    if engine.path is not None and engine.engine in INTERPRETED:
+        message = f"has no use here: {engine.engine} runs in an interpreter; name it with `python`"
+        document.problem((*path, "path"), message, at_key=True)
     where = [key for key in ("python", "environment", "image") if getattr(engine, key) is not None]
+    # Together with `image` it is the program's path inside.
+    where += ["path"] if engine.path is not None and engine.environment is not None else []
     if len(where) > 1:
         document.problem((*path, where[1]), f"{joined(where, 'and')} exclude each other; keep one", at_key=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -81,10 +80,9 @@ def test_the_prefix_cache_is_seen_and_can_be_turned_off(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def dense() -> Iterator[None]:
+def dense() -> None:
     if not environment("transformers").ready:
         pytest.skip("needs `bench engines install transformers`")
-    yield
 
 
 @pytest.mark.usefixtures("dense")

@@ -387,7 +387,8 @@ class EngineContract:
 
 
 def _token_s(row: Mapping[str, Any]) -> float:
-    count = max(1, (row["completion_tokens"] or row["chunks"]) - 1)
+    """Seconds per token after the first."""
+    count = max(1, int(row["completion_tokens"] or row["chunks"]) - 1)
     return float(row["last_token_ns"] - row["first_token_ns"]) / 1e9 / count
 
 

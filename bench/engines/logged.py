@@ -20,7 +20,7 @@ def logged(argv: Sequence[str], log: Path, line: Progress, *, env: Mapping[str, 
     """
     tail: deque[str] = deque(maxlen=TAIL)
     with (
-        log.open("a", encoding="utf-8") as kept,
+        log.open("a", buffering=1, encoding="utf-8") as kept,
         subprocess.Popen(
             argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env
         ) as process,

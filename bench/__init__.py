@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bench.analyse.compare import Comparison
     from bench.analyse.run import Run
+    from bench.judge.compare import Comparison
     from bench.scenario.load import Scenario
 
 __all__ = ["Comparison", "Run", "Scenario"]
 __version__ = "0.1.0"
 
-_HOMES = {"Comparison": "bench.analyse.compare", "Run": "bench.analyse.run", "Scenario": "bench.scenario.load"}
+_HOMES = {"Comparison": "bench.judge.compare", "Run": "bench.analyse.run", "Scenario": "bench.scenario.load"}
 
 
 def __getattr__(name: str) -> Any:

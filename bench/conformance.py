@@ -26,15 +26,15 @@ import psutil
 import pytest
 
 from bench import plugins
-from bench.engines import process, startup
-from bench.engines.base import Checkpoint, Endpoint, Engine, LaunchContext, LaunchSpec, LaunchTrace, form
-from bench.engines.environment import needed, provisioned
+from bench.engines import server, startup
+from bench.engines.engine import Checkpoint, Endpoint, Engine, LaunchContext, LaunchSpec, LaunchTrace, form
 from bench.engines.spans import SpanSink
+from bench.environments.environment import needed, provisioned
 from bench.errors import LaunchError, ProvisionError
+from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.job import Job, Request
-from bench.loadgen.process import LoadGenerator
 from bench.loadgen.vocabulary import vocabulary
-from bench.models.sources import resolve
+from bench.models.checkpoints import resolve
 from bench.record.schema import NULLS, REASONS, STAMPS, Phase
 from bench.scenario.model import Arrivals, Model, Quantization
 from bench.scenario.model import Engine as EngineModel
@@ -83,7 +83,7 @@ class Session:
     subject: Subject
     checkpoint: Checkpoint
     spec: LaunchSpec
-    server: process.Server
+    server: server.Server
     load: LoadGenerator
     sink: SpanSink
     first_token_ns: int | None = None
@@ -185,10 +185,10 @@ def started(subject: Subject, folder: Path, crew: ExitStack, **args: Any) -> Ses
     checkpoint = subject.checkpoint()
     sink = crew.enter_context(SpanSink())
     load = crew.enter_context(LoadGenerator())
-    context = LaunchContext(process.free_port(), folder, checkpoint, folder / "caches", sink.url)
+    context = LaunchContext(server.free_port(), folder, checkpoint, folder / "caches", sink.url)
     folder.mkdir(parents=True, exist_ok=True)
     spec = subject.adapter().command(subject.variant(**args), context)
-    server = crew.enter_context(process.start(spec, folder))
+    server = crew.enter_context(server.start(spec, folder))
     server.wait_healthy()
     return Session(subject, checkpoint, spec, server, load, sink)
 
@@ -347,9 +347,9 @@ class EngineContract:
         if session.checkpoint.path is None:
             pytest.skip("it loads no weights")
         damaged = replace(session.checkpoint, path=_damaged(session.checkpoint.path, tmp_path / "damaged"))
-        context = LaunchContext(process.free_port(), tmp_path, damaged, tmp_path / "caches")
+        context = LaunchContext(server.free_port(), tmp_path, damaged, tmp_path / "caches")
         spec = self.subject.adapter().command(self.subject.variant(), context)
-        server = process.start(spec, tmp_path)
+        server = server.start(spec, tmp_path)
         try:
             with pytest.raises(LaunchError) as failure:
                 server.wait_healthy()

@@ -21,7 +21,7 @@ import pytest
 
 if TYPE_CHECKING:
     from bench.analyse.run import Run
-    from bench.engines.base import Endpoint
+    from bench.engines.engine import Endpoint
     from bench.scenario.load import Scenario
 
 _SCENARIO = re.compile(r"^scenario\s*:", re.MULTILINE)
@@ -102,8 +102,8 @@ class Sessions:
         return self.runs[path]
 
     def _carry_out(self, path: Path) -> Path:
-        from bench.analyse.stopping import stop_rule
-        from bench.analyse.validity import rule
+        from bench.judge.stopping import stop_rule
+        from bench.judge.validity import rule
         from bench.run import execute
         from bench.scenario.load import Scenario
 
@@ -204,9 +204,10 @@ def gated(file: ScenarioFile) -> Callable[[], None]:
     """The test of the gate: fails on a regression, is skipped with the reason where there is no binding verdict."""
 
     def test() -> None:
-        from bench.analyse.decide import Verdict
         from bench.errors import BenchError
-        from bench.gate import judge, terminal
+        from bench.judge.decide import Verdict
+        from bench.judge.gate import judge
+        from bench.report.verdicts import terminal
 
         try:
             enforce = bool(file.config.getoption("--scenario-enforce", default=False))
@@ -238,7 +239,7 @@ def run(request: pytest.FixtureRequest) -> Run:
 @pytest.fixture
 def engine(scenario: Scenario, tmp_path: Path) -> Iterator[Endpoint]:
     """The marked scenario's first variant, started and warm for one test; an endpoint with host, port and model."""
-    from bench.engines.process import free_port
+    from bench.engines.server import free_port
     from bench.run.progress import Silent
     from bench.run.serving import serving
 

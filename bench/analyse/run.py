@@ -14,8 +14,8 @@ import pyarrow as pa
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from bench.analyse import energy, memory, metrics
-from bench.analyse.requests import gaps_ms, with_durations
+from bench.analyse import energy, footprint, metrics
+from bench.analyse.durations import gaps_ms, with_durations
 from bench.analyse.series import Samples
 from bench.analyse.summary import summarise
 from bench.errors import RecordError
@@ -246,7 +246,7 @@ def _numeric(rows: list[dict[str, Any]]) -> pd.DataFrame:
 def _resources(launch: Launch, requests: pa.Table) -> dict[str, float | None]:
     """Memory and energy metrics, from what the probes read."""
     read = Samples(launch.table("samples"))
-    return {**memory.of_launch(launch.record, requests, read), **energy.of_launch(launch.record, requests, read)}
+    return {**footprint.of_launch(launch.record, requests, read), **energy.of_launch(launch.record, requests, read)}
 
 
 def _stamps(record: LaunchRecord) -> dict[str, float | None]:

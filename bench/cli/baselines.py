@@ -29,9 +29,9 @@ def add(
 
     Example: bench baseline add results/nightly --variant vllm
     """
-    from bench.analyse import baseline
     from bench.analyse.run import Run
     from bench.errors import UsageError
+    from bench.judge import baseline
 
     opened = Run.open(run)
     if variant is None and len(opened.variants) > 1:
@@ -56,7 +56,7 @@ def list_(baselines: Baselines = STORE, json: AsJson = False) -> None:
 
     Example: bench baseline list
     """
-    from bench.analyse import baseline, selftest
+    from bench.judge import aa, baseline
 
     rows = []
     for path in baseline.stored(baselines):
@@ -73,7 +73,7 @@ def list_(baselines: Baselines = STORE, json: AsJson = False) -> None:
             }
         )
     for path in sorted(baselines.glob("*/aa-*.json")):
-        record = selftest.load(path)
+        record = aa.load(path)
         rows.append(
             {
                 "file": str(path),
@@ -101,7 +101,7 @@ def show(path: Annotated[Path, typer.Argument(help="a baseline file")], json: As
     """
     from dataclasses import asdict
 
-    from bench.analyse import baseline, predict
+    from bench.judge import baseline, predict
     from bench.record.documents import plain
 
     one = baseline.load(path)
@@ -128,8 +128,8 @@ def prune(
 
     Example: bench baseline prune results/baselines/jetson-orin-nx-16gb/ernie--vllm.json --keep 20
     """
-    from bench.analyse import baseline
     from bench.errors import UsageError
+    from bench.judge import baseline
 
     if keep is None and not run:
         raise UsageError("nothing to prune", hint="--keep N, or --run RUN-ID")
@@ -150,8 +150,8 @@ def rebuild(
 
     Example: bench baseline rebuild results/baselines/jetson/ernie--vllm.json scenarios/ernie.yaml --out both.yaml
     """
-    from bench.analyse import baseline
-    from bench.analyse.rebuild import rebuild as interleave
+    from bench.judge import baseline
+    from bench.judge.rebuild import rebuild as interleave
     from bench.scenario.load import Scenario
 
     write(out, interleave(baseline.load(path), Scenario.load(scenario), variant))

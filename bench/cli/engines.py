@@ -23,7 +23,7 @@ def list_environments(as_json: Annotated[bool, typer.Option("--json", help="Prin
 
     Example: bench engines list
     """
-    from bench.engines.environment import environments
+    from bench.environments.environment import environments
 
     found = [
         {
@@ -56,7 +56,7 @@ def install(
 
     Example: bench engines install transformers
     """
-    from bench.engines import environment
+    from bench.environments import environment
 
     place = environment.install(
         name, python=python, index=index, force=force, progress=lambda line: typer.echo(line, err=True)
@@ -72,6 +72,6 @@ def remove(name: Annotated[str, typer.Argument(metavar="NAME", help="An environm
 
     Example: bench engines remove vllm-cpu
     """
-    from bench.engines import environment
+    from bench.environments import environment
 
     typer.echo(f"{name}: {'removed' if environment.remove(name) else 'was not installed'}")

@@ -27,7 +27,7 @@ def export(
     """
     from bench.analyse.run import Run
     from bench.errors import UsageError
-    from bench.interop import exporter
+    from bench.formats import exporter
 
     documents = exporter(format).export(Run.open(run))
     if not documents:
@@ -56,7 +56,7 @@ def import_(
     import json as documents
 
     from bench.errors import RecordError
-    from bench.interop import importer
+    from bench.formats import importer
 
     try:
         document = documents.loads(file.read_text(encoding="utf-8"))

@@ -68,7 +68,7 @@ def fetch(
     Example: bench models fetch smollm2-135m
     """
     from bench.home import size
-    from bench.models.sources import resolve
+    from bench.models.checkpoints import resolve
     from bench.scenario.model import QUANTIZATIONS, Model
 
     if quantization not in QUANTIZATIONS:

@@ -37,7 +37,7 @@ def print_json(value: object) -> None:
 def margins(given: Sequence[str]) -> dict[str, float]:
     """`metric=5%` options as shares; UsageError for anything else."""
     from bench.errors import UsageError
-    from bench.scenario.metrics import margin
+    from bench.scenario.measures import margin
 
     found = {}
     for one in given:

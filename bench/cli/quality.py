@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from bench.quality.divergence import Quality
-    from bench.quality.estimate import Estimate
-    from bench.quality.trade import Trade
+    from bench.analyse.divergence import Quality
+    from bench.analyse.estimate import Estimate
+    from bench.judge.trade import Trade
 
 
 def register(app: typer.Typer) -> None:
@@ -30,10 +30,10 @@ def quality(
     import json
     from dataclasses import asdict
 
+    from bench.analyse.claim import findings
     from bench.analyse.run import Run
-    from bench.quality.claim import findings
-    from bench.quality.limit import limits
-    from bench.quality.trade import reference, trades
+    from bench.judge.limit import limits
+    from bench.judge.trade import reference, trades
     from bench.record.documents import plain
 
     opened = Run.open(run)

@@ -57,20 +57,20 @@ def run(
 
 
 def _install(scenario: Scenario, progress: Callable[[str], None]) -> None:
-    from bench.engines.environment import install, needed
+    from bench.environments.environment import install, needed
 
     for name in sorted({name for variant in scenario.variants if (name := needed(variant.engine))}):
         install(name, progress=progress)
 
 
 def _judge() -> Callable[[Path], list[Check]]:
-    from bench.analyse.validity import rule
+    from bench.judge.validity import rule
 
     return rule()
 
 
 def _stop_rule(scenario: Scenario) -> Callable[[Path], str | None] | None:
-    from bench.analyse.stopping import stop_rule
+    from bench.judge.stopping import stop_rule
 
     return stop_rule(scenario)
 

@@ -208,8 +208,8 @@ def _power(scenario: Scenario, blocks: int) -> str | None:
     """What the plan will be able to find; nothing where there is only one variant."""
     if len(scenario.variants) < 2:
         return None
-    from bench.analyse.power import describe
-    from bench.scenario.metrics import margin
+    from bench.judge.power import describe
+    from bench.scenario.measures import margin
 
     gate = scenario.model.gate
     if gate is None:

@@ -13,7 +13,7 @@ from bench.cli.output import margins, print_json
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bench.analyse.selftest import Session
+    from bench.judge.aa import Session
     from bench.plan.launches import Plan
     from bench.scenario.load import Scenario
     from bench.scenario.variant import Slowdown, Variant
@@ -52,8 +52,8 @@ def aa(
     """
     from dataclasses import asdict, replace
 
-    from bench.analyse import selftest
     from bench.analyse.run import Run
+    from bench.judge import aa
     from bench.record.documents import plain
     from bench.scenario.load import Scenario
 
@@ -62,18 +62,18 @@ def aa(
     arms = [replace(chosen, id=label, factors={**chosen.factors, "label": label}) for label in ("a", "b")]
     folder = analyse or _carry_out(loaded, arms, sessions * size, results, resume=resume, quiet=json)
     run = Run.open(folder)
-    found = selftest.sessions(run.per_launch, "a", "b", size, judged)
-    record = selftest.aa_record(run, found, size, judged, chosen.id)
-    path = selftest.save(record, baselines)
+    found = aa.sessions(run.per_launch, "a", "b", size, judged)
+    record = aa.aa_record(run, found, size, judged, chosen.id)
+    path = aa.save(record, baselines)
     if json:
         print_json(plain(asdict(record)) | {"run": str(folder), "file": str(path)})
         return
     typer.echo(f"A/A of {loaded.name} / {chosen.id} on {record.host_class}: {len(found)} sessions of {size} blocks")
-    typer.echo(f"  gate    FAIL in {selftest.Rate(record.fails, record.sessions)}; {_counted(found)}")
+    typer.echo(f"  gate    FAIL in {aa.Rate(record.fails, record.sessions)}; {_counted(found)}")
     for name, count in record.alarms.items():
         spread = record.spread.get(name)
         apart = f"; sessions scatter by {spread:.1%}" if spread is not None else ""
-        typer.echo(f"  {name}: 'no change' rejected at 5 % in {selftest.Rate(count, record.sessions)}{apart}")
+        typer.echo(f"  {name}: 'no change' rejected at 5 % in {aa.Rate(count, record.sessions)}{apart}")
     typer.echo(f"  {record.doubt or 'the gate binds on this machine in this state'}\nrecord  {path}\nrun     {folder}")
 
 
@@ -98,8 +98,8 @@ def inject(
     """
     from dataclasses import replace
 
-    from bench.analyse import selftest
     from bench.analyse.run import Run
+    from bench.judge import aa
     from bench.scenario.load import Scenario
     from bench.scenario.variant import Slowdown
 
@@ -115,7 +115,7 @@ def inject(
     launches = Run.open(folder).per_launch
     rows: list[dict[str, Any]] = []
     for name in names[1:]:
-        found = selftest.sessions(launches, "plain", name, size, judged)
+        found = aa.sessions(launches, "plain", name, size, judged)
         for measure in judged:
             fails = sum(one.verdicts.get(measure) == "FAIL" for one in found)
             ratios = [one.ratios[measure] for one in found if measure in one.ratios]
@@ -126,7 +126,7 @@ def inject(
     typer.echo(f"injected into {loaded.name} / {chosen.id}: {sessions} session(s) of {size} blocks")
     for row in rows:
         seen = ", ".join(f"{ratio - 1:+.1%}" for ratio in row["ratios"])
-        rate = selftest.Rate(int(row["fails"]), int(row["sessions"]))
+        rate = aa.Rate(int(row["fails"]), int(row["sessions"]))
         typer.echo(f"  {row['injected']:<16} {row['metric']:<18} FAIL in {rate}; measured {seen}")
     typer.echo(f"run     {folder}")
 
@@ -134,9 +134,9 @@ def inject(
 def _carry_out(
     scenario: Scenario, arms: Sequence[Variant], blocks: int, results: Path, *, resume: bool, quiet: bool
 ) -> Path:
-    from bench.analyse.validity import rule
     from bench.cli.progress import watch
     from bench.cli.signals import ends_on_term
+    from bench.judge.validity import rule
     from bench.plan.blocks import in_blocks
     from bench.run import execute, unfinished
 
@@ -156,9 +156,9 @@ def _variant(scenario: Scenario, name: str | None) -> Variant:
 
 
 def _judged(scenario: Scenario, given: list[str] | None) -> Mapping[str, float]:
-    from bench.analyse.baseline import DEFAULT_MARGINS
     from bench.analyse.metrics import metric
-    from bench.scenario.metrics import margin
+    from bench.judge.baseline import DEFAULT_MARGINS
+    from bench.scenario.measures import margin
 
     gate = scenario.model.gate
     asked = margins(given or ()) or ({name: margin(text) for name, text in gate.metrics.items()} if gate else {})
@@ -169,7 +169,7 @@ def _judged(scenario: Scenario, given: list[str] | None) -> Mapping[str, float]:
 
 def _slowdowns(ttft: list[str], itl: list[str]) -> list[Slowdown]:
     from bench.errors import UsageError
-    from bench.scenario.metrics import margin
+    from bench.scenario.measures import margin
     from bench.scenario.variant import Slowdown
 
     if not ttft and not itl:

@@ -34,7 +34,7 @@ def serve(
 
     from bench.cli.progress import watch
     from bench.cli.signals import ends_on_term
-    from bench.engines.process import free_port
+    from bench.engines.server import free_port
     from bench.run.serving import pick, serving
     from bench.run.serving import watch as stay
     from bench.scenario.load import Scenario

@@ -91,8 +91,8 @@ def simulate(
 
     Example: bench simulate --ttft-ms 200 --itl-ms 20 --script '{"role_first": true, "jitter_ms": 3}'
     """
-    from bench.engines.workers.simulated_script import BadScript
-    from bench.engines.workers.simulated_script import script as checked
+    from bench.emulate.server.script import BadScript
+    from bench.emulate.server.script import script as checked
 
     plan = {"ttft_ms": ttft_ms, "itl_ms": itl_ms, **({"fault": fault} if fault else {}), **_given(script)}
     try:
@@ -103,7 +103,7 @@ def simulate(
     argv += ["--unix", unix] if unix else []
     argv += ["--truth", str(truth)] if truth else []
     # The server takes this process's place, so that whoever started it can stop it by its pid.
-    os.execv(sys.executable, [sys.executable, "-m", "bench.engines.workers.simulated_server", *argv])
+    os.execv(sys.executable, [sys.executable, "-m", "bench.emulate.server.program", *argv])
 
 
 def _given(script: str | None) -> dict[str, Any]:

@@ -147,9 +147,9 @@ def _one(
     install: bool,
 ) -> Path:
     """One scenario: a finished run kept, an unfinished one gone on with, or a new one."""
-    from bench.analyse.stopping import stop_rule
-    from bench.analyse.validity import rule
-    from bench.engines import environment
+    from bench.environments import environment
+    from bench.judge.stopping import stop_rule
+    from bench.judge.validity import rule
     from bench.plan.blocks import draw
     from bench.run import execute, recorded
 

@@ -12,7 +12,7 @@ from bench.cli.output import print_json
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.analyse.decide import Interval
+    from bench.judge.decide import Interval
     from bench.scenario.load import Scenario
     from bench.scenario.variant import Variant
     from bench.tune.search import Confirmed, Found
@@ -90,14 +90,14 @@ def _start(scenario: Scenario, name: str | None) -> Variant:
 
 
 def _install(start: Variant, progress: Any) -> None:
-    from bench.engines.environment import install, needed
+    from bench.environments.environment import install, needed
 
     if name := needed(start.engine):
         install(name, progress=progress)
 
 
 def _lines(found: Found, start: Variant) -> Iterator[str]:
-    from bench.gate.words import columns
+    from bench.report.verdicts.sentences import columns
 
     title = found.objective.title
     yield f"{start.id}: {title}, against what it is now"
@@ -165,8 +165,8 @@ def _yaml(one: Confirmed) -> str:
 def _document(found: Found, start: Variant, page: Path | None) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from bench.gate.document import compared
     from bench.record.documents import plain
+    from bench.report.verdicts.data import compared
 
     document: dict[str, Any] = plain(
         {

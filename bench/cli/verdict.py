@@ -14,7 +14,7 @@ from bench.cli.output import as_json, margins, print_json, write
 
 if TYPE_CHECKING:
     from bench.analyse.run import Run
-    from bench.gate import Gate
+    from bench.judge.gate import Gate
 
 
 def register(app: typer.Typer) -> None:
@@ -41,17 +41,17 @@ def compare(
 
     Example: bench compare results/quick --a warmup=none --b warmup=compile-cache --margin ttft=5%
     """
-    from bench.analyse.compare import Comparison
     from bench.analyse.run import Run
-    from bench.gate import document, terminal
-    from bench.gate.policy import EXITS
+    from bench.judge.compare import Comparison
+    from bench.judge.gate import EXITS
+    from bench.report.verdicts import data, terminal
 
     first = Run.open(run)
     second = Run.open(other) if other else None
     left, right = _sides(first, second, a, b)
     compared = Comparison.of(first, left, right, other=second, margins=margins(margin or ()), metrics=metric)
     if json:
-        print_json(document.compared(compared))
+        print_json(data.compared(compared))
     else:
         typer.echo("\n".join(terminal.compared(compared)))
     if compared.verdict is not None:
@@ -78,9 +78,10 @@ def gate(
     Example: bench gate results/quick --junit gate.xml --markdown gate.md
     """
     from bench.analyse.run import Run
-    from bench.gate import document, judge, judge_stored, terminal
-    from bench.gate import junit as xml
-    from bench.gate import markdown as text
+    from bench.judge.gate import judge, judge_stored
+    from bench.report.verdicts import comment as text
+    from bench.report.verdicts import data, terminal
+    from bench.report.verdicts import junit as xml
 
     opened = Run.open(run)
     judged = (
@@ -89,7 +90,7 @@ def gate(
         else judge(opened, baselines=baselines, enforce=enforce)
     )
     if json:
-        print_json(document.render(judged))
+        print_json(data.render(judged))
     else:
         typer.echo(terminal.render(judged))
     if markdown:
@@ -97,7 +98,7 @@ def gate(
     if junit:
         write(junit, xml.render(judged))
     if summary:
-        write(summary, as_json(document.render(judged)))
+        write(summary, as_json(data.render(judged)))
     _github(judged, annotations, quiet=json)
     raise typer.Exit(judged.exit_code)
 
@@ -114,7 +115,7 @@ def history(
     """
     from dataclasses import asdict
 
-    from bench.analyse import history as past
+    from bench.judge import history as past
     from bench.record.documents import plain
 
     found = past.of_file(folder, metric) if folder.is_file() else past.of_runs(folder, variant, metric)
@@ -145,11 +146,11 @@ def _github(judged: Gate, wanted: bool | None, *, quiet: bool) -> None:
     """Annotations, and the job summary, where a GitHub job runs us."""
     import os
 
-    from bench.gate import github, markdown
+    from bench.report.verdicts import comment, github
 
     inside = os.environ.get("GITHUB_ACTIONS") == "true"
     if (inside if wanted is None else wanted) and not quiet:
         typer.echo(github.render(judged))
     if inside and (summary := os.environ.get("GITHUB_STEP_SUMMARY")):
         with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(markdown.render(judged) + "\n")
+            file.write(comment.render(judged) + "\n")

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import psutil
 
-from bench.engines import pip
 from bench.engines.logged import logged
-from bench.engines.recipe import Build
+from bench.environments import pip
+from bench.environments.recipe import Build
 from bench.errors import EnvironmentFault
 from bench.home import Progress, clear
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from bench.engines.base import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
+from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.openai import authorization
 from bench.errors import LaunchError, choices
 from bench.record.schema import Phase
@@ -83,7 +83,7 @@ def python(engine: Engine) -> str | None:
     """The interpreter named by the scenario, or that of the environment it names; None if it names neither."""
     if engine.python is None and engine.environment is None:
         return None
-    from bench.engines.environment import interpreter
+    from bench.environments.environment import interpreter
 
     return str(interpreter(engine))
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.engines import containers
-from bench.engines.base import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
-from bench.engines.environment import interpreter, program
-from bench.engines.versions import installed
+from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.vllm_flags import command_line
+from bench.environments.environment import interpreter, program
+from bench.environments.versions import installed
 from bench.errors import LaunchError, choices
 from bench.record.schema import Phase
 from bench.scenario.model import Engine

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.engines.base import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.containers import MODEL, run
-from bench.engines.environment import interpreter
+from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.ports import free_port
 from bench.engines.vllm_flags import command_line
+from bench.environments.environment import interpreter
 from bench.errors import LaunchError
 from bench.record.schema import Phase
 from bench.scenario.variant import Variant

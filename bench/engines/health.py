@@ -8,7 +8,7 @@ import http.client
 import json
 import ssl
 
-from bench.engines.base import Endpoint
+from bench.engines.engine import Endpoint
 from bench.errors import LaunchError
 
 TIMEOUT_S = 5.0

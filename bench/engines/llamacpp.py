@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.engines import containers, llamacpp_flags
-from bench.engines.base import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
-from bench.engines.environment import program
+from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.llamacpp_log import facts_of, log_phases
+from bench.environments.environment import program
 from bench.errors import LaunchError
 from bench.models.contents import gguf_file
 from bench.record.schema import Phase

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.engines.logs import Message
-from bench.engines.versions import Version, version
+from bench.environments.versions import Version, version
 from bench.record.schema import Phase
 
 OLDEST, NEWEST = version("0"), version("999")

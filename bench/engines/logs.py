@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.engines.base import LogLine
+from bench.engines.engine import LogLine
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07")
 # A message begins with either of these, or with both: "(EngineCore pid=7) INFO 11-22 05:14:07 [core.py:134] …" from

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.engines import containers
-from bench.engines.base import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
-from bench.engines.environment import program
+from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.ollama_log import facts_of, log_phases
+from bench.environments.environment import program
 from bench.errors import LaunchError, choices
 from bench.models.contents import gguf_file
 from bench.models.gguf import Header, header

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from bench.engines.base import LaunchTrace
 from bench.engines.devices import device_facts
+from bench.engines.engine import LaunchTrace
 from bench.engines.log_rules import Between, Rule, Took, by_rules
 from bench.engines.logs import Message, lines
 from bench.record.schema import Phase

@@ -6,7 +6,7 @@ import os
 from typing import Any
 from urllib.parse import urlsplit
 
-from bench.engines.base import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
+from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
 from bench.errors import LaunchError
 from bench.record.schema import Phase
 from bench.scenario.variant import Variant

@@ -6,14 +6,14 @@ import json
 import sys
 from typing import Any
 
-from bench.engines.base import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
-from bench.engines.workers.simulated_script import BadScript, script
+from bench.emulate.server.script import BadScript, script
+from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
 from bench.errors import LaunchError
 from bench.record.schema import Phase
 from bench.scenario.variant import Variant
 
 HOST = "127.0.0.1"
-WORKER = "bench.engines.workers.simulated_server"
+WORKER = "bench.emulate.server.program"
 
 
 class Simulated:

@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from bench.engines.base import LaunchSpec
+from bench.engines.engine import LaunchSpec
 from bench.errors import LaunchError
 from bench.scenario.variant import Slowdown
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from bench.engines.base import Span
+from bench.engines.engine import Span
 
 MAX_BODY = 4 << 20
 MAX_TOTAL = 64 << 20

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.engines.base import Checkpoint, Endpoint, LaunchContext, LaunchSpec, LaunchTrace
-from bench.engines.environment import interpreter
+from bench.engines.engine import Checkpoint, Endpoint, LaunchContext, LaunchSpec, LaunchTrace
+from bench.environments.environment import interpreter
 from bench.errors import LaunchError, choices
 from bench.record.schema import Phase
 from bench.scenario.variant import Variant

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.engines import containers, vllm_flags
-from bench.engines.base import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
-from bench.engines.caches import compile_cache_env
-from bench.engines.environment import interpreter
-from bench.engines.versions import installed, version
+from bench.engines.compile_caches import compile_cache_env
+from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.vllm_facts import facts_of, version_of
 from bench.engines.vllm_phases import SPANS_SINCE, log_phases, span_phases
+from bench.environments.environment import interpreter
+from bench.environments.versions import installed, version
 from bench.errors import LaunchError
 from bench.record.schema import Phase
 from bench.scenario.variant import Variant

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from bench.engines.base import LaunchTrace
+from bench.engines.engine import LaunchTrace
 from bench.engines.logs import messages
-from bench.engines.versions import Version, version
+from bench.environments.versions import Version, version
 
 _VERSION = re.compile(
     r"(?:Initializing a V1 LLM engine \(v|vLLM API server version |█ +version )(?P<v>\d+\.\d+[\w.+]*)"

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench.engines.versions import Version, version
+from bench.environments.versions import Version, version
 from bench.errors import LaunchError
 
 

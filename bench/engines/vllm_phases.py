@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from bench.engines.base import LaunchTrace, Span
+from bench.engines.engine import LaunchTrace, Span
 from bench.engines.log_rules import Between, Took
 from bench.engines.logs import messages
-from bench.engines.versions import Version, version
+from bench.environments.versions import Version, version
 from bench.record.schema import Phase
 
 _S = r"(?P<s>[\d.]+)"

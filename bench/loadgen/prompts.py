@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.engines.base import Checkpoint, Endpoint
+from bench.engines.engine import Checkpoint, Endpoint
 from bench.errors import UnknownName, UsageError
 from bench.loadgen.job import Request
 from bench.loadgen.vocabulary import Vocabulary, vocabulary

@@ -13,7 +13,7 @@ from itertools import chain, count, zip_longest
 from pathlib import Path
 from typing import Any
 
-from bench.engines.base import Checkpoint, Endpoint
+from bench.engines.engine import Checkpoint, Endpoint
 from bench.errors import UsageError
 from bench.loadgen import prompts
 from bench.loadgen.job import Request

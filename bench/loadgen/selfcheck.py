@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import InternalError
+from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.job import Driven, Job, Request
-from bench.loadgen.process import LoadGenerator
 from bench.scenario.model import Arrivals
 
-SERVER = "bench.engines.workers.simulated_server"
+SERVER = "bench.emulate.server.program"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from bench.engines.base import Checkpoint
+from bench.engines.engine import Checkpoint
 from bench.errors import UsageError
 
 # Common English words, each of them one token (with the space before it) in the vocabularies in use today.

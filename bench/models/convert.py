@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.engines import pip
-from bench.engines.base import Checkpoint
-from bench.engines.environment import environment, pip_of, provisioned
+from bench.engines.engine import Checkpoint
+from bench.environments import pip
+from bench.environments.environment import environment, pip_of, provisioned
 from bench.errors import ModelError
 from bench.home import Progress, clear
 from bench.models.cache import Cache, Entry

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.engines import pip
-from bench.engines.base import Checkpoint
-from bench.engines.environment import environments
+from bench.engines.engine import Checkpoint
+from bench.environments import pip
+from bench.environments.environment import environments
 from bench.errors import ModelError
 from bench.home import Progress, room, size
 from bench.models.cache import Cache, Entry, digest, sha256

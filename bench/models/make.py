@@ -9,8 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from bench.engines.base import Checkpoint
-from bench.engines.environment import provisioned
+from bench.engines.engine import Checkpoint
+from bench.environments.environment import provisioned
 from bench.errors import ModelError
 from bench.home import Progress
 from bench.models import dummy as dummies

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from bench.engines.base import Checkpoint
+from bench.engines.engine import Checkpoint
 from bench.models.cache import Cache
 from bench.models.contents import gguf_file
 from bench.models.convert import DENSE

@@ -14,15 +14,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from bench.engines.base import Checkpoint
-from bench.engines.environment import provisioned
+from bench.engines.engine import Checkpoint
 from bench.engines.failure import classify
-from bench.engines.supervisor import signal_name
+from bench.engines.server_process import signal_name
+from bench.environments.environment import provisioned
 from bench.errors import ModelError, UsageError, choices
 from bench.home import Progress, room
 from bench.models import groups
 from bench.models.cache import Cache, Entry
-from bench.models.sources import checkpoint, quantized_key, resolve
+from bench.models.checkpoints import checkpoint, quantized_key, resolve
 from bench.scenario.model import Model
 
 METHODS = ("awq", "gptq", "int8")

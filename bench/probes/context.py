@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.probes.base import Reading
+from bench.probes.probe import Reading
 from bench.probes.roots import Roots
 from bench.record.schema import FieldInfo
 

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench.plugins import available, load
-from bench.probes.base import Reading
 from bench.probes.context import Context, Watched
 from bench.probes.machine import Machine
+from bench.probes.probe import Reading
 from bench.probes.roots import Roots
 from bench.probes.sampler import suitable
 

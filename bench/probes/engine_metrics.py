@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from urllib.parse import urlsplit
 
-from bench.probes.base import Reading
 from bench.probes.context import Context, nulls
+from bench.probes.probe import Reading
 from bench.record.schema import FieldInfo
 
 PREFIXES = ("vllm:", "fastdeploy:", "sglang:", "llamacpp:")

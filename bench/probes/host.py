@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bench.probes.base import Reading
 from bench.probes.context import Context, nulls
+from bench.probes.probe import Reading
 from bench.probes.roots import Answer, Source, parsed
 from bench.probes.tree import TICK_S
 from bench.record.schema import FieldInfo

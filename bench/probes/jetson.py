@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from bench.probes.base import Reading
 from bench.probes.boards import INPUT_RAILS, Board, identify
 from bench.probes.context import Context
 from bench.probes.power_mode import is_gpu
+from bench.probes.probe import Reading
 from bench.probes.roots import Answer, Roots, Source, listing, scaled, text
 from bench.record.schema import FieldInfo
 

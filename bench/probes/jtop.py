@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.probes.base import Reading
 from bench.probes.context import Context, nulls
 from bench.probes.lines import Lines
+from bench.probes.probe import Reading
 from bench.record.schema import FieldInfo
 
 # jtop's names are kept. Two traps: its `avg` is the mean of the last two readings, and its total power adds up rails

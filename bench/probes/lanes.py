@@ -12,8 +12,8 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from bench.probes.base import Deferred, Probe, Reading
 from bench.probes.context import Context, nulls
+from bench.probes.probe import Deferred, Probe, Reading
 from bench.probes.sink import Made, Sink
 
 BEAT_S = 1.0

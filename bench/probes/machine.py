@@ -44,14 +44,14 @@ def machine(
     if emulate is None:
         yield Machine(Roots(), fingerprint())
         return
-    from bench.probes.emulate import build, find
+    from bench.emulate.board import build, find
 
     board = find(emulate)
     where = folder or Path(tempfile.mkdtemp(prefix=f"bench-{board.key}-"))
     where.mkdir(parents=True, exist_ok=True)
     roots = build(where, board, privileged=privileged)
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.probes.emulate", str(where), emulate, *faults],
+        [sys.executable, "-m", "bench.emulate.board", str(where), emulate, *faults],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,

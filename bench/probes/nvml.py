@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from bench.probes.base import Reading
 from bench.probes.context import Context
+from bench.probes.probe import Reading
 from bench.probes.roots import Roots
 from bench.probes.tree import Task, Tree
 from bench.record.schema import FieldInfo
@@ -38,7 +38,7 @@ def library(roots: Roots) -> Any:
 
         nvml: Any = pynvml
     else:
-        from bench.probes.scripted_nvml import ScriptedNvml
+        from bench.emulate.scripted_nvml import ScriptedNvml
 
         nvml = ScriptedNvml.of(roots.nvml)
     nvml.nvmlInit()

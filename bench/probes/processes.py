@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
-from bench.probes.base import Reading
 from bench.probes.context import Context, nulls
+from bench.probes.probe import Reading
 from bench.probes.roots import Source, peek
 from bench.probes.tree import Tree, processes
 from bench.record.schema import FieldInfo

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.probes.base import Reading
+from bench.probes.probe import Reading
 
 # What an errno says about a sensor; anything else counts as `stale`: the file is there and gives nothing.
 _ERRNO = {

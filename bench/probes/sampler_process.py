@@ -22,9 +22,9 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from bench.probes.base import Reading
 from bench.probes.context import Context, Watched
 from bench.probes.lanes import BEAT_S, HANG_S, Lane, Rounds
+from bench.probes.probe import Reading
 from bench.probes.roots import Roots, peek
 from bench.probes.sink import FILE, Sink
 from bench.probes.tree import PAGE

@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from bench.probes.base import Reading
+from bench.probes.probe import Reading
 
 FILE = "samples.jsonl"
 

@@ -11,11 +11,11 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 
-from bench.probes.base import Reading
 from bench.probes.boards import identify
 from bench.probes.context import Context, nulls
 from bench.probes.jetson import module_power, total_power
 from bench.probes.lines import Lines
+from bench.probes.probe import Reading
 from bench.record.schema import FieldInfo
 
 _MIB = {"kB": 1 / 1024, "MB": 1.0, "GB": 1024.0}

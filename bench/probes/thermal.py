@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from bench.probes.base import Reading
 from bench.probes.context import Context
+from bench.probes.probe import Reading
 from bench.probes.roots import Roots, Source, listing, number, text
 from bench.record.schema import FieldInfo
 

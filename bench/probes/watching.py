@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 from bench.plugins import load
-from bench.probes.base import Probe
 from bench.probes.context import Context, Watched
+from bench.probes.probe import Probe
 from bench.probes.roots import Roots
 from bench.probes.sampler import suitable
 

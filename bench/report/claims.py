@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bench.analyse.claims import Finding
-from bench.report.blocks import Cell, Column, Table, Tone
+from bench.report.elements import Cell, Column, Table, Tone
 
 HOLDS: dict[str, Tone] = {"holds": "good", "does not hold": "bad", "not shown": "muted"}
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from bench import __version__
 from bench.analyse.run import Run
 from bench.errors import BenchError
-from bench.report.blocks import Document, Note, Notes, Section
+from bench.report.elements import Document, Note, Notes, Section
 from bench.report.numbers import count
 from bench.report.sections import SECTIONS
 from bench.report.view import View

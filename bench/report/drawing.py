@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Drawing
 
-from bench.report import blocks
+from bench.report import elements
 from bench.report.view import COLOURS
 
 # Stands before every id of a drawing; the page puts its own name space there.
@@ -81,10 +81,10 @@ def colour(index: int) -> str:
     return _VARIANT[index % COLOURS]
 
 
-def figure(paint: Paint, heights: tuple[int, int], caption: str, alt: str) -> blocks.Figure:
+def figure(paint: Paint, heights: tuple[int, int], caption: str, alt: str) -> elements.Figure:
     """A figure painted twice, for a wide and for a narrow page; heights in pixels."""
     wide, narrow = (partial(_svg, paint, *size) for size in zip((WIDE, NARROW), heights, strict=True))
-    return blocks.Figure(wide, narrow, caption, alt)
+    return elements.Figure(wide, narrow, caption, alt)
 
 
 def edge_marks(axes: Axes, places: npt.ArrayLike, height: float) -> None:

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bench.analyse.run import Run
-from bench.report import blocks
+from bench.report import elements
 from bench.report.content import document
 from bench.report.drawing import SPACE
 
@@ -27,7 +27,9 @@ def render(runs: Sequence[Run]) -> str:
     """One page for one run or several; the first gives the title."""
     documents = [document(run) for run in runs]
     numbers = count(1)
-    timelines = any(_holds(section.blocks, blocks.Timeline) for document in documents for section in document.sections)
+    timelines = any(
+        _holds(section.blocks, elements.Timeline) for document in documents for section in document.sections
+    )
     return (
         _environment()
         .get_template("page.html")
@@ -103,7 +105,8 @@ def _asset(name: str) -> Markup:
     return Markup(files("bench.report").joinpath("assets", name).read_text(encoding="utf-8"))
 
 
-def _holds(content: tuple[blocks.Block, ...], kind: type) -> bool:
+def _holds(content: tuple[elements.Block, ...], kind: type) -> bool:
     return any(
-        isinstance(block, kind) or (isinstance(block, blocks.Fold) and _holds(block.blocks, kind)) for block in content
+        isinstance(block, kind) or (isinstance(block, elements.Fold) and _holds(block.blocks, kind))
+        for block in content
     )

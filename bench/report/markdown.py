@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from bench.analyse.run import Run
-from bench.report.blocks import Block, Cell, Document, Facts, Figure, Fold, Log, Notes, Prose, Table, Timeline
 from bench.report.content import document
+from bench.report.elements import Block, Cell, Document, Facts, Figure, Fold, Log, Notes, Prose, Table, Timeline
 
 
 def render(runs: Sequence[Run]) -> str:

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from bench.analyse.compare import Comparison
-from bench.analyse.result import Result
-from bench.report.blocks import Figure
+from bench.judge.compare import Comparison
+from bench.judge.result import Result
 from bench.report.drawing import BAD, INK, MUTED, NARROW, colour, figure
+from bench.report.elements import Figure
 from bench.report.numbers import change, count, listed
 from bench.report.view import View
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from bench.analyse.pairs import variant_id
 from bench.analyse.run import Launch, Run
 from bench.errors import UsageError
+from bench.judge.pairs import variant_id
 
 # Colours of the palette; a ninth variant takes the first colour again, with another line style.
 COLOURS = 8

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.engines.base import Checkpoint
-from bench.engines.process import Server
+from bench.engines.engine import Checkpoint
+from bench.engines.server import Server
 from bench.errors import LaunchError
 from bench.loadgen import prompts
+from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.job import Driven, Job, Request
-from bench.loadgen.process import LoadGenerator
 from bench.loadgen.questions import quality_requests
 from bench.plan.launches import PlannedLaunch
 from bench.scenario.model import Arrivals
 from bench.scenario.variant import Variant
-from bench.warmup.base import Stage, WarmupStrategy
+from bench.warmup.strategy import Stage, WarmupStrategy
 
 if TYPE_CHECKING:
     from bench.run.launch import Seen, Stand

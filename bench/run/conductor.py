@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench import plugins
-from bench.engines.base import Checkpoint, form
-from bench.engines.environment import needed, provisioned
+from bench.engines.engine import Checkpoint, form
+from bench.environments.environment import needed, provisioned
 from bench.errors import RecordError, UsageError
 from bench.home import home
 from bench.loadgen.selfcheck import selfcheck
-from bench.models import sources
+from bench.models import checkpoints
 from bench.plan.blocks import draw
 from bench.plan.budget import another_fits
 from bench.plan.launches import Plan, PlannedLaunch
@@ -265,7 +265,9 @@ def _checkpoints(plan: Plan, progress: Progress) -> dict[str, Checkpoint]:
         key = (variant.model_name, variant.quantization, wanted)
         if key not in known:
             progress.preparing(f"model {variant.model.source} as {variant.quantization}")
-            known[key] = sources.resolve(variant.model, variant.quantization, form=wanted, progress=progress.preparing)
+            known[key] = checkpoints.resolve(
+                variant.model, variant.quantization, form=wanted, progress=progress.preparing
+            )
         found[variant.id] = known[key]
     return found
 

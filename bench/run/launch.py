@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from bench import plugins
-from bench.engines import process, startup
-from bench.engines.base import Checkpoint, Endpoint, Engine, LaunchContext, LaunchSpec, LaunchTrace
+from bench.engines import server, startup
 from bench.engines.devices import device_check
+from bench.engines.engine import Checkpoint, Endpoint, Engine, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.failure import told
 from bench.engines.slowed import slowed
 from bench.engines.spans import SpanSink
 from bench.errors import LaunchError
-from bench.loadgen.process import LoadGenerator
+from bench.loadgen.generator import LoadGenerator
 from bench.plan.launches import PlannedLaunch
 from bench.probes.cooldown import cool_down
 from bench.probes.machine import Machine
@@ -31,10 +31,10 @@ from bench.run.asking import Asking
 from bench.run.progress import Progress
 from bench.scenario.load import Scenario
 from bench.scenario.variant import Variant
-from bench.warmup.base import HostState, Prepared, WarmupStrategy
 from bench.warmup.caches import establish_page_cache
 from bench.warmup.pages import page_cache_check
 from bench.warmup.strategies import build
+from bench.warmup.strategy import HostState, Prepared, WarmupStrategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def _launch(
         record.memory["before"] = before.to_json()
         record.checks.append(will_it_fit(checkpoint.size_bytes, before))
         context = LaunchContext(
-            port=process.free_port(),
+            port=server.free_port(),
             folder=folder,
             checkpoint=checkpoint,
             caches=caches,
@@ -126,9 +126,9 @@ def _launch(
         )
         spec = engine.command(variant, context)
         if variant.slowdown is not None:
-            spec = slowed(spec, variant.slowdown, process.free_port())
+            spec = slowed(spec, variant.slowdown, server.free_port())
         progress.phase("starting")
-        server = process.start(spec, folder)
+        server = server.start(spec, folder)
         watchdog = crew.enter_context(guarded_memory(stand.machine.roots, lambda reason: server.kill()))
         try:
             sampler.set_pid(server.pid)
@@ -196,7 +196,7 @@ def _interpret(
     record.checks += strategy.verify(trace, prepared)
 
 
-def _better(error: LaunchError, server: process.Server) -> LaunchError:
+def _better(error: LaunchError, server: server.Server) -> LaunchError:
     """The engine's own last words, where it died of what the client only saw the outside of.
 
     An engine of several processes may answer for a while after the one that computes has died.

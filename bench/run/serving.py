@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from bench import plugins
-from bench.engines import process
-from bench.engines.base import Endpoint, Engine, LaunchContext, form
-from bench.engines.process import Server
+from bench.engines import server
+from bench.engines.engine import Endpoint, Engine, LaunchContext, form
+from bench.engines.server import Server
 from bench.errors import LaunchError, UnknownName
 from bench.home import home
-from bench.loadgen.process import LoadGenerator
-from bench.models import sources
+from bench.loadgen.generator import LoadGenerator
+from bench.models import checkpoints
 from bench.plan.launches import PlannedLaunch
 from bench.probes.machine import machine
 from bench.record.schema import LaunchRecord
@@ -26,10 +26,10 @@ from bench.run.progress import Progress
 from bench.scenario.load import Scenario
 from bench.scenario.model import Workload
 from bench.scenario.variant import Variant
-from bench.warmup.base import HostState, Stage
 from bench.warmup.caches import establish_page_cache
 from bench.warmup.step import Step, buckets
 from bench.warmup.strategies import build
+from bench.warmup.strategy import HostState, Stage
 
 # How often a serving engine is looked at.
 LOOK_S = 0.5
@@ -62,7 +62,9 @@ def serving(
     """The variant, warm; ended with all its children on leaving. LaunchError if it does not get there."""
     progress.preparing(f"model {variant.model.source} as {variant.quantization}")
     engine: Engine = plugins.load("engines", variant.engine.engine)()
-    checkpoint = sources.resolve(variant.model, variant.quantization, form=form(engine), progress=progress.preparing)
+    checkpoint = checkpoints.resolve(
+        variant.model, variant.quantization, form=form(engine), progress=progress.preparing
+    )
     strategy = build(variant.warmup)
     caches = home() / "caches" / scenario.model.scenario / variant.id
     caches.mkdir(parents=True, exist_ok=True)
@@ -72,7 +74,7 @@ def serving(
     context = LaunchContext(port, folder, checkpoint, caches, args=prepared.args, env=prepared.env)
     progress.preparing(f"starting {variant.id} on port {port}")
     spec = engine.command(variant, context)
-    with machine(None) as host, LoadGenerator() as load, process.start(spec, folder) as server:
+    with machine(None) as host, LoadGenerator() as load, server.start(spec, folder) as server:
         server.wait_healthy()
         planned = PlannedLaunch(0, 0, variant.id, scenario.model.design.seed)
         seen = Seen(LaunchRecord(planned.id, variant.id, dict(variant.factors), 0, 0))

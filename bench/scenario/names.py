@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from bench import plugins
 from bench.scenario.document import Document, Path
-from bench.scenario.metrics import NEED_SLO, NEEDS, PER_REQUEST, margin
+from bench.scenario.measures import NEED_SLO, NEEDS, PER_REQUEST, margin
 from bench.scenario.model import FACTORS, PAGE_CACHE, QUANTIZATIONS
 from bench.scenario.sources import mistake
 from bench.scenario.validate import describe, errors_of

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from bench.analyse.compare import compare, rows_of, worse
-from bench.analyse.decide import Decision, Verdict, decide
 from bench.analyse.metrics import Metric
-from bench.analyse.pairs import pairs_of, side_of
+from bench.judge.compare import compare, rows_of, worse
+from bench.judge.decide import Decision, Verdict, decide
+from bench.judge.pairs import pairs_of, side_of
 from bench.tune.levers import START, Candidate, Changes, Field, Levers, candidate
 
 ALPHA = 0.1

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.analyse.compare import Comparison, rows_of, worse
-from bench.analyse.decide import Decision, Interval, Verdict, decide
 from bench.analyse.metrics import Metric, metric
-from bench.analyse.pairs import side_of
 from bench.analyse.run import Run
-from bench.analyse.validity import rule
 from bench.errors import IncomparableError, UnknownName, UsageError
+from bench.judge.compare import Comparison, rows_of, worse
+from bench.judge.decide import Decision, Interval, Verdict, decide
+from bench.judge.pairs import side_of
+from bench.judge.validity import rule
 from bench.plan.blocks import in_blocks
 from bench.plan.budget import another_fits, expect
 from bench.plan.earlier import measured
 from bench.run import execute, recorded
 from bench.run.progress import Progress
-from bench.scenario.metrics import margin
+from bench.scenario.measures import margin
 from bench.tune import race
 from bench.tune.levers import START, Candidate, Field
 

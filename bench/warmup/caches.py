@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bench.engines.base import Checkpoint
+from bench.engines.engine import Checkpoint
 from bench.errors import UsageError
 from bench.scenario.model import PAGE_CACHE
 

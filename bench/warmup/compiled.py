@@ -14,18 +14,18 @@ from typing import Any, Literal, Self
 
 from pydantic import Field
 
-from bench.engines.base import LaunchTrace
-from bench.engines.caches import compile_cache_env, contents
-from bench.engines.environment import interpreter
+from bench.engines.compile_caches import compile_cache_env, contents
+from bench.engines.engine import LaunchTrace
 from bench.engines.logs import compilation
-from bench.engines.versions import installed
 from bench.engines.vllm_phases import EAGER
+from bench.environments.environment import interpreter
+from bench.environments.versions import installed
 from bench.errors import EnvironmentFault, LaunchError, UnknownName
 from bench.record.schema import Check, CheckStatus
 from bench.scenario.model import Engine
-from bench.warmup.base import HostState, Prepared
 from bench.warmup.device import device_name
 from bench.warmup.step import Step, StepOptions
+from bench.warmup.strategy import HostState, Prepared
 
 # Flags that change where the server answers and not what it compiles.
 _ELSEWHERE = ("host", "port", "served_model_name", "log_level", "spans", "version")

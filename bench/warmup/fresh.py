@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bench.engines.base import LaunchTrace
+from bench.engines.engine import LaunchTrace
 from bench.record.schema import Check
-from bench.warmup.base import HostState, Prepared
 from bench.warmup.compiled import Caches
 from bench.warmup.step import Step
+from bench.warmup.strategy import HostState, Prepared
 
 
 class FreshCaches(Step):

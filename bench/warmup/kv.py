@@ -8,13 +8,13 @@ from typing import Any
 
 from pydantic import Field, PositiveInt
 
-from bench.engines.base import Checkpoint, LaunchTrace
+from bench.engines.engine import Checkpoint, LaunchTrace
 from bench.engines.logs import messages
 from bench.errors import LaunchError
 from bench.record.schema import Check
 from bench.scenario.variant import Variant
-from bench.warmup.base import HostState, Prepared
 from bench.warmup.step import Step, StepOptions
+from bench.warmup.strategy import HostState, Prepared
 
 # Where a scenario says nothing: enough for a short conversation per sequence.
 DEFAULT_TOKENS = 1024

@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from bench.engines.base import LaunchTrace
+from bench.engines.engine import LaunchTrace
 from bench.record.schema import Check
-from bench.warmup.base import HostState, Prepared
 from bench.warmup.caches import establish_page_cache
 from bench.warmup.step import Step, StepOptions
+from bench.warmup.strategy import HostState, Prepared
 
 
 class PageCache(Step):

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from bench.engines.base import LaunchTrace
+from bench.engines.engine import LaunchTrace
 from bench.engines.logs import messages
 from bench.errors import LaunchError
 from bench.record.schema import Check
 from bench.scenario.model import Workload
-from bench.warmup.base import HostState, Prepared, Stage
 from bench.warmup.step import Step, StepOptions, answered, buckets
+from bench.warmup.strategy import HostState, Prepared, Stage
 
 _WOKE = re.compile(r"It took (?P<s>[\d.]+) seconds to wake up")
 _SLEPT = re.compile(r"It took (?P<s>[\d.]+) seconds to fall asleep")

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bench.engines.base import LaunchTrace
+from bench.engines.engine import LaunchTrace
 from bench.record.schema import Check
 from bench.scenario.model import Workload
-from bench.warmup.base import HostState, Prepared, Stage, WarmupStrategy
+from bench.warmup.strategy import HostState, Prepared, Stage, WarmupStrategy
 
 DEFAULT_BUCKETS = (16, 128, 512)
 

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bench import plugins
-from bench.engines.base import LaunchTrace
+from bench.engines.engine import LaunchTrace
 from bench.errors import UsageError
 from bench.record.schema import Check
 from bench.scenario.model import Workload
 from bench.scenario.variant import WarmupStep
-from bench.warmup.base import HostState, Prepared, Stage, WarmupStrategy
 from bench.warmup.fresh import FreshCaches
 from bench.warmup.step import StepType, problems
+from bench.warmup.strategy import HostState, Prepared, Stage, WarmupStrategy
 
 
 def build(steps: Sequence[WarmupStep]) -> WarmupStrategy:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.analyse.durations import gaps_ms, with_durations
 from bench.analyse.metrics import FAMILIES, METRICS, metric, rates_of, samples_of, stamps_of, statistics_of
-from bench.analyse.requests import gaps_ms, with_durations
 from bench.errors import UnknownName
 from bench.record import tables
 from bench.record.schema import LaunchRecord
-from bench.scenario.metrics import NEEDS
+from bench.scenario.measures import NEEDS
 
 MS = 1_000_000
 # Beyond the 104 days of uptime after which a stamp no longer fits a float64.

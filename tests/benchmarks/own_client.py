@@ -20,8 +20,8 @@ from statistics import median
 
 import numpy as np
 
-from bench.analyse.decide import Decision, Verdict
-from bench.analyse.predict import ENOUGH_SESSIONS, judge_new, predict
+from bench.judge.decide import Decision, Verdict
+from bench.judge.predict import ENOUGH_SESSIONS, judge_new, predict
 from bench.loadgen.selfcheck import Load, check
 from tests.benchmarks.test_wire import least_us, machine
 

@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pandas as pd
 
-from bench.analyse.compare import HEADLINE, compare
 from bench.analyse.metrics import METRICS
+from bench.judge.compare import HEADLINE, compare
 
 
 def launches(seed: int, blocks: int = 500) -> pd.DataFrame:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.engines.base import Endpoint, LaunchSpec
-from bench.engines.process import free_port, start
+from bench.engines.engine import Endpoint, LaunchSpec
+from bench.engines.server import free_port, start
 
 # Three seconds of work, at twenty lines a second: ten times what vLLM has to say in a launch.
 ENGINE = """

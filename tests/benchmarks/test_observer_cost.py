@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.engines import process
-from bench.engines.base import Endpoint, LaunchContext
+from bench.engines import server
+from bench.engines.engine import Endpoint, LaunchContext
 from bench.engines.transformers import Transformers
-from bench.models import sources
+from bench.models import checkpoints
 from bench.probes.sampler import Sampler
 from bench.scenario.load import Scenario
 
@@ -56,10 +56,10 @@ def ms_per_token(endpoint: Endpoint, seed: int) -> float:
 @pytest.mark.timeout(1800)
 def test_sampling_adds_less_than_one_percent_to_a_token(tmp_path: Path) -> None:
     variant = next(v for v in Scenario.load("scenarios/quick.yaml").variants if v.quantization == "bf16")
-    checkpoint = sources.resolve(variant.model, variant.quantization)
-    spec = Transformers().command(variant, LaunchContext(process.free_port(), tmp_path, checkpoint))
+    checkpoint = checkpoints.resolve(variant.model, variant.quantization)
+    spec = Transformers().command(variant, LaunchContext(server.free_port(), tmp_path, checkpoint))
     draw = np.random.default_rng(0)
-    with process.start(spec, tmp_path) as server:
+    with server.start(spec, tmp_path) as server:
         server.wait_healthy()
         sampler = Sampler.start(tmp_path, pid=server.pid, harness_pids=[os.getpid()])
         for seed in range(5):

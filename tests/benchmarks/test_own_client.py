@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.analyse.decide import Verdict
+from bench.judge.decide import Verdict
 from tests.benchmarks.own_client import judged
 
 USUAL = [{"cost": 1.0 + 0.02 * (n % 5), "error_one": 0.5 + 0.05 * (n % 4)} for n in range(12)]

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from bench.cli.simulate import table
+from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.job import Job, Request
-from bench.loadgen.process import LoadGenerator
 from bench.loadgen.selfcheck import FULL, Load, Reading, check, server
 from bench.scenario.model import Arrivals
 

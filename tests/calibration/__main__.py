@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.analyse.selftest import Rate
+from bench.judge.aa import Rate
 from tests.calibration.study import (
     BLOCKS,
     MODELS,
@@ -25,8 +25,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "calibration.md"
 HEAD = """\
 # How often the gate is wrong
 
-Simulated, because only there the truth is known; the decisions are the product's own code (`bench.analyse.decide`,
-`bench.analyse.predict`), the noise is drawn by `tests/calibration/noise.py`. Sixty requests per launch, {repetitions}
+Simulated, because only there the truth is known; the decisions are the product's own code (`bench.judge.decide`,
+`bench.judge.predict`), the noise is drawn by `tests/calibration/noise.py`. Sixty requests per launch, {repetitions}
 repetitions per cell, seed fixed. Recompute it with
 
     nox -s calibration -- --write

@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.analyse.run import Run
-from bench.gate import junit, markdown, terminal
-from bench.gate.policy import Gate, judge
+from bench.judge.gate import Gate, judge
 from bench.plan.blocks import in_blocks
+from bench.report.verdicts import comment, junit, terminal
 from bench.run import execute
 from bench.scenario.load import Scenario
 
@@ -88,7 +88,7 @@ def shown(gate: Gate) -> list[str]:
     """Terminal, Markdown and JUnit."""
     return [
         f"```text\n{terminal.render(gate)}\n```\n",
-        f"As Markdown:\n\n{quoted(markdown.render(gate))}\n",
+        f"As Markdown:\n\n{quoted(comment.render(gate))}\n",
         f"As JUnit XML:\n\n```xml\n{junit.render(gate)}\n```\n",
     ]
 

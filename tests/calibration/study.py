@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 
-from bench.analyse.decide import Verdict, decide, deciding_block, p_above, t_interval
-from bench.analyse.power import LOOKS, spent_alpha
-from bench.analyse.predict import judge_new, predict
 from bench.analyse.quantiles import needed
-from bench.analyse.selftest import Rate
+from bench.judge.aa import Rate
+from bench.judge.decide import Verdict, decide, deciding_block, p_above, t_interval
+from bench.judge.power import LOOKS, spent_alpha
+from bench.judge.predict import judge_new, predict
 from tests.calibration.noise import Array, Noise, medians
 
 MARGIN = 0.05

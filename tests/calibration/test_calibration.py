@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.analyse.selftest import Rate
+from bench.judge.aa import Rate
 from tests.calibration.noise import Noise
 from tests.calibration.study import BLOCKS, MODELS, false_alarms, power, predicted, sequential
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.cli import main
-from bench.engines.environment import environment
+from bench.environments.environment import environment
 
 
 @pytest.fixture(autouse=True)

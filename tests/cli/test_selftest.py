@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bench.analyse import selftest
 from bench.cli import main
+from bench.judge import aa
 
 SCENARIO = """\
 scenario: tried
@@ -40,7 +40,7 @@ def test_an_aa_study_leaves_a_record_for_this_machine(
     assert main(["aa", scenario, "--sessions", "1", *where, "--json"]) == 0
     made = said(capsys)
     assert (made["sessions"], made["blocks"], list(made["alarms"])) == (1, 3, ["ttft.p50"])
-    record = selftest.load(Path(made["file"]))
+    record = aa.load(Path(made["file"]))
     assert record.doubt == "only 1 A/A sessions; 20 are needed"
     # The same run judged again gives the same record, and launches nothing.
     assert main(["aa", scenario, *where, "--analyse", made["run"], "--json"]) == 0

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from bench.engines import environment
 from bench.engines.transformers import Transformers
+from bench.environments import environment
 from bench.models.cache import Cache, sha256
+from bench.models.checkpoints import resolve
 from bench.models.reference import PINS, SMOLLM2
-from bench.models.sources import resolve
 from bench.scenario.model import Model
 from tests.end_to_end.transformers_server import serving
 

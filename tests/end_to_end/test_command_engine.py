@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from bench.engines import process
-from bench.engines.base import LaunchContext
+from bench.engines import server
 from bench.engines.command import Command
-from bench.engines.environment import environment
+from bench.engines.engine import LaunchContext
+from bench.environments.environment import environment
+from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.job import Job
-from bench.loadgen.process import LoadGenerator
 from bench.loadgen.prompts import requests
-from bench.models.sources import resolve
+from bench.models.checkpoints import resolve
 from bench.scenario.model import Arrivals, Engine, Model, Workload
 from bench.scenario.variant import Variant
 
@@ -55,8 +55,8 @@ def test_transformers_serve_is_started_measured_and_stopped(tmp_path: Path) -> N
         warmup=(),
         page_cache="leave",
     )
-    spec = Command().command(variant, LaunchContext(process.free_port(), tmp_path, checkpoint))
-    with LoadGenerator() as load, process.start(spec, tmp_path) as server:
+    spec = Command().command(variant, LaunchContext(server.free_port(), tmp_path, checkpoint))
+    with LoadGenerator() as load, server.start(spec, tmp_path) as server:
         server.wait_healthy()
         endpoint = server.endpoint
         assert endpoint.model == str(checkpoint.path)

@@ -10,8 +10,8 @@ import pytest
 from bench.analyse import energy
 from bench.analyse.run import Run
 from bench.analyse.series import Samples
-from bench.analyse.validity import rule
 from bench.cli import main
+from bench.judge.validity import rule
 from bench.report import html, text
 from bench.run import execute
 from bench.scenario.load import Scenario

@@ -11,10 +11,10 @@ import pytest
 from bench.analyse.coldstart import phase_table
 from bench.analyse.run import Run
 from bench.conformance import Session, Subject, started
-from bench.engines.environment import environment
+from bench.environments.environment import environment
+from bench.models.checkpoints import resolve
 from bench.models.contents import gguf_file
 from bench.models.gguf import header
-from bench.models.sources import resolve
 from bench.run import execute
 from bench.scenario.load import Scenario
 from bench.scenario.model import Engine, Model, Quantization

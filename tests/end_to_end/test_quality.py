@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.analyse.answers import Answers, Text, read_text
+from bench.analyse.divergence import compare
 from bench.analyse.run import Run
-from bench.engines.base import Checkpoint, Endpoint
+from bench.engines.engine import Checkpoint, Endpoint
+from bench.judge.limit import limits
+from bench.judge.trade import trades
+from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.job import Job, Request
-from bench.loadgen.process import LoadGenerator
 from bench.loadgen.questions import quality_requests
-from bench.models.sources import resolve
-from bench.quality.answers import Answers, Text, read_text
-from bench.quality.divergence import compare
-from bench.quality.limit import limits
-from bench.quality.trade import trades
+from bench.models.checkpoints import resolve
 from bench.scenario.model import Arrivals, Model, Quality
 from tests.end_to_end.transformers_server import serving
 
@@ -81,7 +81,7 @@ def plain(folders: Sequence[Path], texts: Sequence[Text], python: Path) -> dict[
 
 @pytest.mark.parametrize("noise", [7, 31], ids=["close", "far"])
 def test_perplexity_and_divergence_are_those_of_plain_transformers(tmp_path: Path, noise: int) -> None:
-    from bench.engines.environment import provisioned
+    from bench.environments.environment import provisioned
 
     source = resolve(Model(source="dummy:tiny-llama"), "bf16").path
     assert source is not None

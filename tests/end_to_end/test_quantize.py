@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.engines.environment import environment
+from bench.environments.environment import environment
 from bench.models import quantize
 from bench.models.cache import Cache
+from bench.models.checkpoints import resolve
 from bench.models.quantize import ENVIRONMENT, Recipe
-from bench.models.sources import resolve
 from bench.scenario.model import Model
 from tests.end_to_end.transformers_server import serving
 

@@ -13,7 +13,7 @@ import pytest
 from bench.analyse.coldstart import phase_table, phases_by_variant, shares, waterfall
 from bench.analyse.run import Launch, Run
 from bench.analyse.worth import against, summary
-from bench.engines import environment
+from bench.environments import environment
 from bench.home import home
 from bench.record.schema import Check
 from bench.run import execute

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.engines import environment
-from bench.engines.base import LaunchContext, LaunchTrace
+from bench.engines.engine import LaunchContext, LaunchTrace
 from bench.engines.transformers import EVENTS, Transformers
-from bench.models.sources import resolve
+from bench.environments import environment
+from bench.models.checkpoints import resolve
 from bench.scenario.model import Engine, Model, Quantization
 from bench.scenario.variant import Variant
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from bench.engines.base import Checkpoint, LaunchContext, LaunchTrace
 from bench.engines.command import Command, fill
+from bench.engines.engine import Checkpoint, LaunchContext, LaunchTrace
 from bench.engines.openai import OpenAI, parse
-from bench.engines.process import free_port, start
+from bench.engines.server import free_port, start
 from bench.errors import LaunchError
 from bench.scenario.model import Engine, Model
 from bench.scenario.variant import Variant

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from bench.engines.build import at_once, explain
-from bench.engines.environment import environment, make
-from bench.engines.recipe import Recipe, parse
+from bench.environments.environment import environment, make
+from bench.environments.recipe import Recipe, parse
 from bench.errors import EnvironmentFault
 
 # A build backend that needs nothing from a package index.

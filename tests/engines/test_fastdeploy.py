@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from bench.engines.base import LaunchContext, LaunchSpec, LaunchTrace
+from bench.engines.engine import LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.fastdeploy import FastDeploy
-from bench.engines.process import free_port, start
+from bench.engines.server import free_port, start
 from bench.errors import LaunchError
+from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.job import Job, Request
-from bench.loadgen.process import LoadGenerator
 from bench.scenario.model import Arrivals, Quantization
 from tests.warmup.states import checkpoint, variant
 

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from bench.engines import health
-from bench.engines.base import Endpoint
+from bench.engines.engine import Endpoint
 from bench.errors import LaunchError
 
 Serve = Callable[[int, bytes], Endpoint]

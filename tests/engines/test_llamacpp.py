@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bench.engines import containers
-from bench.engines.base import Checkpoint, LaunchContext, LaunchSpec, LaunchTrace, LogLine
 from bench.engines.devices import device_check
+from bench.engines.engine import Checkpoint, LaunchContext, LaunchSpec, LaunchTrace, LogLine
 from bench.engines.llamacpp import LlamaCpp
 from bench.engines.llamacpp_flags import command_line, parse
 from bench.engines.startup import resolve

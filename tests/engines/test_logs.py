@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.engines.base import LogLine
+from bench.engines.engine import LogLine
 from bench.engines.logs import compilation, messages
 from tests.engines.vllm_logs import lines
 

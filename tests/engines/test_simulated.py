@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from bench.engines.base import Checkpoint, LaunchContext, LaunchTrace
+from bench.emulate.server.script import FAULTS, BadScript, Noise, Script, script
+from bench.emulate.server.timing import Timing
+from bench.engines.engine import Checkpoint, LaunchContext, LaunchTrace
 from bench.engines.simulated import Simulated
-from bench.engines.workers.simulated_script import FAULTS, BadScript, Noise, Script, script
-from bench.engines.workers.simulated_timing import Timing
 from bench.errors import LaunchError
 from bench.loadgen.selfcheck import server
 from bench.scenario.model import Engine, Model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.engines.base import LaunchTrace
+from bench.engines.engine import LaunchTrace
 from bench.engines.startup import gaps, resolve
 from bench.record.schema import Phase
 

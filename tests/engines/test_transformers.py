@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench.engines.base import Checkpoint, LaunchContext, LaunchTrace
+from bench.engines.engine import Checkpoint, LaunchContext, LaunchTrace
 from bench.engines.transformers import Transformers
 from bench.errors import LaunchError
 from bench.scenario.model import Engine, Model, Quantization

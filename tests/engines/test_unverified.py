@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 
 from bench.conformance import Session, Subject
-from bench.engines.base import Checkpoint, Engine, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.devices import device_check
 from bench.engines.edgellm import EdgeLlm
+from bench.engines.engine import Checkpoint, Engine, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.ollama import Ollama
-from bench.engines.process import free_port, start
+from bench.engines.server import free_port, start
 from bench.engines.sglang import SgLang
 from bench.engines.spans import SpanSink
 from bench.errors import LaunchError
-from bench.loadgen.process import LoadGenerator
+from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.prompts import requests
 from bench.scenario.model import Engine as EngineModel
 from bench.scenario.model import Model, RandomPrompts, Workload
@@ -116,7 +116,7 @@ def test_ollama_loads_at_the_first_request_and_its_start_says_so(tmp_path: Path)
 
 
 def test_ollama_on_a_gpu_is_told_by_its_own_words() -> None:
-    from bench.engines.base import LogLine
+    from bench.engines.engine import LogLine
 
     said = [
         'time=2026-03-26T23:40:07.926Z level=INFO source=types.go:42 msg="inference compute" id=GPU-1 library=CUDA'

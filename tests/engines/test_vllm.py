@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from bench.engines import containers
-from bench.engines.base import Checkpoint, LaunchContext, LaunchSpec
-from bench.engines.versions import installed, version
+from bench.engines.engine import Checkpoint, LaunchContext, LaunchSpec
 from bench.engines.vllm import Vllm
 from bench.engines.vllm_flags import FLAGS
+from bench.environments.versions import installed, version
 from bench.errors import EnvironmentFault, LaunchError
 from tests.warmup.states import checkpoint, variant
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.loadgen.process import LoadGenerator
+from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.selfcheck import server
 from bench.loadgen.target import ask_for_stamps
 

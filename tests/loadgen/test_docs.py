@@ -1,7 +1,7 @@
 from dataclasses import fields
 from pathlib import Path
 
-from bench.engines.workers.simulated_script import FAULTS, Noise, Script
+from bench.emulate.server.script import FAULTS, Noise, Script
 from bench.loadgen.prompts import FOUNDING
 from bench.record.schema import ERROR_KINDS
 

@@ -1,6 +1,6 @@
 import pytest
 
-from bench.loadgen.process import LoadGenerator
+from bench.loadgen.generator import LoadGenerator
 from bench.record.schema import ERROR_KINDS
 from tests.loadgen.jobs import job
 

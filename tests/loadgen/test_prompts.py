@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bench.engines.base import Checkpoint, Endpoint
+from bench.engines.engine import Checkpoint, Endpoint
 from bench.errors import UnknownName, UsageError
 from bench.loadgen.job import Request
 from bench.loadgen.prompts import FOUNDING, requests, resolve

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from bench.engines.base import Checkpoint, Endpoint
+from bench.engines.engine import Checkpoint, Endpoint
 from bench.errors import UsageError
 from bench.loadgen.questions import CONTINUED, DISTRIBUTIONS, READ, corpus, positions, quality_requests
 from bench.scenario.model import Quality

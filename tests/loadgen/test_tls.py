@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.job import Job, Request
-from bench.loadgen.process import LoadGenerator
 from bench.loadgen.target import Target
 from bench.scenario.model import Arrivals
 from tests.loadgen.driving import Seen, ask, drive_at

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from bench.engines.base import Checkpoint
+from bench.engines.engine import Checkpoint
 from bench.errors import UsageError
 from bench.loadgen.vocabulary import WORDS, Vocabulary, vocabulary
 

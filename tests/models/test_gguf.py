@@ -9,9 +9,9 @@ import pytest
 from bench.errors import ModelError
 from bench.loadgen.vocabulary import vocabulary
 from bench.models.cache import Cache
+from bench.models.checkpoints import resolve
 from bench.models.gguf import header
 from bench.models.gguf_tokenizer import tokenizer
-from bench.models.sources import resolve
 from bench.scenario.model import Model
 from tests.models.gguf_files import bpe, write
 

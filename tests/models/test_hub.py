@@ -26,7 +26,7 @@ FILES = {
 FETCH = """
 import json, sys
 from bench.errors import BenchError
-from bench.models.sources import resolve
+from bench.models.checkpoints import resolve
 from bench.scenario.model import Model
 try:
     found = resolve(Model(source=sys.argv[1]), "bf16", offline=len(sys.argv) > 2)

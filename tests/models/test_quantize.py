@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.engines.base import Checkpoint
+from bench.engines.engine import Checkpoint
 from bench.errors import ModelError, UsageError
 from bench.models import groups, quantize
 from bench.models.cache import Cache

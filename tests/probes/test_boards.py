@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from bench.emulate.board import MODELS, build, find
+from bench.emulate.board.animate import Animation, Fault
+from bench.emulate.board.files import rail_files
 from bench.errors import UnknownName, UsageError
 from bench.plugins import load
-from bench.probes.base import Reading
 from bench.probes.boards import identify, jetpack, l4t
 from bench.probes.context import Context
-from bench.probes.emulate import MODELS, build, find
-from bench.probes.emulate.animate import Animation, Fault
-from bench.probes.emulate.files import rail_files
 from bench.probes.fingerprint import fingerprint
 from bench.probes.jetson import Jetson, rails, total_power
+from bench.probes.probe import Reading
 from bench.probes.roots import Roots
 from bench.probes.sampler import suitable
 from bench.probes.tegrastats import parse

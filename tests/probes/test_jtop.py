@@ -105,5 +105,5 @@ def test_no_module_of_ours_imports_it_but_the_program_apart() -> None:
                 names = [node.module or ""]
             if any(name.split(".")[0] == "jtop" for name in names):
                 importers.add(file)
-    assert importers == {Path("bench/probes/jtop_sidecar.py")}
+    assert importers == {Path("bench/programs/jtop_process.py")}
     assert SIDECAR.name == "jtop_sidecar.py"

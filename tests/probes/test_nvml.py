@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.probes.base import Reading
+from bench.emulate.scripted_nvml import PROFILES, NVMLError, ScriptedNvml
 from bench.probes.context import Context, Watched
 from bench.probes.machine import Machine
 from bench.probes.nvml import Nvml, describe, handles
+from bench.probes.probe import Reading
 from bench.probes.roots import Roots
-from bench.probes.scripted_nvml import PROFILES, NVMLError, ScriptedNvml
 
 CONSTANT = {"energy_j", "power_w", "power_average_w", "clock_mhz", "memory_clock_mhz", "clock_reasons"}
 

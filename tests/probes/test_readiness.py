@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from bench.emulate.board import build, find
+from bench.emulate.board.files import meminfo, put
 from bench.errors import UsageError
 from bench.probes.cooldown import CoolDown, cool_down, idle_reference, temperatures
-from bench.probes.emulate import build, find
-from bench.probes.emulate.files import meminfo, put
 from bench.probes.fingerprint import fingerprint
 from bench.probes.memory import MemoryState, Watchdog, guarded_memory, idle, memory, returned, will_it_fit
 from bench.probes.power_mode import applied, clocks, locked, modes, power_mode, verify

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bench.errors import UnknownName
-from bench.probes.base import Reading
+from bench.probes.probe import Reading
 from bench.probes.sampler import Sampler
 from bench.probes.sink import Sink
 
@@ -41,7 +41,7 @@ def broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     module.write_text(
         """
 import time
-from bench.probes.base import Reading
+from bench.probes.probe import Reading
 from bench.record.schema import FieldInfo
 
 class Hangs:
@@ -158,7 +158,7 @@ import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
 from bench.probes.sink import Sink
-from bench.probes.base import Reading
+from bench.probes.probe import Reading
 sink = Sink({str(tmp_path / "samples.jsonl")!r})
 for t in range(5):
     sink.write(t, "p", {{"x": Reading(1.0)}})

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.emulate.board import MODELS, build
 from bench.probes.context import Context
-from bench.probes.emulate import MODELS, build
 from bench.probes.lines import Lines
 from bench.probes.roots import Roots
 from bench.probes.tegrastats import Tegrastats, parse

@@ -13,7 +13,7 @@ import pytest
 
 from bench.analyse.run import Run
 from bench.report import content, html
-from bench.report.blocks import Figure, Prose, Section
+from bench.report.elements import Figure, Prose, Section
 from bench.report.view import View
 from tests.runs import Behaviour, synthetic_run
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from bench.analyse.run import Run
-from bench.report import blocks, markdown
-from bench.report.blocks import Cell, Column, Document, Facts, Fold, Log, Note, Notes, Prose, Section, Table
+from bench.report import elements, markdown
+from bench.report.elements import Cell, Column, Document, Facts, Fold, Log, Note, Notes, Prose, Section, Table
 
 HOSTILE = "a|b `c` <img src=x> [d](e)\n# not a heading"
 
 
-def rendered(*content: blocks.Block, monkeypatch: pytest.MonkeyPatch) -> str:
+def rendered(*content: elements.Block, monkeypatch: pytest.MonkeyPatch) -> str:
     page = Document("title", "subtitle", (Section("one", "One", content),), ("a",))
     monkeypatch.setattr(markdown, "document", lambda run: page)
     return markdown.render([None])  # type: ignore[list-item]

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.analyse.compare import Comparison
 from bench.analyse.run import Run
-from bench.quality.trade import trades
-from bench.report.blocks import Block, Cell, Facts, Figure, Fold, Notes, Prose, Section, Table, Timeline
+from bench.judge.compare import Comparison
+from bench.judge.trade import trades
+from bench.report.elements import Block, Cell, Facts, Figure, Fold, Notes, Prose, Section, Table, Timeline
 from bench.report.sections import (
     coldstart,
     comparison,
@@ -29,7 +29,7 @@ from bench.report.sections import (
     warmups,
 )
 from bench.report.view import View
-from tests.quality.recorded import recorded
+from tests.judge.recorded import recorded
 from tests.runs import Behaviour, synthetic_run
 
 SCENARIO = """

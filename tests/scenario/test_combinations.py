@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.engines.base import Checkpoint, LaunchContext
 from bench.engines.command import Command
+from bench.engines.engine import Checkpoint, LaunchContext
 from bench.scenario.combinations import PLACES
 from tests.scenario.texts import GOOD, changed, loaded, problems, told
 

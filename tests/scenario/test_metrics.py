@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bench.analyse.metrics import METRICS
-from bench.scenario.metrics import NEEDS, PER_LAUNCH, PER_REQUEST, margin
+from bench.scenario.measures import NEEDS, PER_LAUNCH, PER_REQUEST, margin
 from bench.scenario.model import ScenarioModel
 
 

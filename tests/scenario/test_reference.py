@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.scenario.load import Scenario
-from bench.scenario.metrics import PER_LAUNCH, PER_REQUEST, STATISTICS
+from bench.scenario.measures import PER_LAUNCH, PER_REQUEST, STATISTICS
 from bench.scenario.reference import markdown, schema, schema_text
 from tests.scenario.texts import problems
 

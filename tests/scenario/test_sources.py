@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.engines.base import Checkpoint
+from bench.engines.engine import Checkpoint
 from bench.errors import ModelError
+from bench.models.checkpoints import resolve
 from bench.models.dummy import SHAPES
 from bench.models.reference import ALIASES, parse
-from bench.models.sources import resolve
 from bench.scenario import sources
 from bench.scenario.model import Model
 

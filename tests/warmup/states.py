@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench.engines.base import Checkpoint
+from bench.engines.engine import Checkpoint
 from bench.scenario.model import Arrivals, Engine, Model, RandomPrompts, Workload
 from bench.scenario.variant import Variant
-from bench.warmup.base import HostState
+from bench.warmup.strategy import HostState
 
 
 def variant(engine: str = "vllm", *, args: dict[str, Any] | None = None, **fields: Any) -> Variant:

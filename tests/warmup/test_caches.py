@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.engines.base import Checkpoint
+from bench.engines.engine import Checkpoint
 from bench.errors import UsageError
 from bench.warmup import caches
 from bench.warmup.caches import establish_page_cache, resident_bytes, resident_share, weight_files

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from bench.engines.base import LaunchTrace
+from bench.engines.engine import LaunchTrace
 from bench.errors import LaunchError
 from bench.record.schema import Check
 from bench.scenario.variant import WarmupStep
-from bench.warmup.base import HostState, WarmupStrategy
 from bench.warmup.compiled import cache_key
 from bench.warmup.strategies import build
+from bench.warmup.strategy import HostState, WarmupStrategy
 from tests.engines.vllm_logs import lines
 from tests.warmup.states import checkpoint, state, variant
 

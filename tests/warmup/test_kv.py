@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.engines.base import LaunchTrace
+from bench.engines.engine import LaunchTrace
 from bench.errors import LaunchError
 from bench.scenario.variant import WarmupStep
 from bench.warmup.strategies import build

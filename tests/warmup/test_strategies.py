@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from bench import plugins
-from bench.engines.base import LaunchTrace
+from bench.engines.engine import LaunchTrace
 from bench.errors import LaunchError, UnknownName, UsageError
 from bench.record.schema import Check
 from bench.scenario.variant import WarmupStep
-from bench.warmup.base import Prepared, Stage, WarmupStrategy
 from bench.warmup.strategies import build
+from bench.warmup.strategy import Prepared, Stage, WarmupStrategy
 from tests.warmup.states import state, variant, workload
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench.report.blocks import Section
+from bench.report.elements import Section
 from bench.report.sections import (
     client,
     coldstart,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
-from bench.report.blocks import Cell, Column, Prose, Section, Table
+from bench.report.elements import Cell, Column, Prose, Section, Table
 from bench.report.numbers import decimals, number
 from bench.report.view import View
 

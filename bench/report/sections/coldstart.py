@@ -12,8 +12,8 @@ from matplotlib.figure import Figure as Drawing
 from bench.analyse import coldstart
 from bench.analyse.coldstart import NOT_AS_ASKED, SHARES
 from bench.analyse.run import Launch
-from bench.report.blocks import Block, Cell, Column, Figure, Fold, Section, Table
 from bench.report.drawing import INK, MUTED, NARROW, PAPER, PHASE, figure
+from bench.report.elements import Block, Cell, Column, Figure, Fold, Section, Table
 from bench.report.numbers import count, duration, listed, number
 from bench.report.view import View
 

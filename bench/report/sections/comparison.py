@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from bench.analyse.compare import Comparison
-from bench.analyse.decide import Verdict
-from bench.analyse.gated import comparisons, policy
 from bench.analyse.metrics import metric
-from bench.analyse.result import Result
 from bench.errors import BenchError
-from bench.gate.words import behind, losses
-from bench.report.blocks import Block, Cell, Column, Fold, Note, Notes, Prose, Section, Table, Tone
+from bench.judge.compare import Comparison
+from bench.judge.decide import Verdict
+from bench.judge.policy import comparisons, policy
+from bench.judge.result import Result
+from bench.report.elements import Block, Cell, Column, Fold, Note, Notes, Prose, Section, Table, Tone
 from bench.report.numbers import change, changes, decimals, listed, number
 from bench.report.ratios import forest, pairs
+from bench.report.verdicts.sentences import behind, losses
 from bench.report.view import View
 
 TONES: dict[Verdict | None, Tone] = {

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 from bench.analyse.metrics import FAMILIES, Values
-from bench.report.blocks import Figure, Section
 from bench.report.drawing import INK, NARROW, colour, figure, milliseconds
+from bench.report.elements import Figure, Section
 from bench.report.numbers import listed, quantity
 from bench.report.view import COLOURS, View
 

@@ -8,8 +8,8 @@ from typing import Any
 from matplotlib.figure import Figure as Drawing
 
 from bench.analyse.metrics import metric
-from bench.report.blocks import Figure, Section
 from bench.report.drawing import GRID, INK, MUTED, NARROW, PAPER, colour, figure, milliseconds
+from bench.report.elements import Figure, Section
 from bench.report.numbers import duration, listed
 from bench.report.view import View
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from bench.analyse.founding import ARTICLE_FIRST_MS, ARTICLE_REDUCTION, findings, table
-from bench.report.blocks import Cell, Column, Prose, Section, Table
 from bench.report.claims import claimed
+from bench.report.elements import Cell, Column, Prose, Section, Table
 from bench.report.numbers import duration, number
 from bench.report.view import View
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bench.analyse.quantiles import needed
-from bench.report.blocks import Note, Notes, Prose, Section
+from bench.report.elements import Note, Notes, Prose, Section
 from bench.report.numbers import count, duration, interval, listed, number, quantity
 from bench.report.view import View
 

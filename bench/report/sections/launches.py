@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
-from bench.report.blocks import Figure, Section
 from bench.report.drawing import GRID, INK, MARKERS, MUTED, NARROW, PAPER, colour, edge_marks, figure
+from bench.report.elements import Figure, Section
 from bench.report.numbers import count
 from bench.report.view import View
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bench.report.blocks import Block, Facts, Fold, Log, Section
+from bench.report.elements import Block, Facts, Fold, Log, Section
 from bench.report.numbers import number
 from bench.report.view import View
 

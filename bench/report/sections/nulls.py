@@ -7,7 +7,7 @@ from collections import Counter
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bench.report.blocks import Cell, Column, Fold, Section, Table
+from bench.report.elements import Cell, Column, Fold, Section, Table
 from bench.report.numbers import count
 from bench.report.view import View
 

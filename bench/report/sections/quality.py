@@ -7,14 +7,15 @@ from typing import Any
 
 from matplotlib.figure import Figure as Drawing
 
+from bench.analyse import answers, claim
+from bench.analyse.divergence import Quality, perplexity
+from bench.analyse.estimate import Estimate
 from bench.analyse.metrics import metric
-from bench.quality import answers, claim, limit
-from bench.quality.divergence import Quality, perplexity
-from bench.quality.estimate import Estimate
-from bench.quality.trade import Trade, trades
-from bench.report.blocks import Block, Cell, Column, Figure, Fold, Note, Notes, Prose, Section, Table
+from bench.judge import limit
+from bench.judge.trade import Trade, trades
 from bench.report.claims import claimed
 from bench.report.drawing import MARKERS, colour, figure
+from bench.report.elements import Block, Cell, Column, Figure, Fold, Note, Notes, Prose, Section, Table
 from bench.report.numbers import change, changes, decimals, duration, interval, listed, number
 from bench.report.sections.comparison import TONES
 from bench.report.sections.summary import measured

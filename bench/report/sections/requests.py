@@ -11,8 +11,8 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
 from bench.analyse import steady
-from bench.report.blocks import Block, Cell, Column, Figure, Section, Table
 from bench.report.drawing import GRID, MUTED, NARROW, PAPER, colour, edge_marks, figure, milliseconds
+from bench.report.elements import Block, Cell, Column, Figure, Section, Table
 from bench.report.numbers import change, count, listed, quantity
 from bench.report.view import View
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from matplotlib.figure import Figure as Drawing
 
-from bench.analyse import energy, memory
+from bench.analyse import energy, footprint
 from bench.analyse.run import Launch
 from bench.analyse.series import Samples
-from bench.report.blocks import Block, Cell, Column, Figure, Section, Table
 from bench.report.drawing import INK, NARROW, colour, figure
+from bench.report.elements import Block, Cell, Column, Figure, Section, Table
 from bench.report.numbers import decimals, interval, listed, number
 from bench.report.view import View
 
@@ -44,7 +44,7 @@ def section(view: View) -> Section | None:
 def _use(launch: Launch) -> Use:
     # A launch's samples are its largest table but one: read once, for both.
     record, requests, samples = launch.record, launch.requests(), Samples(launch.table("samples"))
-    return Use(memory.describe(record, requests, samples), energy.phases(record, requests, samples))
+    return Use(footprint.describe(record, requests, samples), energy.phases(record, requests, samples))
 
 
 def over_time(view: View) -> Figure:
@@ -54,7 +54,7 @@ def over_time(view: View) -> Figure:
     scopes: dict[str, None] = {}
     lines: list[tuple[str, Any, Any]] = []
     for launch in chosen:
-        _, scope, series = memory.used(launch.record, Samples(launch.table("samples")))
+        _, scope, series = footprint.used(launch.record, Samples(launch.table("samples")))
         spawn = launch.record.stamps.get("spawn")
         if len(series) and spawn is not None:
             step = max(1, len(series) // POINTS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.analyse.metrics import METRICS, STATISTICS, metric
-from bench.report.blocks import Cell, Column, Fold, Prose, Section, Table
+from bench.report.elements import Cell, Column, Fold, Prose, Section, Table
 from bench.report.numbers import decimals, interval, number
 from bench.report.view import Row, View
 

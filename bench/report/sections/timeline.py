@@ -13,7 +13,7 @@ import pandas as pd
 from bench.analyse.coldstart import waterfall
 from bench.analyse.run import Launch
 from bench.record.schema import FieldInfo
-from bench.report.blocks import Section, Timeline
+from bench.report.elements import Section, Timeline
 from bench.report.view import View
 
 # Points per launch, and characters of data in all: what a page can carry.

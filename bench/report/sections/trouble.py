@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from bench.analyse.run import Launch
-from bench.report.blocks import Block, Cell, Column, Fold, Log, Section, Table
+from bench.report.elements import Block, Cell, Column, Fold, Log, Section, Table
 from bench.report.numbers import count
 from bench.report.view import View
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.analyse.run import Launch
 from bench.record.schema import Check
-from bench.report.blocks import Block, Cell, Column, Fold, Section, Table, Tone
+from bench.report.elements import Block, Cell, Column, Fold, Section, Table, Tone
 from bench.report.numbers import count
 from bench.report.view import View
 

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure as Drawing
 
 from bench.analyse import worth
 from bench.analyse.coldstart import NOT_AS_ASKED
-from bench.report.blocks import Block, Cell, Column, Figure, Section, Table
 from bench.report.drawing import INK, NARROW, colour, figure, milliseconds
+from bench.report.elements import Block, Cell, Column, Figure, Section, Table
 from bench.report.numbers import count, duration, interval, listed, number
 from bench.report.view import View
 

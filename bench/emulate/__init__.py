@@ -1,0 +1,1 @@
+"""What imitates: an engine's server, a board, NVML, a proxy that slows. They know nothing of whom they fool."""

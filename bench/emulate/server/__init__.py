@@ -1,0 +1,1 @@
+"""A server with a script: what it answers, and when, is known to the microsecond."""

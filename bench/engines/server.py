@@ -1,0 +1,357 @@
+"""A launched engine as the harness sees it: started, waited for, looked at, and ended with all its children.
+
+The process work is done by `server_process.py`, one per launch, which outlives a killed harness just long enough to leave
+nothing behind. This side sends it a launch and an order, reads its reports, and asks the server whether it is healthy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from bench.engines import health, ports, server_process
+from bench.engines.engine import Endpoint, LaunchSpec, LogLine
+from bench.engines.failure import classify
+from bench.engines.ports import free_port
+from bench.errors import LaunchError
+
+__all__ = ["Server", "free_port", "start"]
+
+LOG_NAME = "engine.log"
+# Every process of a launch inherits this, so that even one whose supervisor was killed can be found again.
+MARK = "FIRSTTOKEN_LAUNCH"
+# What belongs to the harness's own interpreter and would mislead the engine's.
+PRIVATE = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE", "PYTHONSTARTUP")
+POLL_S, POLL_MAX_S, POLL_GROWTH = 0.02, 0.1, 1.25
+# Beyond the engine's own time to stop: KILL, reaping, and a busy machine.
+SUPERVISOR_GRACE_S = 30.0
+TAIL = 40
+
+
+def start(spec: LaunchSpec, folder: Path) -> Server:
+    """Start the engine with its log in `folder`, or attach; LaunchError if that fails or its port is taken."""
+    server = Server(spec, folder)
+    try:
+        server.launch()
+    except BaseException:
+        server.stop()
+        raise
+    return server
+
+
+class Server:
+    """One engine process tree, or someone else's server (`spec.attached`: never started, never stopped).
+
+    `stamps` has the keys spawn, first_output, port_open, health, stop and exit of record.schema.STAMPS, ns.
+    """
+
+    def __init__(self, spec: LaunchSpec, folder: Path) -> None:
+        self.spec = spec
+        self.endpoint: Endpoint = spec.endpoint
+        self.folder = folder
+        self.log_path = folder / LOG_NAME
+        self.mark = uuid.uuid4().hex
+        # Short, because sockets are made in it and their paths may have 107 characters.
+        self.scratch = Path(tempfile.gettempdir(), f"firsttoken-{self.mark[:12]}")
+        self.pid: int | None = None
+        self.stamps: dict[str, int | None] = dict.fromkeys(
+            ("spawn", "first_output", "port_open", "health", "stop", "exit")
+        )
+        self.exit: dict[str, Any] = {}
+        self._supervisor: subprocess.Popen[bytes] | None = None
+        self._unread = b""
+        self._gone: dict[str, Any] | None = None
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def launch(self) -> None:
+        """Spawn the engine, unless it is someone else's; LaunchError if that fails."""
+        if self.spec.attached:
+            return
+        host, port = self.endpoint.host, self.endpoint.port
+        if ports.is_open(host, port, timeout_s=0.5):
+            raise LaunchError("port", f"port {port} on {host} is already taken{_by(ports.owner(port))}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        order = {
+            "argv": [str(word) for word in self.spec.argv],
+            "env": self.environment(),
+            "cwd": str(self.spec.cwd) if self.spec.cwd else None,
+            "log": str(self.log_path),
+            "scratch": str(self.scratch),
+            "stop_signal": self.spec.stop_signal,
+            "stop_timeout_s": self.spec.stop_timeout_s,
+        }
+        self._supervisor = subprocess.Popen(
+            [sys.executable, "-S", "-E", "-B", server_process.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._say(order)
+        while self.pid is None and self._gone is None:
+            self._listen(None)
+        if self.pid is None:
+            raise self.failure("start")
+
+    def environment(self) -> dict[str, str]:
+        """The harness's environment without what is its own, then the launch's; output is not held back in buffers.
+
+        Temporary files go to a folder that ends with the launch: engines leave sockets and caches there, and what one
+        launch leaves would warm the next.
+        """
+        inherited = {name: value for name, value in os.environ.items() if name not in PRIVATE}
+        own = {"TMPDIR": str(self.scratch), **self.spec.env, MARK: self.mark}
+        return {"PYTHONUNBUFFERED": "1", **inherited, **own}
+
+    def alive(self) -> bool:
+        """Whether the engine's main process runs; for an attached server, whether it accepts connections."""
+        if self.spec.attached:
+            return ports.is_open(self.endpoint.host, self.endpoint.port)
+        self._listen(0)
+        return self.pid is not None and self.stamps["exit"] is None and self._gone is None
+
+    def wait_healthy(self, on_wait: Callable[[float], None] | None = None) -> None:
+        """Wait until the port is open and the health check answers 200.
+
+        `on_wait` is called now and then with the seconds waited. LaunchError: port, not_ready, or why it died.
+        """
+        begun = time.monotonic()
+        pause = POLL_S
+        last = "the port is closed"
+        while True:
+            if not self.spec.attached and not self.alive():
+                raise self.failure("start")
+            if self.stamps["port_open"] is None and ports.is_open(self.endpoint.host, self.endpoint.port):
+                self.stamps["port_open"] = time.monotonic_ns()
+                self._refuse_stranger()
+                pause = POLL_S
+            if self.stamps["port_open"] is not None:
+                last = health.problem(self.endpoint, self.spec.health, attached=self.spec.attached)
+                if not last:
+                    self.stamps["health"] = time.monotonic_ns()
+                    self.endpoint = health.named(self.endpoint)
+                    return
+            waited = time.monotonic() - begun
+            if waited > self.spec.ready_timeout_s:
+                where = f"{self.endpoint.host}:{self.endpoint.port}"
+                raise LaunchError(
+                    "not_ready",
+                    f"{where} was not ready after {self.spec.ready_timeout_s:g} s: {last}",
+                    tail=self.tail(),
+                )
+            if on_wait is not None:
+                on_wait(waited)
+            self._listen(pause)
+            pause = min(POLL_MAX_S, pause * POLL_GROWTH)
+
+    def failure(self, phase: str) -> LaunchError:
+        """Why the engine is no longer there, classified by its last words and its exit; phase is start or serving."""
+        tail = self.tail()
+        kind, sentence = classify(tail, self.exit or None, phase)
+        return LaunchError(kind, sentence, tail=tail)
+
+    def log(self) -> list[LogLine]:
+        """All that the engine has said so far."""
+        return [line for line in map(_log_line, self._log_text().split("\n")) if line]
+
+    def tail(self, count: int = TAIL) -> list[str]:
+        """The last lines of the engine's output, without stamps."""
+        lines = [line.text for line in map(_log_line, self._log_text(last=count * 4096).split("\n")) if line]
+        return lines[-count:]
+
+    def events(self) -> list[dict[str, Any]]:
+        """What the engine's own worker reported; a last line cut short by its death is left out."""
+        if self.spec.events_file is None or not self.spec.events_file.is_file():
+            return []
+        found = []
+        for line in self.spec.events_file.read_text(encoding="utf-8", errors="replace").split("\n"):
+            with contextlib.suppress(ValueError):
+                event = json.loads(line)
+                if isinstance(event, dict):
+                    found.append(event)
+        return found
+
+    def tree(self) -> list[int]:
+        """Every living process of the engine, also those that went to the background."""
+        return server_process.descendants(self._supervisor.pid) if self._supervisor else []
+
+    def kill(self) -> None:
+        """End the engine at once, from any thread: nothing is waited for, and `stop` is still to be called."""
+        for pid in self.tree():
+            server_process.send(pid, signal.SIGKILL)
+
+    def stop(self) -> dict[str, Any]:
+        """End the engine with all its children; how it went. Does nothing to an attached server, or a second time.
+
+        Keys: code, signal, seconds, killed (it had to be), by_itself (it had ended before), leftover (pids that even
+        KILL did not end), max_rss_mib, oom_kills, peak_rss_sum_mib, lines_lost, log_fault.
+        """
+        if self._supervisor is None:
+            return {"attached": True} if self.spec.attached else self.exit
+        try:
+            self._say({"signal": self.spec.stop_signal, "timeout_s": self.spec.stop_timeout_s})
+            deadline = time.monotonic() + self.spec.stop_timeout_s + SUPERVISOR_GRACE_S
+            while self._gone is None and time.monotonic() < deadline:
+                self._listen(0.5)
+        finally:
+            # Also when Ctrl-C comes a second time: a closed pipe is an order that the supervisor obeys alone.
+            self._dismiss()
+        return self.exit
+
+    def _dismiss(self) -> None:
+        guardian, self._supervisor = self._supervisor, None
+        if guardian is None:
+            return
+        assert guardian.stdin is not None
+        assert guardian.stdout is not None
+        with contextlib.suppress(OSError):
+            guardian.stdin.close()
+        if self._gone is not None:
+            guardian.wait()
+        guardian.stdout.close()
+
+    def _say(self, order: Mapping[str, Any]) -> None:
+        assert self._supervisor is not None
+        assert self._supervisor.stdin is not None
+        with contextlib.suppress(OSError):
+            self._supervisor.stdin.write(json.dumps(order).encode() + b"\n")
+            self._supervisor.stdin.flush()
+
+    def _listen(self, timeout_s: float | None) -> None:
+        """Take in the supervisor's reports; wait for one at most this long, for ever if None."""
+        with self._lock:
+            if self._supervisor is None or self._gone is not None:
+                if timeout_s:
+                    time.sleep(timeout_s)
+                return
+            assert self._supervisor.stdout is not None
+            pipe = self._supervisor.stdout.fileno()
+            while select.select([pipe], [], [], timeout_s)[0]:
+                data = os.read(pipe, 65536)
+                if not data:
+                    self._bereaved()
+                    return
+                *lines, self._unread = (self._unread + data).split(b"\n")
+                for line in lines:
+                    self._take(json.loads(line))
+                timeout_s = 0
+
+    def _take(self, report: dict[str, Any]) -> None:
+        match report.pop("event"):
+            case "spawned":
+                self.pid, self.stamps["spawn"] = report["pid"], report["t_ns"]
+            case "first_output":
+                self.stamps["first_output"] = report["t_ns"]
+            case "failed":
+                self._gone = report
+                self.exit = {"code": 127, "signal": None, "message": report["message"], "errno": report["errno"]}
+            case "exited":
+                self.stamps["exit"] = report.pop("t_ns")
+                self.exit |= report
+            case "gone":
+                self._gone = report
+                stop_ns, gone_ns = report.pop("stop_ns"), report.pop("t_ns")
+                self.stamps["stop"] = stop_ns
+                self.stamps["exit"] = gone_ns
+                self.exit |= report | {"seconds": (gone_ns - stop_ns) / 1e9}
+
+    def _bereaved(self) -> None:
+        """The supervisor itself was killed: its engine died with it, and what had gone to the background goes now."""
+        self._gone = {}
+        killed = []
+        for _ in range(100):
+            left = marked(self.mark)
+            if not left:
+                break
+            killed += left
+            for pid in left:
+                server_process.send(pid, signal.SIGKILL)
+            time.sleep(0.02)
+        self.stamps["exit"] = time.monotonic_ns()
+        server_process.clear(str(self.scratch))
+        self.exit = {
+            "code": None,
+            "signal": None,
+            "killed": bool(killed),
+            "by_itself": False,
+            "leftover": marked(self.mark),
+            "message": "the engine's supervisor was killed from outside",
+        }
+
+    def _refuse_stranger(self) -> None:
+        """LaunchError if a process that was there before the engine has its port."""
+        spawned = self.stamps["spawn"]
+        owner = None if spawned is None else ports.owner(self.endpoint.port)
+        if owner is None or owner in self.tree():
+            return
+        # A younger stranger may be a container's process, which is no descendant of the command that started it.
+        if spawned is not None and (_started_ns(owner) or spawned) < spawned:
+            raise LaunchError("port", f"port {self.endpoint.port} is taken{_by(owner)}", tail=self.tail())
+
+    def _log_text(self, last: int | None = None) -> str:
+        try:
+            with self.log_path.open("rb") as file:
+                if last is not None:
+                    file.seek(max(0, file.seek(0, os.SEEK_END) - last))
+                return file.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+
+
+def marked(mark: str) -> list[int]:
+    """Living processes whose environment carries a launch's mark."""
+    needle = f"{MARK}={mark}".encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if needle in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
+def _log_line(line: str) -> LogLine | None:
+    stamp, _, rest = line.partition(" ")
+    stream, space, text = rest.partition(" ")
+    return LogLine(int(stamp), stream, text) if space and stamp.isdigit() and stream in ("out", "err") else None
+
+
+def _by(pid: int | None) -> str:
+    if pid is None:
+        return ""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+    except OSError:
+        return f" by process {pid}"
+    return f" by process {pid} ({' '.join(words).strip()[:120]})"
+
+
+def _started_ns(pid: int) -> int | None:
+    """When a process began, ns on (nearly) CLOCK_MONOTONIC, exact to a clock tick."""
+    try:
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, IndexError):
+        return None
+    # The kernel counts from boot including suspend; the difference of the two clocks takes that out.
+    asleep = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+    return ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK") - asleep

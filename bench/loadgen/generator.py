@@ -1,0 +1,211 @@
+"""The load generator as a separate process: the harness's own imports, threads and garbage stay out of the stamps."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from array import array
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from typing import IO, Any, Self
+
+from bench.errors import InternalError
+from bench.loadgen import frames
+from bench.loadgen.arrivals import schedule
+from bench.loadgen.job import Driven, Job
+from bench.loadgen.rows import KINDS, NONE
+
+_NULLABLE = ("kernel_ns", "tokens")
+_SUMMED = ("cpu_s", "wall_s", "parse_cpu_s", "events", "missed")
+# Longer than any message takes, even on a machine that swaps.
+_PATIENCE_S = 60.0
+_TAIL = 12
+_WORST = ("rss_mib", "loop_lag_p99_ms")
+
+
+class LoadGenerator:
+    """Started on entry or at the first job, kept for the next ones, gone with `close()` or its parent thread."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stderr: IO[bytes] | None = None
+        self._accounts: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Self:
+        self._started()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def drive(self, job: Job, progress: Callable[[int, int], None] | None = None) -> Driven:
+        """Send the job's requests and return when each has been answered or given up; `progress(done, of)`."""
+        if not job.requests:
+            return Driven()
+        try:
+            return self._drive(job, progress)
+        except BaseException:
+            # Whatever the worker still holds of this job must not reach the next one.
+            self._stop(kill=True)
+            raise
+
+    @property
+    def harness_pids(self) -> tuple[int, ...]:
+        """The process that drives, which is not part of what is measured."""
+        return () if self._process is None else (self._process.pid,)
+
+    def account(self) -> dict[str, Any]:
+        """`Driven.client` of all jobs so far in one: sums, and the worst of what cannot be added up."""
+        jobs = self._accounts
+        total: dict[str, Any] = {key: sum(job[key] for job in jobs) for key in _SUMMED}
+        for key in _WORST:
+            total[key] = max((job[key] for job in jobs if job[key] is not None), default=None)
+        total["scheduling"] = jobs[-1]["scheduling"] if jobs else None
+        total["cpu_us_per_event"] = total["cpu_s"] * 1e6 / total["events"] if total["events"] else None
+        return total
+
+    def clock(self) -> dict[str, int]:
+        """How the wall clock stood against the monotonic one, from the first job to the last; empty before any."""
+        clocks = [job["clock"] for job in self._accounts]
+        if not clocks:
+            return {}
+        first, last = clocks[0]["offset_before_ns"], clocks[-1]["offset_after_ns"]
+        return {
+            "offset_before_ns": first,
+            "offset_after_ns": last,
+            "steps": sum(clock["steps"] for clock in clocks),
+            "stepped_ns": last - first,
+        }
+
+    def close(self) -> None:
+        """End the process."""
+        self._stop(kill=False)
+
+    def _drive(self, job: Job, progress: Callable[[int, int], None] | None) -> Driven:
+        process = self._started()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        head, payload = _encoded(job)
+        try:
+            frames.write(process.stdin, head, payload)
+        except BrokenPipeError:
+            raise self._died() from None
+        pipe = process.stdout.fileno()
+        while True:
+            # It may take its time before a message, and none within one.
+            select.select([pipe], [], [])
+            try:
+                frame = frames.read(lambda most: _next(pipe, most))
+            except TimeoutError:
+                process.send_signal(signal.SIGABRT)
+                raise self._died(f"fell silent in mid-message for {_PATIENCE_S:.0f} s") from None
+            if frame is None:
+                raise self._died()
+            head, payload = frame
+            if "failed" in head:
+                raise InternalError(f"the load generator failed:\n{head['failed']}")
+            if "done" not in head:
+                self._accounts.append(head["client"])
+                return _decoded(head, payload)
+            if progress is not None:
+                progress(head["done"], head["of"])
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            self._stop(kill=True)
+            self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process that writes to it)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "bench.loadgen.generator_process", str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                # Ctrl-C goes to the whole foreground group; the worker leaves when its stdin closes.
+                process_group=0,
+            )
+        return self._process
+
+    def _stop(self, *, kill: bool) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None
+        assert process.stdout is not None
+        if kill:
+            process.kill()
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+        process.stdout.close()
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if self._stderr is not None:
+            self._stderr.close()
+
+    def _died(self, why: str | None = None) -> InternalError:
+        assert self._process is not None
+        assert self._stderr is not None
+        try:
+            code: int | None = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            code = None
+        self._stderr.seek(0)
+        tail = self._stderr.read().decode(errors="replace").strip().splitlines()[-_TAIL:]
+        return InternalError("\n".join([f"the load generator's process {why or f'ended with status {code}'}", *tail]))
+
+
+def _next(pipe: int, most: int) -> bytes:
+    """Some bytes from the pipe; TimeoutError if none come."""
+    if not select.select([pipe], [], [], _PATIENCE_S)[0]:
+        raise TimeoutError
+    return os.read(pipe, most)
+
+
+def _encoded(job: Job) -> frames.Frame:
+    plan = schedule(job.arrivals, len(job.requests), job.seed)
+    requests: list[dict[str, Any]] = []
+    bodies: list[bytes] = []
+    for request in job.requests:
+        body = json.dumps(request.body, ensure_ascii=False, separators=(",", ":"), default=dict)
+        bodies.append(body.encode("utf-8", "replace"))
+        fields = {name: getattr(request, name) for name in request.__slots__ if name != "body"}
+        requests.append(fields | {"size": len(bodies[-1])})
+    head = {
+        **asdict(plan),
+        "host": job.host,
+        "port": job.port,
+        "tls": job.tls,
+        "headers": dict(job.headers),
+        "timeout_s": job.timeout_s,
+        "keep_text": job.keep_text,
+        "keep_logprobs": job.keep_logprobs,
+        "requests": requests,
+    }
+    return head, b"".join(bodies)
+
+
+def _decoded(head: dict[str, Any], payload: bytes) -> Driven:
+    chunks: dict[str, list[Any]] = {}
+    at = 0
+    for name, typecode, count in head["layout"]:
+        values: array[int] = array(typecode)
+        size = values.itemsize * count
+        values.frombytes(payload[at : at + size])
+        at += size
+        chunks[name] = _column(name, values)
+    return Driven(requests=head["requests"], chunks=chunks, client=head["client"], logprobs=head["logprobs"])
+
+
+def _column(name: str, values: Sequence[int]) -> list[Any]:
+    if name == "kind":
+        return [KINDS[code] for code in values]
+    if name in _NULLABLE:
+        return [None if value == NONE else value for value in values]
+    return list(values)

@@ -1,0 +1,1 @@
+"""Programs that run in other interpreters: an engine's, a quantizer's, jtop's. They know nothing of bench."""

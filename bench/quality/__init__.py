@@ -1,1 +1,0 @@
-"""What quantization does to the answers."""

@@ -1,0 +1,1 @@
+"""A gate's verdict, told to people and to CI."""

@@ -1,0 +1,95 @@
+"""Comparisons and figures as words, the same for every renderer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.judge.compare import Comparison
+from bench.judge.result import Result
+
+COLUMNS = ("metric", "baseline", "candidate", "change", "interval", "margin", "verdict")
+
+
+def name(comparison: Comparison) -> str:
+    """A comparison in two words."""
+    return f"{comparison.a.label} → {comparison.b.label}"
+
+
+def losses(comparison: Comparison) -> list[str]:
+    """Launches that are missing, side by side, by name."""
+    return [
+        f"{side.label}: {kind} in {why}"
+        for side in (comparison.a, comparison.b)
+        for kind, names in (("failed", side.failed), ("invalid", side.invalid))
+        for why in names
+    ]
+
+
+def change(result: Result) -> str:
+    """The ratio as a change: +10.1 %."""
+    return "" if result.ratio is None else f"{result.ratio - 1:+.1%}"
+
+
+def span(result: Result) -> str:
+    """The ratio's interval as changes."""
+    return "" if result.bounds is None else f"{result.bounds[0] - 1:+.1%} … {result.bounds[1] - 1:+.1%}"
+
+
+def figure(value: float | None) -> str:
+    """Four digits, or a dash where there is nothing."""
+    if value is None:
+        return "–"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def cells(result: Result) -> tuple[str, ...]:
+    """A result as a row of COLUMNS; a metric without margin shows its remark instead of a verdict."""
+    unit = f" [{result.metric.unit}]" if result.metric.unit else ""
+    return (
+        f"{result.metric.title}{unit}",
+        figure(result.a),
+        figure(result.b),
+        change(result),
+        span(result),
+        "" if result.margin is None else f"{result.margin:.3g}" if result.margin > 1 else f"{result.margin:.1%}",
+        result.verdict.value if result.verdict else result.reason,
+    )
+
+
+def behind(comparison: Comparison) -> str:
+    """What a comparison rests on."""
+    blocks = max((result.decision.blocks for result in comparison.results), default=0)
+    launches = comparison.a.ok + comparison.b.ok
+    requests = comparison.a.requests + comparison.b.requests
+    return f"{blocks} {comparison.unit}, {launches} launches, {requests} requests"
+
+
+def reasons(comparison: Comparison) -> list[str]:
+    """Why each gated metric got its verdict, and what else must be known to trust it."""
+    if comparison.refused:
+        return [comparison.refused]
+    lines = []
+    for result in comparison.gated:
+        lines.append(f"{result.metric.title}: {result.reason}{found(result)}")
+        lines += [f"{result.metric.title}: {note}" for note in result.notes]
+    return [*lines, *losses(comparison)]
+
+
+def found(result: Result) -> str:
+    """What these data would have found, where they found nothing."""
+    if result.mde is None or result.verdict is None or result.verdict.value not in {"PASS", "INCONCLUSIVE"}:
+        return ""
+    return f" (a change of {result.mde:.0%} would be found with 80 %)"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as aligned lines: the first column to the left, figures to the right, the last to the left again."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    last = len(widths) - 1
+    return [
+        "  ".join(
+            cell.ljust(width) if column in {0, last} else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

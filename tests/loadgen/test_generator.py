@@ -1,0 +1,185 @@
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import termios
+import textwrap
+import time
+from array import array
+from pathlib import Path
+
+import pytest
+
+from bench.errors import InternalError
+from bench.loadgen.generator import LoadGenerator
+from bench.loadgen.job import Driven, Job
+from bench.record.schema import CHUNKS, REQUESTS
+from bench.scenario.model import Arrivals
+from tests.loadgen.jobs import job
+
+
+def test_rows_and_chunks_have_the_recorded_columns_and_no_others(generator: LoadGenerator, port: int) -> None:
+    driven = generator.drive(job(port, 3))
+    assert [list(row) for row in driven.requests] == [[column.name for column in REQUESTS]] * 3
+    assert list(driven.chunks) == [column.name for column in CHUNKS]
+    types = {"int64": int, "float64": float, "string": str, "bool": bool}
+    for row in driven.requests:
+        for column in REQUESTS:
+            value = row[column.name]
+            assert isinstance(value, types[column.type]) or (value is None and column.null), column.name
+    for column in CHUNKS:
+        assert all(value is not None or column.null for value in driven.chunks[column.name])
+
+
+def test_a_good_answer_fills_its_row(generator: LoadGenerator, port: int) -> None:
+    driven = generator.drive(job(port))
+    (row,) = driven.requests
+    assert (row["status"], row["error"], row["stamp_source"], row["connect_ns"]) == (200, None, "kernel", None)
+    assert (row["prompt_tokens"], row["completion_tokens"], row["chunks"]) == (3, 4, 4)
+    assert (row["text"], row["finish_reason"], row["output_tokens_asked"]) == ("the pump was stopped", "length", 4)
+    assert 4_900_000 < row["first_token_ns"] - row["sent_ns"] < 50_000_000
+    assert row["first_token_ns"] <= row["last_token_ns"] <= row["end_ns"]
+    assert driven.chunks["kind"] == ["content"] * 4 + ["usage", "done"]
+    assert driven.chunks["request_id"] == [0] * 6
+    assert driven.chunks["seq"] == list(range(6))
+    assert driven.chunks["user_ns"][0] >= driven.chunks["kernel_ns"][0] == row["first_token_ns"]
+
+
+def test_the_client_accounts_for_itself(generator: LoadGenerator, port: int) -> None:
+    client = generator.drive(job(port, 20)).client
+    assert client["events"] == 120
+    assert 0 < client["cpu_s"] < client["wall_s"]
+    assert 10 < client["rss_mib"] < 150
+    assert client["cpu_us_per_event"] == pytest.approx(client["cpu_s"] * 1e6 / 120)
+    assert client["clock"]["steps"] == 0
+    assert client["missed"] == 0
+
+
+def test_jobs_add_up(port: int) -> None:
+    with LoadGenerator() as generator:
+        assert generator.clock() == {}
+        clients = [generator.drive(job(port, count)).client for count in (2, 5)]
+        account = generator.account()
+    assert account["events"] == 42
+    assert account["cpu_s"] == sum(client["cpu_s"] for client in clients)
+    assert account["rss_mib"] == max(client["rss_mib"] for client in clients)
+    assert generator.clock()["offset_before_ns"] == clients[0]["clock"]["offset_before_ns"]
+
+
+def test_progress_is_told_while_driving(generator: LoadGenerator, port: int) -> None:
+    told: list[tuple[int, int]] = []
+    slow = {"ttft_ms": 120}
+    generator.drive(job(port, 8, simulate=slow), progress=lambda done, of: told.append((done, of)))
+    assert told
+    assert told == sorted(told)
+    assert all(0 < done <= of == 8 for done, of in told)
+
+
+def test_the_text_is_kept_only_where_it_is_wanted(generator: LoadGenerator, port: int) -> None:
+    assert generator.drive(job(port, keep_text=False)).requests[0]["text"] is None
+
+
+def test_no_requests_are_no_work() -> None:
+    assert LoadGenerator().drive(Job("127.0.0.1", 1, (), Arrivals(closed=1))) == Driven()
+
+
+def test_the_driving_process_stays_lean(generator: LoadGenerator, port: int) -> None:
+    generator.drive(job(port))
+    (pid,) = generator.harness_pids
+    mapped = Path(f"/proc/{pid}/maps").read_text()
+    for heavy in ("pandas", "pyarrow", "pydantic", "numpy", "matplotlib"):
+        assert heavy not in mapped
+
+
+def test_a_load_generator_that_was_killed_says_so_and_the_next_job_gets_a_new_one(port: int) -> None:
+    with LoadGenerator() as generator:
+        (pid,) = generator.harness_pids
+        with pytest.raises(InternalError, match="ended with status -9"):
+            generator.drive(job(port, 50, simulate={"ttft_ms": 50}), lambda *_: os.kill(pid, signal.SIGKILL))
+        assert generator.drive(job(port)).requests[0]["error"] is None
+        assert generator.harness_pids != (pid,)
+
+
+def test_a_load_generator_that_falls_silent_in_mid_message_is_given_up(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.loadgen.generator._PATIENCE_S", 0.2)
+
+    def stop_while_it_writes(*_: int) -> None:
+        process = generator._process
+        assert process is not None
+        assert process.stdout is not None
+        held = array("i", [0])
+        while held[0] < 50_000:
+            fcntl.ioctl(process.stdout.fileno(), termios.FIONREAD, held)
+            time.sleep(0.01)
+        process.send_signal(signal.SIGSTOP)
+
+    with LoadGenerator() as generator:
+        with pytest.raises(InternalError, match="fell silent in mid-message"):
+            generator.drive(job(port, 300, simulate={"ttft_ms": 2}), stop_while_it_writes)
+        assert generator.drive(job(port)).requests[0]["error"] is None
+
+
+def test_an_interrupt_in_the_middle_of_a_job_leaves_nothing_of_it_to_the_next_one(port: int) -> None:
+    def interrupt(_: int, __: int) -> None:
+        raise KeyboardInterrupt
+
+    with LoadGenerator() as generator:
+        with pytest.raises(KeyboardInterrupt):
+            generator.drive(job(port, 50, simulate={"ttft_ms": 50}), progress=interrupt)
+        assert generator.harness_pids == ()
+        assert len(generator.drive(job(port, 2)).requests) == 2
+
+
+HARNESS = """
+    import sys
+    from bench.loadgen.job import Job, Request
+    from bench.loadgen.generator import LoadGenerator
+    from bench.scenario.model import Arrivals
+
+    body = {"prompt": [1], "max_tokens": 1000, "stream": True, "simulate": {"itl_ms": 20}}
+    with LoadGenerator() as generator:
+        print(*generator.harness_pids, flush=True)
+        request = Request(0, "p", "measured", "/v1/completions", body)
+        generator.drive(Job("127.0.0.1", int(sys.argv[1]), (request,), Arrivals(closed=1)))
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.3])
+def test_killing_the_harness_takes_the_load_generator_with_it(port: int, after_s: float) -> None:
+    argv = [sys.executable, "-c", textwrap.dedent(HARNESS), str(port)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as harness:
+        assert harness.stdout is not None
+        pid = int(harness.stdout.readline())
+        assert alive(pid)
+        time.sleep(after_s)
+        harness.kill()
+    deadline = time.monotonic() + 5
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not alive(pid)
+
+
+def test_ctrl_c_reaches_the_harness_and_not_the_load_generator(port: int) -> None:
+    argv = [sys.executable, "-c", textwrap.dedent(HARNESS), str(port)]
+    with subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as harness:
+        assert harness.stdout is not None
+        assert harness.stderr is not None
+        pid = int(harness.stdout.readline())
+        time.sleep(0.3)
+        os.killpg(harness.pid, signal.SIGINT)
+        said = harness.stderr.read()
+    assert said.strip().endswith("KeyboardInterrupt")
+    assert said.count("Traceback") == 1
+    assert not alive(pid)

@@ -56,7 +56,7 @@ def install(
     force: Annotated[bool, typer.Option("--force", help="Make it anew.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Make an engine's environment from its pinned packages; goes on where it was interrupted.
+    """Make an engine's environment from its pinned packages or sources; goes on where it was interrupted.
 
     Example: bench engines install transformers
     """
@@ -66,9 +66,9 @@ def install(
         name, python=python, index=index, force=force, progress=lambda line: typer.echo(line, err=True)
     )
     if json:
-        print_json({"name": name, "python": str(place.python)})
+        print_json({"name": name, "python": str(place.python), "program": str(place.program)})
     else:
-        typer.echo(place.python)
+        typer.echo(place.program)
 
 
 @engines.command("remove")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -55,6 +55,9 @@ def fetch(
     quantization: Annotated[
         str, typer.Option("--quantization", "-q", help="Which form of it to put in place.")
     ] = "bf16",
+    form: Annotated[
+        Literal["safetensors", "gguf"], typer.Option(help="What the engine loads: gguf for llama-cpp and ollama.")
+    ] = "safetensors",
     sha256: Annotated[str | None, typer.Option(help="Expected checksum of the file.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Use no network.")] = False,
     json: AsJson = False,
@@ -72,6 +75,7 @@ def fetch(
     found = resolve(
         Model(source=source, sha256=sha256),
         quantization,
+        form=form,
         offline=offline,
         progress=lambda line: typer.echo(line, err=True),
     )

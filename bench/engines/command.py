@@ -16,7 +16,7 @@ from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
 HOST = "127.0.0.1"
-OWN = ("body", "token_ids")
+OWN = ("body", "token_ids", "completions")
 _PLACE = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -25,8 +25,9 @@ class Command:
     {served_name} are filled in.
 
     `args` become flags after them (`max_model_len: 2048` → `--max-model-len 2048`, true → the bare flag, false → none),
-    so that `args.*` factors work, but for `token_ids` and `body`, which say how it is to be asked. `served_model` may
-    be `{model}`; without it the first name of /v1/models is used. The server must stay in the foreground.
+    so that `args.*` factors work, but for `token_ids`, `completions` and `body`, which say how it is to be asked.
+    `served_model` may be `{model}`; without it the first name of /v1/models is used. The server must stay in the
+    foreground.
     """
 
     name = "command"
@@ -57,6 +58,7 @@ class Command:
                 model=served or "",
                 headers=authorization(engine.api_key_env),
                 token_ids=bool(own.get("token_ids", True)),
+                completions=bool(own.get("completions", True)),
                 body=dict(own.get("body", {})),
             ),
             health=engine.ready or "/health",

@@ -7,13 +7,14 @@ computed yet.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bench.record.engine_log import LogLine
     from bench.scenario.variant import Variant
 
+HOST_BUFFERS = ("CPU", "Host")
 # Environment variables that hide every GPU when they are empty or -1.
 _HIDING = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 # llama.cpp's number of layers on the GPU, in its spellings.
@@ -83,3 +84,33 @@ def _sentence(text: str, match: re.Match[str]) -> str:
     if len(text) <= 120:
         return text.strip()
     return text[max(0, match.end() - 80) : match.end() + 20].strip()
+
+
+def device_facts(
+    weights_mib: Mapping[str, float], offloaded: tuple[int, int] | None, evidence: str | None
+) -> dict[str, Any]:
+    """Facts `device_used`, `device_evidence`, `weights_mib` and `layers_on_gpu`; empty where nothing was said.
+
+    `weights_mib` is MiB of weights by the engine's own name of the buffer, `offloaded` layers (on the GPU, in all). The
+    device used is the accelerator that holds most weights, or `cpu` where none of them, or no layer, is on one.
+    """
+    facts: dict[str, Any] = {}
+    if weights_mib:
+        facts["weights_mib"] = dict(weights_mib)
+    if offloaded is not None:
+        facts["layers_on_gpu"] = f"{offloaded[0]} of {offloaded[1]}"
+    accelerators = {name: size for name, size in weights_mib.items() if not _host(name) and size > 0}
+    if offloaded is not None and offloaded[0] == 0:
+        accelerators = {}
+    if accelerators:
+        facts["device_used"] = max(accelerators, key=lambda name: accelerators[name])
+    elif weights_mib or offloaded is not None:
+        facts["device_used"] = "cpu"
+    if "device_used" in facts:
+        words = ", ".join(f"{name} {size:g} MiB of weights" for name, size in weights_mib.items())
+        facts["device_evidence"] = (evidence or words).strip()[-200:]
+    return facts
+
+
+def _host(name: str) -> bool:
+    return name.startswith(HOST_BUFFERS) or name.endswith("_Host")

@@ -14,7 +14,10 @@ from bench.scenario.variant import Variant
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Weights on this machine. `format` is safetensors, gguf or remote (an attached server has its own)."""
+    """Weights on this machine. `format` is safetensors, gguf or remote (an attached server has its own).
+
+    `side` is the folder of the tokenizer where it does not lie beside the weights.
+    """
 
     path: Path | None
     source: str
@@ -24,11 +27,13 @@ class Checkpoint:
     size_bytes: int | None = None
     random_weights: bool = False
     vocab_size: int | None = None
+    side: Path | None = None
 
     @property
     def tokenizer(self) -> Path | None:
-        """The tokenizer file beside the weights, if there is one."""
-        file = self.path / "tokenizer.json" if self.path else None
+        """The tokenizer file, if there is one."""
+        folder = self.side or self.path
+        file = folder / "tokenizer.json" if folder else None
         return file if file and file.is_file() else None
 
 
@@ -44,6 +49,8 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict)
     # True where the server accepts token-id prompts on /v1/completions.
     token_ids: bool = True
+    # False where the server has no /v1/completions: prompts go as the one message of a chat.
+    completions: bool = True
     # Extra fields that this engine needs in every request body.
     body: Mapping[str, Any] = field(default_factory=dict)
 
@@ -65,6 +72,8 @@ class LaunchSpec:
     events_file: Path | None = None
     # Set to receive OpenTelemetry spans: the spec's builder put the sink's address into argv and env.
     wants_spans: bool = False
+    # True where the launch is to run on a GPU, so that one which fell back to the CPU in silence is found.
+    wants_gpu: bool | None = None
 
     @property
     def attached(self) -> bool:
@@ -124,7 +133,10 @@ class LaunchContext:
 
 
 class Engine(Protocol):
-    """What every engine gives. All three are pure; processes are the conductor's business."""
+    """What every engine gives. All three are pure; processes are the conductor's business.
+
+    One that loads GGUF files says so by an attribute `form = "gguf"`.
+    """
 
     name: str
 
@@ -139,3 +151,8 @@ class Engine(Protocol):
     def facts(self, trace: LaunchTrace) -> dict[str, Any]:
         """What was really used (version, dtype, kernel, attention backend, KV-cache size), not what was asked for."""
         ...
+
+
+def form(engine: type[Engine] | Engine) -> str:
+    """In what form an engine loads weights: safetensors, unless it says otherwise."""
+    return str(getattr(engine, "form", "safetensors"))

@@ -80,7 +80,8 @@ SYMPTOMS: tuple[Symptom, ...] = tuple(
         (MEMORY, r"DefaultCPUAllocator: .*memory|^MemoryError|std::bad_alloc", "the host ran out of memory"),
         (
             MEMORY,
-            r"Cannot allocate memory|failed to allocate (?:buffer|compute|CUDA|\S+ buffer)|out of memory$",
+            r"Cannot allocate memory|failed to allocate (?:buffer|compute|CUDA|\S+ buffer)|out of memory$"
+            r"|insufficient memory \(attempted",
             "memory ran out",
         ),
         ("disk_full", r"No space left on device|Disk quota exceeded", "the disk is full"),
@@ -179,6 +180,7 @@ SYMPTOMS: tuple[Symptom, ...] = tuple(
             r"|Found no NVIDIA driver",
             "it found no GPU that it can drive",
         ),
+        ("unsupported", r"unknown model architecture: '([^']+)'", "it does not know the architecture {0}"),
         ("unsupported", r"Bfloat16 is only supported on GPUs with compute", "this GPU has no bfloat16"),
         ("missing_module", r"No module named '?([\w.]+)'?", "the module {0} is not installed in its interpreter"),
         (
@@ -191,6 +193,7 @@ SYMPTOMS: tuple[Symptom, ...] = tuple(
         ("bad_argument", r"error: the following arguments are required: (.*)", "it needs the arguments {0}"),
         ("bad_argument", r"error: invalid argument: (.*)", "it does not know the argument {0}"),
         ("bad_argument", r"error: (?:unexpected|invalid|unknown) (?:argument|option|value)", "its arguments are wrong"),
+        ("bad_argument", r"error while handling argument \"([^\"]+)\": (.*)", "its argument {0} is wrong"),
         ("bad_argument", r"(?:No such option|Got unexpected extra argument|Missing option)", "its arguments are wrong"),
         (
             "missing_file",
@@ -208,7 +211,12 @@ SYMPTOMS: tuple[Symptom, ...] = tuple(
             "the model is not on this machine and its hub cannot be reached",
         ),
         ("missing_file", r"FileNotFoundError: (.*)", "a file is missing"),
-        ("missing_file", r"failed to open GGUF file|gguf_init_from_file: failed to open", "the model was not found"),
+        ("missing_file", r"failed to open GGUF file '([^']+)'", "{0} cannot be opened"),
+        (
+            "missing_file",
+            r"data is not within the file bounds|gguf_init_from_\w+: (?:failed to read|invalid magic)",
+            "the model file is damaged or incomplete",
+        ),
         (
             "missing_file",
             r"is not a local folder and is not a valid model|have a file named",

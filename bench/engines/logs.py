@@ -62,6 +62,14 @@ def messages(lines: Iterable[LogLine]) -> Iterator[Message]:
     yield from unfinished.values()
 
 
+def lines(log: Iterable[LogLine]) -> Iterator[Message]:
+    """The log line by line, without colours, for engines whose messages have no header."""
+    for line in log:
+        for text in re.split(r"[\r\n]+", _ANSI.sub("", line.text)):
+            if text.strip():
+                yield Message(line.t_ns, None, text.rstrip())
+
+
 def _pieces(text: str) -> Iterator[tuple[str | None, str]]:
     """The text cut at each header: (process, text); process is None without a header, "" where the header has none."""
     headers = list(_BEGIN.finditer(text))

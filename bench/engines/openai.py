@@ -14,14 +14,15 @@ from bench.record.schema import Phase
 from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
-OPTIONS = ("body", "token_ids")
+OPTIONS = ("body", "token_ids", "completions")
 
 
 class OpenAI:
     """Any OpenAI-compatible server by its `base_url`, with the key from the variable that `api_key_env` names.
 
-    Options under `args`: `token_ids: false` for a server that takes no token-id prompts, `body:` for fields that every
-    request needs. Without `served_model` the first name of /v1/models is used once the server answers.
+    Options under `args`: `token_ids: false` for a server that takes no token-id prompts, `completions: false` for one
+    that has only the chat endpoint, `body:` for fields that every request needs. Without `served_model` the first name
+    of /v1/models is used once the server answers.
     """
 
     name = "openai"
@@ -49,6 +50,7 @@ class OpenAI:
                 model=engine.served_model or "",
                 headers=authorization(engine.api_key_env),
                 token_ids=bool(args.get("token_ids", True)),
+                completions=bool(args.get("completions", True)),
                 body=dict(args.get("body", {})),
             ),
             # The one path that every server of this kind has.

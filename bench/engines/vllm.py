@@ -41,6 +41,8 @@ class Vllm:
     """vLLM's OpenAI-compatible server."""
 
     name = "vllm"
+    # What turns its prefix cache off.
+    cache_off: Mapping[str, Any] = {"enable_prefix_caching": False}
 
     def command(self, variant: Variant, launch: LaunchContext) -> LaunchSpec:
         """The command line; LaunchError for flags that this version does not know and weights it cannot serve."""

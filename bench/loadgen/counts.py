@@ -21,6 +21,7 @@ class Counts:
     # Tokens of reasoning that are part of `completion`.
     reasoning: int | None = None
     server_ttft_ms: float | None = None
+    server_tpot_ms: float | None = None
     reason: str | None = None
     _most: int = 0
 
@@ -36,6 +37,7 @@ class Counts:
         timings = content.get("timings")
         if isinstance(timings, dict):
             self.cached = _later(self.cached, timings.get("cache_n"))
+            self.server_tpot_ms = _tpot(timings) or self.server_tpot_ms
             # llama.cpp counts here where nobody asked for usage.
             if self.completion is None:
                 self.completion = _later(None, timings.get("predicted_n"))
@@ -90,3 +92,9 @@ def _later(before: int | None, value: Any) -> int | None:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 62:
         return before
     return before if value == 0 and before else value
+
+
+def _tpot(timings: dict[str, Any]) -> float | None:
+    """llama.cpp's time of generation over the tokens after the first, which it counts to the prompt's processing."""
+    count, spent = _later(None, timings.get("predicted_n")), number(timings.get("predicted_ms"))
+    return spent / (count - 1) if count is not None and count > 1 and spent is not None else None

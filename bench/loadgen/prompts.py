@@ -158,6 +158,32 @@ def _prompts(
     checkpoint: Checkpoint,
     base: Path,
 ) -> Iterator[Prompt]:
+    made = _sources(workload, buckets, draw, count, endpoint, checkpoint, base)
+    yield from made if endpoint.completions else map(_as_chat, made)
+
+
+def _as_chat(prompt: Prompt) -> Prompt:
+    """A prompt as the one message of a chat, for a server that knows nothing else; its template adds to the length."""
+    if prompt.path == CHAT:
+        return prompt
+    return Prompt(
+        f"chat-{prompt.name}",
+        CHAT,
+        {"messages": [{"role": "user", "content": prompt.fields["prompt"]}]},
+        prompt.bucket,
+        prompt.turn,
+    )
+
+
+def _sources(
+    workload: Workload,
+    buckets: Sequence[int] | None,
+    draw: Draw,
+    count: int,
+    endpoint: Endpoint,
+    checkpoint: Checkpoint,
+    base: Path,
+) -> Iterator[Prompt]:
     source = workload.prompts
     if buckets:
         form = source.form if isinstance(source, RandomPrompts) else "ids"
@@ -211,7 +237,7 @@ def _traced(
 def _drawn(parts: Sequence[tuple[int, random.Random]], form: str, endpoint: Endpoint, known: Vocabulary) -> Prompt:
     """A random prompt of so many tokens from each of the draws, one after the other."""
     length = sum(size for size, _ in parts)
-    if form == "ids" and endpoint.token_ids:
+    if form == "ids" and endpoint.token_ids and endpoint.completions:
         ids = [token for size, numbers in parts for token in known.ids(size, numbers)]
         return Prompt(f"ids-{length}", COMPLETIONS, {"prompt": ids}, bucket=length)
     # Without a tokenizer the length is a word count, which the name admits.

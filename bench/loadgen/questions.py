@@ -41,7 +41,8 @@ def quality_requests(
         return []
     texts = corpus(quality, base)
     numbers = count(first_id)
-    asked = [*_texts(texts, endpoint, checkpoint, numbers)]
+    # A server without /v1/completions can neither be asked how likely a text is nor to go on with one.
+    asked = [*_texts(texts, endpoint, checkpoint, numbers)] if endpoint.completions else []
     for name, turns in USE_CASES.items():
         asked += prompts.requests(
             _workload(name, turns),

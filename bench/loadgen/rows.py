@@ -101,6 +101,7 @@ def row(turn: Turn, clock: Clock, columns: Columns, *, keep_text: bool) -> tuple
         "first_share": said.first_share,
         "output_tokens_asked": request.output_tokens,
         "server_ttft_ms": said.server_ttft_ms,
+        "server_tpot_ms": said.counts.server_tpot_ms,
         "finish_reason": said.finish_reason,
         "error_kind": kind,
         "error": sentence,

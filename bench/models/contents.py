@@ -37,14 +37,6 @@ def vocab_size(folder: Path) -> int | None:
     return int(size) if size is not None else None
 
 
-def gguf_file(place: Path) -> Path:
-    """The one GGUF file of a folder, or the place itself if it is a file."""
-    found = [place] if place.is_file() else sorted(place.glob("*.gguf"))
-    if len(found) != 1:
-        raise ModelError(f"{place} holds {len(found)} GGUF files instead of one", hint="name the file itself")
-    return found[0]
-
-
 def input_widths(folder: Path) -> dict[int, str]:
     """Every input width of a checkpoint's linear layers, each with the name of one such layer."""
     found: dict[int, str] = {}

@@ -12,11 +12,12 @@ from typing import Any
 
 from bench.data import SHAPES
 from bench.engines.engine import Checkpoint
+from bench.engines.gguf import gguf_file
 from bench.environments.environment import provisioned
 from bench.errors import ModelError
 from bench.home import Progress
 from bench.models.cache import Cache, Entry
-from bench.models.contents import SIDE, gguf_file, link
+from bench.models.contents import SIDE, link
 from bench.programs import FOLDER
 
 _PROGRAM = FOLDER / "make_process.py"

@@ -17,7 +17,16 @@ from bench.scenario.variant import Variant
 
 # Guesses for a small CPU and a model below a billion parameters, wide of the mark elsewhere: spawn to exit without
 # requests, then per prompt token and per output token. A single earlier launch replaces them.
-START_S = {"transformers": 12.0, "vllm": 60.0, "fastdeploy": 90.0, "command": 20.0, "simulated": 0.5, "openai": 0.0}
+START_S = {
+    "transformers": 12.0,
+    "vllm": 60.0,
+    "fastdeploy": 90.0,
+    "llama-cpp": 5.0,
+    "ollama": 6.0,
+    "command": 20.0,
+    "simulated": 0.5,
+    "openai": 0.0,
+}
 OTHER_START_S = 30.0
 PROMPT_TOKEN_S = 0.002
 OUTPUT_TOKEN_S = {"simulated": 0.005}

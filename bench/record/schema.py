@@ -95,6 +95,7 @@ REQUESTS = (
     Column("first_share", "float64", "the same as a share of all, by its characters", null=True),
     Column("output_tokens_asked", "int64", "output tokens asked for", null=True),
     Column("server_ttft_ms", "float64", "the server's own figure, where it gives one", null=True),
+    Column("server_tpot_ms", "float64", "the server's own time per output token after the first", null=True),
     Column("finish_reason", "string", "as the server said", null=True),
     Column("error_kind", "string", "one of ERROR_KINDS", null=True),
     Column("error", "string", "the same in words", null=True),

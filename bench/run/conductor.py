@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import plugins
-from bench.engines.engine import Checkpoint
+from bench.engines.engine import Checkpoint, form
 from bench.environments.environment import install, needed, provisioned
 from bench.errors import UsageError
 from bench.home import home, locked
@@ -199,17 +199,21 @@ def _require(scenario: Scenario, host: Machine) -> None:
 
 def _weights(plan: Plan, progress: Progress) -> dict[str, Checkpoint]:
     """Weights and interpreters of every variant, before the first launch: a missing one is found here."""
-    found: dict[tuple[str, str], Checkpoint] = {}
+    found: dict[str, Checkpoint] = {}
+    known: dict[tuple[str, str, str], Checkpoint] = {}
     for variant in plan.variants:
-        plugins.load("engines", variant.engine.engine)
+        wanted = form(plugins.load("engines", variant.engine.engine))
         if name := needed(variant.engine):
             provisioned(name)
-        key = (variant.model_name, variant.quantization)
-        if key not in found:
+        key = (variant.model_name, variant.quantization, wanted)
+        if key not in known:
             if variant.model.source != REMOTE:
                 progress.preparing(f"model {variant.model.source} as {variant.quantization}")
-            found[key] = checkpoints.resolve(variant.model, variant.quantization, progress=progress.preparing)
-    return {variant.id: found[variant.model_name, variant.quantization] for variant in plan.variants}
+            known[key] = checkpoints.resolve(
+                variant.model, variant.quantization, form=wanted, progress=progress.preparing
+            )
+        found[variant.id] = known[key]
+    return found
 
 
 def _stand(scenario: Scenario, host: Machine, progress: Progress) -> Stand:

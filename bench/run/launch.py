@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench import plugins
 from bench.engines import device, startup
-from bench.engines.engine import Checkpoint, Endpoint, Engine, LaunchContext, LaunchTrace
+from bench.engines.engine import Checkpoint, Endpoint, Engine, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.failure import told
 from bench.engines.server import Server, free_port, start
 from bench.engines.slowed import slowed
@@ -140,7 +140,7 @@ def _launch(
                 endpoint=server.endpoint,
                 warmup=record.warmup,
             )
-            _interpret(engine, variant, strategy, prepared, trace, seen)
+            _interpret(engine, variant, strategy, prepared, spec, trace, seen)
 
 
 def _settle(stand: Stand, record: LaunchRecord) -> None:
@@ -170,6 +170,7 @@ def _interpret(
     variant: Variant,
     strategy: WarmupStrategy,
     prepared: Prepared,
+    spec: LaunchSpec,
     trace: LaunchTrace,
     seen: Seen,
 ) -> None:
@@ -177,7 +178,7 @@ def _interpret(
     record = seen.record
     # An engine knows best what it computes on; its log is next, and the files it holds open say something of any.
     record.facts |= {**device.told(trace.log), **engine.facts(trace)}
-    if wanted := device.asked(variant):
+    if wanted := device.asked(variant) or ("cuda" if spec.wants_gpu else None):
         record.facts["device_asked"] = wanted
     if variant.engine.image:
         record.facts["image"] = variant.engine.image

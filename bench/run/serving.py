@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from bench import plugins
-from bench.engines.engine import Endpoint, Engine, LaunchContext
+from bench.engines.engine import Endpoint, Engine, LaunchContext, form
 from bench.engines.server import Server, start
 from bench.errors import LaunchError, UsageError
 from bench.home import home
@@ -60,8 +60,10 @@ def serving(
 ) -> Iterator[tuple[Server, Ready]]:
     """The variant, warm; ended with all its children on leaving. LaunchError if it does not get there."""
     progress.preparing(f"model {variant.model.source} as {variant.quantization}")
-    checkpoint = checkpoints.resolve(variant.model, variant.quantization, progress=progress.preparing)
     engine: Engine = plugins.load("engines", variant.engine.engine)()
+    checkpoint = checkpoints.resolve(
+        variant.model, variant.quantization, form=form(engine), progress=progress.preparing
+    )
     strategy = build(variant.warmup)
     caches = home() / "caches" / scenario.model.scenario / variant.id
     caches.mkdir(parents=True, exist_ok=True)

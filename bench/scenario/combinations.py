@@ -15,6 +15,11 @@ PLACES = ("port", "host", "model", "python", "folder", "served_name")
 # Engines that may serve a model of their own, which the scenario then need not name.
 SELF_SUPPLIED = ("openai", "command", "simulated")
 
+# Engines that are no program of their own.
+INTERPRETED = ("transformers", "vllm", "fastdeploy", "sglang", "command", "simulated")
+# What engines call the length of a context, prompt and answer; llama.cpp's is shared by its slots.
+CONTEXTS = ("max_model_len", "ctx_size", "num_ctx", "context_length")
+
 
 def check_combinations(document: Document, scenario: ScenarioModel) -> None:
     """Note what excludes what. Cells and selectors are looked at only where the matrix itself is in order."""
@@ -50,7 +55,7 @@ def _engine(document: Document, path: Path, engine: EngineSetting) -> None:
     if engine.engine == "openai":
         if engine.base_url is None:
             document.problem((*path, "base_url"), "is missing; `engine: openai` needs the address of a running server")
-        for key in ("python", "environment", "image", "command"):
+        for key in ("python", "environment", "image", "path", "command"):
             if getattr(engine, key) is not None:
                 document.problem(
                     (*path, key), "has no use here: a running server is attached to, never started", at_key=True
@@ -72,7 +77,12 @@ def _engine(document: Document, path: Path, engine: EngineSetting) -> None:
         document.problem(
             (*path, "command"), f"is for `engine: command` only; {engine.engine} knows its own", at_key=True
         )
+    if engine.path is not None and engine.engine in INTERPRETED:
+        message = f"has no use here: {engine.engine} runs in an interpreter; name it with `python`"
+        document.problem((*path, "path"), message, at_key=True)
     where = [key for key in ("python", "environment", "image") if getattr(engine, key) is not None]
+    # Together with `image` it is the program's path inside.
+    where += ["path"] if engine.path is not None and engine.environment is not None else []
     if len(where) > 1:
         document.problem((*path, where[1]), f"{listed(where)} exclude each other; keep one", at_key=True)
 
@@ -120,14 +130,18 @@ def _workload(document: Document, scenario: ScenarioModel) -> None:
             f"{len(lengths)} lengths, but only {counted(workload.requests, 'request')} per launch; some are never asked"
         )
         document.problem(("workload", "prompts", "tokens"), message)
+    needs = max(lengths, default=0) + workload.output_tokens
     for name, engine in scenario.engines.items():
-        limit = engine.args.get("max_model_len")
-        if isinstance(limit, int) and max(lengths, default=0) + workload.output_tokens > limit:
-            message = (
-                f"{limit} cannot hold a prompt of {max(lengths)} tokens and {workload.output_tokens} output tokens "
-                f"({max(lengths) + workload.output_tokens} in all)"
-            )
-            document.problem(("engines", name, "args", "max_model_len"), message)
+        for flag in CONTEXTS:
+            limit = engine.args.get(flag)
+            slots = engine.args.get("parallel", 1) if flag == "ctx_size" and not engine.args.get("kv_unified") else 1
+            if isinstance(limit, int) and isinstance(slots, int) and 0 < limit < needs * slots:
+                shared = f", shared by {slots} slots," if slots > 1 else ""
+                message = (
+                    f"{limit}{shared} cannot hold a prompt of {max(lengths)} tokens and {workload.output_tokens} "
+                    f"output tokens ({needs} in all)"
+                )
+                document.problem(("engines", name, "args", flag), message)
 
 
 def _shared(document: Document, shared: SharedPrefix, shortest: int, workload: Workload) -> None:

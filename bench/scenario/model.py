@@ -6,14 +6,31 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-QUANTIZATIONS = ("fp32", "fp16", "bf16", "awq", "gptq", "int8", "gguf-q4")
+QUANTIZATIONS = (
+    *("fp32", "fp16", "bf16", "awq", "gptq", "int8"),
+    # The GGUF file as it was published, and types that are made here.
+    *("gguf-q4", "gguf-q4_0", "gguf-q4_k_m", "gguf-q5_k_m", "gguf-q6_k", "gguf-q8_0"),
+)
 # The factors that every variant has; `args.<flag>` come beside them.
 FACTORS = ("engine", "model", "quantization", "warmup", "page_cache")
 SCENARIO_NAME = r"^[a-z0-9][a-z0-9._-]*$"
 SHA256 = r"^[0-9a-f]{64}$"
 PAGE_CACHE = ("leave", "drop", "prefetch")
 
-Quantization = Literal["fp32", "fp16", "bf16", "awq", "gptq", "int8", "gguf-q4"]
+Quantization = Literal[
+    "fp32",
+    "fp16",
+    "bf16",
+    "awq",
+    "gptq",
+    "int8",
+    "gguf-q4",
+    "gguf-q4_0",
+    "gguf-q4_k_m",
+    "gguf-q5_k_m",
+    "gguf-q6_k",
+    "gguf-q8_0",
+]
 Metric = Literal["ttft", "tpot", "itl", "e2el", "throughput", "startup", "memory", "energy"]
 PageCache = Literal["leave", "drop", "prefetch"]
 Scalar = str | bool | int | float
@@ -54,6 +71,9 @@ class EngineSetting(Strict):
     env: dict[str, str] = Field(default_factory=dict, description="environment variables added for it")
     python: str | None = Field(None, description="an existing interpreter instead of the provisioned environment")
     environment: str | None = Field(None, description="name of a provisioned environment, e.g. vllm-cpu")
+    path: str | None = Field(
+        None, description="an existing binary instead of the one built here, for llama-cpp, ollama"
+    )
     image: str | None = Field(None, description="container image to run it in")
     command: list[str] | None = Field(
         None,

@@ -36,6 +36,15 @@ def test_random_prompts_cycle_through_their_lengths() -> None:
     assert {request.path for request in made} == {"/v1/completions"}
 
 
+def test_a_server_that_only_chats_is_asked_by_chat() -> None:
+    chats = Endpoint("127.0.0.1", 8000, "m", completions=False)
+    made = ask(IDS, 2, endpoint=chats)
+    assert {request.path for request in made} == {"/v1/chat/completions"}
+    assert [len(request.body["messages"][0]["content"].split()) for request in made] == [15, 128]
+    assert made[0].prompt_id.startswith("chat-words-about-15-"), "the template adds to the length, as the name admits"
+    assert ask(IDS, 2)[0].path == "/v1/completions"
+
+
 def test_every_request_has_a_prompt_of_its_own() -> None:
     texts = [json.dumps(prompt(request)) for request in ask(IDS, 200)]
     assert len(set(texts)) == 200

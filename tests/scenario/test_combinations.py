@@ -69,6 +69,21 @@ MODEL = 'model: {source: "hf:someone/some-model", revision: main}\n'
             "workload.arrivals.max_in_flight: is for open loads",
         ),
         ("requests: 10", "requests: 1", "workload.prompts.tokens: 2 lengths, but only 1 request per launch"),
+        (
+            "engine: transformers",
+            "engine: vllm, path: /p",
+            "engines.hf.path: has no use here: vllm runs in an interpreter",
+        ),
+        (
+            "engine: transformers",
+            "engine: llama-cpp, path: /p, environment: llama-cpp-cuda",
+            "engines.hf.path: environment and path exclude each other",
+        ),
+        (
+            "{max_model_len: 2048}",
+            "{ctx_size: 200, parallel: 2}",
+            "engines.vllm.args.ctx_size: 200, shared by 2 slots, cannot hold a prompt of 128 tokens and 32 output",
+        ),
         ("2048", "150", "engines.vllm.args.max_model_len: 150 cannot hold a prompt of 128 tokens and 32 output tokens"),
         ("blocks: 4", "page_cache: drop}\nhost: {class: any", ""),
         ("blocks: 4", "sequential: true, precision: 0.03", "design.precision: two rules to stop by"),

@@ -14,7 +14,7 @@ import typer
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.loadgen.selfcheck import Reading
+    from bench.loadgen.selfcheck import LoadResult
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +40,7 @@ def selfcheck(
         typer.echo("\n".join(table(result.readings)))
 
 
-def table(readings: tuple[Reading, ...]) -> list[str]:
+def table(readings: tuple[LoadResult, ...]) -> list[str]:
     """The readings as columns, one row a figure."""
 
     def row(name: str, values: list[str]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.probes.context import Context, nulls
-from bench.probes.lines import Lines
+from bench.probes.listener import Listener
 from bench.probes.probe import Reading
 from bench.programs import FOLDER
 from bench.record.schema import FieldInfo
@@ -37,7 +37,7 @@ class JTop:
     def __init__(self, context: Context) -> None:
         self.period_s = float(context.options.get("period_s", 1.0))
         python = str(context.options.get("python") or context.roots.which("python3") or sys.executable)
-        self._lines = Lines([python, str(SIDECAR), str(self.period_s)])
+        self._lines = Listener([python, str(SIDECAR), str(self.period_s)])
         self._known: dict[str, FieldInfo] = {}
         self._last = 0
         self.trouble: str | None = None

@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.probes.boards import identify
 from bench.probes.nvml import device_memory, guarded, handles, shares_memory, unified
-from bench.probes.roots import Roots, Source
+from bench.probes.roots import Roots, SensorFile
 from bench.record.schema import Check
 
 MIB = 2**20
@@ -46,7 +46,7 @@ class MemoryState:
 
 def memory(roots: Roots) -> MemoryState:
     """The memory now."""
-    values = _meminfo(Source(roots.in_proc("meminfo"), 8192))
+    values = _meminfo(SensorFile(roots.in_proc("meminfo"), 8192))
     nvml, gpus = (None, []) if identify(roots) else handles(roots)
     shared = identify(roots) is not None or shares_memory(nvml, gpus)
     total, used = (None, None) if shared else _device(nvml, gpus)
@@ -106,7 +106,7 @@ class Watchdog:
     def __init__(
         self, roots: Roots, stop: Callable[[str], None], *, floor_mib: float | None = None, period_s: float = 0.2
     ) -> None:
-        self._source = Source(roots.in_proc("meminfo"), 8192)
+        self._source = SensorFile(roots.in_proc("meminfo"), 8192)
         total = _meminfo(self._source).get("MemTotal")
         self.floor_mib = floor_mib or max(FLOOR_MIB, FLOOR_SHARE * (total or 0.0))
         self.tripped: str | None = None
@@ -181,7 +181,7 @@ def _missing(before: MemoryState, after: MemoryState) -> float | None:
     return missing
 
 
-def _meminfo(source: Source) -> dict[str, float]:
+def _meminfo(source: SensorFile) -> dict[str, float]:
     try:
         rows = source.raw().decode(errors="replace").splitlines()
     except OSError:

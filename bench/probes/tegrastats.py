@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from bench.probes.boards import identify
 from bench.probes.context import Context, nulls
 from bench.probes.jetson import module_power, total_power
-from bench.probes.lines import Lines
+from bench.probes.listener import Listener
 from bench.probes.probe import Reading
 from bench.record.schema import FieldInfo
 
@@ -98,7 +98,7 @@ class Tegrastats:
         self._board = identity.board if identity else None
         program = context.roots.which("tegrastats")
         argv = [program, "--interval", str(round(self.period_s * 1000))] if program else None
-        self._lines = Lines(argv)
+        self._lines = Listener(argv)
         self._known: dict[str, FieldInfo] = {}
         self._last = 0
         self._note(self._parse(self._lines.first(2.0 + 2 * self.period_s) or ""))

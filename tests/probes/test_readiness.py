@@ -17,7 +17,7 @@ import pytest
 from bench.emulate.board import find
 from bench.emulate.board.files import meminfo, put
 from bench.errors import UsageError
-from bench.probes.cooldown import CoolDown, cool_down, idle_reference, temperatures
+from bench.probes.cooldown import Cooled, Timekeeper, cool_down, idle_reference, temperatures
 from bench.probes.fingerprint import fingerprint
 from bench.probes.machine import emulated
 from bench.probes.memory import MemoryState, Watchdog, guarded_memory, idle, memory, returned, will_it_fit
@@ -41,8 +41,9 @@ class Oven:
     def sleep(self, seconds: float) -> None:
         self.now += seconds
 
-    def wait(self, **options: Any) -> CoolDown:
-        return cool_down(Roots(), {"tj": 40.0}, read=self.read, clock=lambda: self.now, sleep=self.sleep, **options)
+    def wait(self, **options: Any) -> Cooled:
+        keeper = Timekeeper(lambda: self.now, self.sleep)
+        return cool_down(Roots(), {"tj": 40.0}, read=self.read, keeper=keeper, **options)
 
 
 class TestStartGate:
@@ -69,12 +70,14 @@ class TestStartGate:
         assert check.remedy
 
     def test_a_machine_without_sensors_does_not_wait_and_says_why(self) -> None:
-        ended = cool_down(Roots(), {}, read=lambda roots: {}, sleep=lambda s: pytest.fail("it waited"))
+        impatient = Timekeeper(sleep=lambda s: pytest.fail("it waited"))
+        ended = cool_down(Roots(), {}, read=lambda roots: {}, keeper=impatient)
         assert ended.check().status == "unknown"
 
     def test_the_idle_reference_is_a_median(self) -> None:
         readings = iter([40.0, 41.0, 99.0, 40.5, 40.0])
-        found = idle_reference(Roots(), seconds=5, read=lambda roots: {"tj": next(readings)}, sleep=lambda s: None)
+        keeper = Timekeeper(sleep=lambda s: None)
+        found = idle_reference(Roots(), seconds=5, read=lambda roots: {"tj": next(readings)}, keeper=keeper)
         assert found == {"tj": 40.5}
 
     def test_dead_zones_are_not_waited_for(self, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from bench.errors import UnknownName
+from bench.probes.context import Watched
 from bench.probes.probe import Reading
 from bench.probes.sampler import Sampler
 from bench.probes.sink import Sink
@@ -77,7 +78,7 @@ class Unbuildable:
 
 
 def test_it_records_the_machine_and_the_tree_it_is_told_to_watch(tmp_path: Path) -> None:
-    sampler = Sampler.start(tmp_path, harness_pids=[os.getpid()], probes={"host": {}, "tree": {"period_s": 0.2}})
+    sampler = Sampler.start(tmp_path, Watched(harness=(os.getpid(),)), probes={"host": {}, "tree": {"period_s": 0.2}})
     engine = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"], start_new_session=True)
     try:
         deadline = time.monotonic() + 10
@@ -197,7 +198,7 @@ def test_the_sampler_yields_to_the_engine(tmp_path: Path) -> None:
 
 def test_a_mark_is_a_reading_at_once_beside_those_that_are_due(tmp_path: Path) -> None:
     sampler = Sampler.start(
-        tmp_path, pid=os.getpid(), harness_pids=[os.getppid()], probes={"tree": {"period_s": 30}}, period_s=0.1
+        tmp_path, Watched(os.getpid(), (os.getppid(),)), probes={"tree": {"period_s": 30}}, period_s=0.1
     )
     deadline = time.monotonic() + 10
     while not seen(tmp_path, "tree") and time.monotonic() < deadline:
@@ -219,7 +220,7 @@ def test_a_mark_is_a_reading_at_once_beside_those_that_are_due(tmp_path: Path) -
 
 
 def test_marks_that_came_too_late_are_not_taken_for_the_account(tmp_path: Path) -> None:
-    sampler = Sampler.start(tmp_path, pid=os.getpid(), probes={"tree": {}})
+    sampler = Sampler.start(tmp_path, Watched(os.getpid()), probes={"tree": {}})
     os.kill(sampler.process_id, signal.SIGSTOP)
     assert not sampler.mark()
     os.kill(sampler.process_id, signal.SIGCONT)

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.emulate.board import MODELS
+from bench.emulate.board import CATALOGUE
 from bench.probes.context import Context
-from bench.probes.lines import Lines
+from bench.probes.listener import Listener
 from bench.probes.machine import emulated
 from bench.probes.roots import Roots
 from bench.probes.tegrastats import Tegrastats, parse
@@ -76,7 +76,7 @@ def test_rubbish_in_the_middle_never_raises(entry: dict[str, Any], at: int, nois
 
 
 def board(tmp_path: Path, script: str, model: str = "agx-orin") -> Roots:
-    roots = emulated(tmp_path / "board", MODELS[model])
+    roots = emulated(tmp_path / "board", CATALOGUE[model])
     program = tmp_path / "board/bin/tegrastats"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(stat.S_IRWXU)
@@ -114,9 +114,9 @@ def test_a_program_that_dies_turns_stale_and_half_a_line_is_not_read(tmp_path: P
 
 
 def test_it_is_started_again_after_it_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.probes.lines.RETRY_S", 0.2)
+    monkeypatch.setattr("bench.probes.listener.RETRY_S", 0.2)
     counter = tmp_path / "starts"
-    lines = Lines(["/bin/sh", "-c", f"echo x >> {counter}; echo line"])
+    lines = Listener(["/bin/sh", "-c", f"echo x >> {counter}; echo line"])
     time.sleep(0.9)
     lines.close()
     assert counter.read_text().count("x") >= 2
@@ -126,8 +126,8 @@ def test_it_is_started_again_after_it_died(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_end_of_a_line_that_is_too_long_is_not_taken_for_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.probes.lines.LONGEST", 8)
-    lines = Lines(["/bin/sh", "-c", "echo one; echo much-too-long; sleep 0.2; echo two; printf half; sleep 30"])
+    monkeypatch.setattr("bench.probes.listener.LONGEST", 8)
+    lines = Listener(["/bin/sh", "-c", "echo one; echo much-too-long; sleep 0.2; echo two; printf half; sleep 30"])
     time.sleep(0.15)
     first = lines.latest()
     time.sleep(0.4)

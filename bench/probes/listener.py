@@ -13,7 +13,7 @@ LONGEST = 65536
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Heard:
     """One whole line, counted from 1, and when it came (monotonic seconds)."""
 
     number: int
@@ -21,12 +21,12 @@ class Line:
     text: str
 
 
-class Lines:
+class Listener:
     """A child that is read by a thread of its own and started again when it ends. `argv` None: there is no program."""
 
     def __init__(self, argv: Sequence[str] | None) -> None:
         self.argv = argv
-        self._latest: Line | None = None
+        self._latest: Heard | None = None
         self._count = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = threading.Event()
@@ -34,7 +34,7 @@ class Lines:
         if argv is not None:
             threading.Thread(target=self._listen, name=f"lines of {argv[0]}", daemon=True).start()
 
-    def latest(self) -> Line | None:
+    def latest(self) -> Heard | None:
         """The newest line, or None before the first."""
         return self._latest
 
@@ -83,5 +83,5 @@ class Lines:
                 whole, begun = begun and data.endswith(b"\n"), data.endswith(b"\n")
                 if whole:
                     self._count += 1
-                    self._latest = Line(self._count, time.monotonic(), data.decode(errors="replace").strip())
+                    self._latest = Heard(self._count, time.monotonic(), data.decode(errors="replace").strip())
                     self._came.set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 RETRY_S = 5.0
@@ -24,8 +24,16 @@ class Heard:
 class Listener:
     """A child that is read by a thread of its own and started again when it ends. `argv` None: there is no program."""
 
-    def __init__(self, argv: Sequence[str] | None) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str] | None,
+        *,
+        retry_s: float = RETRY_S,
+        longest: int = LONGEST,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.argv = argv
+        self._retry_s, self._longest, self._clock = retry_s, longest, clock
         self._latest: Heard | None = None
         self._count = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -43,6 +51,10 @@ class Listener:
         if self.argv is not None:
             self._came.wait(timeout_s)
         return self._latest.text if self._latest else None
+
+    def silent_s(self) -> float:
+        """How long ago the newest line came; 0 before the first."""
+        return self._clock() - self._latest.at if self._latest else 0.0
 
     def wait(self, seconds: float) -> None:
         """Let some time pass, unless it is closed meanwhile."""
@@ -64,7 +76,7 @@ class Listener:
             started = time.monotonic()
             self._run_once()
             # A program that ends at once is not started again at once.
-            self._closed.wait(max(0.0, started + RETRY_S - time.monotonic()))
+            self._closed.wait(max(0.0, started + self._retry_s - time.monotonic()))
 
     def _run_once(self) -> None:
         assert self.argv is not None
@@ -79,9 +91,9 @@ class Listener:
             assert process.stdout is not None
             # A line is taken only whole: a program that dies leaves half a one, one that is too long comes in pieces.
             begun = True
-            while data := process.stdout.readline(LONGEST):
+            while data := process.stdout.readline(self._longest):
                 whole, begun = begun and data.endswith(b"\n"), data.endswith(b"\n")
                 if whole:
                     self._count += 1
-                    self._latest = Heard(self._count, time.monotonic(), data.decode(errors="replace").strip())
+                    self._latest = Heard(self._count, self._clock(), data.decode(errors="replace").strip())
                     self._came.set()

@@ -112,6 +112,7 @@ class Watchdog:
         self.tripped: str | None = None
         self._stop = stop
         self._period_s = period_s
+        self._low = 0
         self._halt = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="memory watchdog", daemon=True)
 
@@ -123,18 +124,25 @@ class Watchdog:
         self._halt.set()
         self._thread.join()
 
+    def look(self) -> bool:
+        """Look once; whether that was the second low reading in a row, on which the engine was stopped."""
+        available = _meminfo(self._source).get("MemAvailable")
+        if available is None or available >= self.floor_mib:
+            self._low = 0
+            return False
+        self._low += 1
+        if self._low < 2:
+            return False
+        self.tripped = (
+            f"only {available:.0f} MiB of memory were left, below the floor of {self.floor_mib:.0f} MiB: "
+            "the engine was stopped before the board froze"
+        )
+        self._stop(self.tripped)
+        return True
+
     def _watch(self) -> None:
-        low = 0
-        while not self._halt.wait(self._period_s):
-            available = _meminfo(self._source).get("MemAvailable")
-            low = low + 1 if available is not None and available < self.floor_mib else 0
-            if low >= 2:
-                self.tripped = (
-                    f"only {available:.0f} MiB of memory were left, below the floor of {self.floor_mib:.0f} MiB: "
-                    "the engine was stopped before the board froze"
-                )
-                self._stop(self.tripped)
-                return
+        while not self._halt.wait(self._period_s) and not self.look():
+            pass
 
 
 @contextmanager

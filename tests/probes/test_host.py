@@ -95,10 +95,15 @@ def test_this_machines_processors_tick() -> None:
         readings = probe.read()
         return sum(reading.value or 0.0 for name, reading in readings.items() if name.startswith("cpu_"))
 
-    before, start = total(), time.monotonic()
+    # However long anything takes on a busy machine, the time that was spent lies between these two.
+    begun = time.monotonic()
+    before, inside = total(), time.monotonic()
     time.sleep(0.5)
-    spent, wall = total() - before, time.monotonic() - start
-    assert spent == pytest.approx(wall * (os.cpu_count() or 1), rel=0.25)
+    over = time.monotonic()
+    spent, ended = total() - before, time.monotonic()
+    processors = os.cpu_count() or 1
+    # The kernel counts in ticks, and what a hypervisor took away may be missing.
+    assert 0.75 * (over - inside) * processors <= spent <= 1.1 * (ended - begun) * processors + 0.1 * processors
 
 
 class TestSource:

@@ -24,6 +24,7 @@ from bench.probes.memory import MemoryState, Watchdog, guarded_memory, idle, mem
 from bench.probes.power_mode import applied, clocks, locked, modes, power_mode, verify
 from bench.probes.roots import Roots
 from bench.scenario.model import Host
+from tests.waiting import until
 
 GIB = 2**30
 
@@ -143,24 +144,25 @@ class TestMemory:
 
     def test_the_watchdog_stops_the_engine_once_before_the_board_freezes(self, tmp_path: Path) -> None:
         roots, told = board(tmp_path), list[str]()
-        with Watchdog(roots, told.append, period_s=0.02) as watchdog:
-            time.sleep(0.1)
-            assert not told
+        with Watchdog(roots, told.append, period_s=0.002) as watchdog:
             leave(roots, 200.0)
-            time.sleep(0.3)
+            until(lambda: watchdog.tripped)
+            watchdog._thread.join()
         assert len(told) == 1
         assert watchdog.tripped == told[0]
         assert "200 MiB" in told[0]
 
     def test_a_single_low_reading_is_no_alarm(self, tmp_path: Path) -> None:
         roots, told = board(tmp_path), list[str]()
-        with Watchdog(roots, told.append, period_s=0.2):
-            time.sleep(0.3)
-            leave(roots, 200.0)
-            time.sleep(0.15)
-            leave(roots, 5000.0)
-            time.sleep(0.3)
-        assert told == []
+        watchdog = Watchdog(roots, told.append)
+        looks = []
+        for available in (5000.0, 200.0, 5000.0, 200.0, 5000.0):
+            leave(roots, available)
+            looks.append(watchdog.look())
+        assert (looks, told, watchdog.tripped) == ([False] * 5, [], None)
+        leave(roots, 200.0)
+        assert [watchdog.look(), watchdog.look()] == [False, True]
+        assert told == [watchdog.tripped]
 
     def test_only_a_unified_board_is_guarded(self, tmp_path: Path) -> None:
         with guarded_memory(Roots(proc=str(tmp_path)), lambda reason: None) as none:

@@ -61,7 +61,6 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 # What a wheel must be able to carry out without engine, model or checkout.
 SIMULATED = """\
 scenario: wheel
-model: {source: "dummy:tiny-llama"}
 engines: {simulated: {engine: simulated}}
 matrix: {args.ttft_ms: [20, 30]}
 workload: {prompts: {kind: random, tokens: 8}, output_tokens: 4, requests: 6}

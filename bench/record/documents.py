@@ -88,3 +88,11 @@ def _known(cls: type[Document], document: Mapping[str, Any], path: Path) -> Docu
         return cls(**{key: value for key, value in document.items() if key in names})
     except TypeError as error:
         raise RecordError(f"{path} is damaged: {error}") from error
+
+
+def keep_text(path: Path, text: str) -> Path:
+    """Write a text in one go, so that nobody ever reads half of it; its folder is made if need be. The path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.partial")
+    draft.write_text(text, encoding="utf-8")
+    return draft.replace(path)

@@ -157,6 +157,9 @@ class ScenarioFile(pytest.File):
             raise self.CollectError(str(error)) from error
         for variant in variants:
             for name in (name for family in model.measure for name in TIMES.get(family, ())):
+                if not self.config.pluginmanager.hasplugin("benchmark"):
+                    yield self._item(f"{variant.id}[{name}]", unshown)
+                    continue
                 times = RecordedTimes()
                 item = self._item(f"{variant.id}[{name}]", measured(self, variant.id, name, times))
                 item.add_marker(pytest.mark.benchmark(group=f"{model.scenario} {name}", timer=times.read))
@@ -203,6 +206,11 @@ def measured(file: ScenarioFile, variant: str, name: str, recorded: RecordedTime
         benchmark.pedantic(recorded.step, rounds=len(times), iterations=1)
 
     return test
+
+
+def unshown() -> None:
+    """The test of a metric where nothing is there to show it."""
+    pytest.skip("times are shown by pytest-benchmark: pip install 'firsttoken[pytest]'")
 
 
 def gated(file: ScenarioFile) -> Callable[[], None]:

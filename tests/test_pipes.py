@@ -158,7 +158,7 @@ def test_a_sampler_that_is_stopped_and_continued_still_gives_its_account(unbuffe
     sampler = Sampler.start(tmp_path, probes={"host": {}})
     with storm(sampler.process_id, seed=3):
         for number in range(2000):
-            sampler.set_harness(range(number, number + 20))
+            sampler.set_metrics_url(f"http://127.0.0.1:{number}/{'x' * 80}")
         info = sampler.stop()
     assert info.complete
     assert info.probes["host"]["samples"] > 0

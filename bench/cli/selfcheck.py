@@ -10,7 +10,7 @@ from bench.cli.options import AsJson
 from bench.cli.output import print_json
 
 if TYPE_CHECKING:
-    from bench.loadgen.selfcheck import Reading
+    from bench.loadgen.selfcheck import LoadResult
 
 
 def selfcheck(
@@ -32,7 +32,7 @@ def selfcheck(
         typer.echo("\n".join(table(result.readings)))
 
 
-def table(readings: tuple[Reading, ...]) -> list[str]:
+def table(readings: tuple[LoadResult, ...]) -> list[str]:
     """The readings as columns, one row a figure."""
 
     def row(name: str, values: list[str]) -> str:

@@ -17,6 +17,7 @@ from bench.environments.versions import installed
 from bench.errors import LaunchError
 from bench.phrases import among
 from bench.record.schema import Phase
+from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
 HOST = "127.0.0.1"

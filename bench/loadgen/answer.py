@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 import httptools
 
 from bench.loadgen import choice as choices
-from bench.loadgen.body import Body, is_document
+from bench.loadgen.body import Body, Event, Events, is_document
 from bench.loadgen.counts import KEYS, Counts, number
 from bench.loadgen.sentence import said, shown
-from bench.loadgen.sse import Event, Events
 
 _DECODER = json.JSONDecoder()
 _WORTH = {kind: place for place, kind in enumerate(choices.KINDS)}
@@ -277,7 +276,7 @@ def _chunk(result: Answer, content: dict[str, Any], read: int) -> None:
     result.chunks.append(Chunk(kind, read, tokens))
 
 
-def _choice(result: Answer, one: dict[str, Any], read: int) -> tuple[choices.Piece, int | None]:
+def _choice(result: Answer, one: dict[str, Any], read: int) -> tuple[choices.Fragment, int | None]:
     """Take one choice in; what it carried, and how many tokens it lists."""
     piece = choices.piece(one)
     if one.get("finish_reason"):

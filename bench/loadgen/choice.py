@@ -19,7 +19,7 @@ _BROKEN = re.compile(
 )
 
 
-class Piece(NamedTuple):
+class Fragment(NamedTuple):
     """What a choice carried: its kind, the answer's text, and the length of all output in characters.
 
     `argument` is true where a piece of a tool call's arguments came.
@@ -31,7 +31,7 @@ class Piece(NamedTuple):
     argument: bool = False
 
 
-def piece(choice: dict[str, Any]) -> Piece:
+def piece(choice: dict[str, Any]) -> Fragment:
     """Read one choice, streamed (`delta`), whole (`message`) or of the completions form (`text`)."""
     delta = choice.get("delta")
     if not isinstance(delta, dict):
@@ -39,7 +39,7 @@ def piece(choice: dict[str, Any]) -> Piece:
         delta = message if isinstance(message, dict) else choice
     content = delta.get("text") if delta is choice else delta.get("content")
     if type(content) is str and content:
-        return Piece("content", content, len(content))
+        return Fragment("content", content, len(content))
     text, thought = _parts(content) if isinstance(content, list | dict) else ("", "")
     if isinstance(refusal := delta.get("refusal"), str):
         text += refusal
@@ -49,14 +49,14 @@ def piece(choice: dict[str, Any]) -> Piece:
     name, arguments = _call(delta)
     length = len(text) + len(thought) + len(name) + len(arguments)
     if text:
-        return Piece("content", text, length, bool(arguments))
+        return Fragment("content", text, length, bool(arguments))
     if thought:
-        return Piece("reasoning", "", length, bool(arguments))
+        return Fragment("reasoning", "", length, bool(arguments))
     if name or arguments:
-        return Piece("tool", "", length, bool(arguments))
+        return Fragment("tool", "", length, bool(arguments))
     if reason(choice):
-        return Piece("finish")
-    return Piece("role" if "role" in delta or content == "" else "other")
+        return Fragment("finish")
+    return Fragment("role" if "role" in delta or content == "" else "other")
 
 
 def reason(choice: dict[str, Any]) -> str | None:

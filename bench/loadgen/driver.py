@@ -11,12 +11,11 @@ from time import monotonic_ns
 from typing import Any
 
 from bench.loadgen.answer import answer
-from bench.loadgen.arrivals import Schedule
 from bench.loadgen.exchange import Exchange
-from bench.loadgen.pause import Pause
+from bench.loadgen.job import Schedule
+from bench.loadgen.punctuality import Pause, Timer
 from bench.loadgen.rows import Turn
 from bench.loadgen.target import Target
-from bench.loadgen.timer import Timer
 from bench.loadgen.wire import Connection
 
 # An open load of unknown depth starts with this many connections open; more are opened when needed.

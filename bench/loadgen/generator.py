@@ -18,9 +18,7 @@ from typing import IO, Any, Self
 
 from bench import pipes
 from bench.errors import InternalError
-from bench.loadgen import frames
-from bench.loadgen.arrivals import schedule
-from bench.loadgen.job import Driven, Job
+from bench.loadgen.job import Driven, Frame, Job, receive, schedule, send
 from bench.loadgen.rows import KINDS, NONE
 from bench.record.schema import ClientAccount, ClockAccount
 
@@ -93,7 +91,7 @@ class LoadGenerator:
         assert process.stdout is not None
         head, payload = _encoded(job)
         try:
-            frames.write(process.stdin.fileno(), head, payload)
+            send(process.stdin.fileno(), head, payload)
         except BrokenPipeError:
             raise self._died() from None
         pipe = process.stdout.fileno()
@@ -101,7 +99,7 @@ class LoadGenerator:
             # It may take its time before a message, and none within one.
             select.select([pipe], [], [])
             try:
-                frame = frames.read(lambda most: _next(pipe, most))
+                frame = receive(lambda most: _next(pipe, most))
             except TimeoutError:
                 silent = "was stopped (SIGSTOP) and not continued" if _stopped(process.pid) else "fell silent"
                 process.send_signal(signal.SIGABRT)
@@ -178,7 +176,7 @@ def _stopped(child: int) -> bool:
     return os.waitid(os.P_PID, child, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def _encoded(job: Job) -> frames.Frame:
+def _encoded(job: Job) -> Frame:
     plan = schedule(job.arrivals, job.requests, job.seed)
     requests: list[dict[str, Any]] = []
     bodies: list[bytes] = []

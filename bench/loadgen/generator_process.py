@@ -19,14 +19,12 @@ from typing import Any
 import uvloop
 
 from bench import pipes
-from bench.loadgen import frames, rows
-from bench.loadgen.arrivals import Schedule
+from bench.loadgen import rows
 from bench.loadgen.clock import Clock
 from bench.loadgen.driver import Driver
-from bench.loadgen.job import Request
-from bench.loadgen.priority import first_in_line
+from bench.loadgen.job import Frame, Request, Schedule, receive, send
+from bench.loadgen.punctuality import Timer, first_in_line
 from bench.loadgen.target import Target, ask_for_stamps
-from bench.loadgen.timer import Timer
 
 _PR_SET_PDEATHSIG = 1
 _TICK_NS = 20_000_000
@@ -48,15 +46,15 @@ def main() -> None:
     keeper = socket.socket()
     ask_for_stamps(keeper)
     stdin, stdout = sys.stdin.fileno(), sys.stdout.fileno()
-    while (frame := frames.read(lambda most: pipes.read_some(stdin, most))) is not None:
+    while (frame := receive(lambda most: pipes.read_some(stdin, most))) is not None:
         try:
             head, payload = _serve(*frame)
         except Exception:
             head, payload = {"failed": traceback.format_exc()}, b""
-        frames.write(stdout, head, payload)
+        send(stdout, head, payload)
 
 
-def _serve(head: dict[str, Any], payload: bytes) -> frames.Frame:
+def _serve(head: dict[str, Any], payload: bytes) -> Frame:
     conversations = _conversations(head["requests"], payload)
     count = sum(map(len, conversations))
     schedule = Schedule(head["streams"], tuple(head["offsets_ns"]), head["max_in_flight"])
@@ -137,7 +135,7 @@ class _Watch:
         now = time.monotonic_ns()
         if now - self._reported > _PROGRESS_NS and select.select((), (sys.stdout,), (), 0)[1]:
             self._reported = now
-            frames.write(sys.stdout.fileno(), {"done": done, "of": self._count})
+            send(sys.stdout.fileno(), {"done": done, "of": self._count})
 
     def _tick(self) -> None:
         now = time.monotonic_ns()
@@ -148,7 +146,7 @@ class _Watch:
         self._timer.set(self._due)
 
 
-def _results(head: dict[str, Any], conversations: list[list[rows.Turn]], watch: _Watch) -> frames.Frame:
+def _results(head: dict[str, Any], conversations: list[list[rows.Turn]], watch: _Watch) -> Frame:
     cpu = time.process_time_ns()
     columns = rows.Columns()
     table: list[dict[str, Any]] = []

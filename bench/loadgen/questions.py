@@ -16,8 +16,8 @@ from typing import Any
 from bench.data import EVALUATION
 from bench.engines.engine import Checkpoint, Endpoint
 from bench.errors import UsageError
-from bench.loadgen import prompts
 from bench.loadgen.job import Request
+from bench.loadgen.prompts import COMPLETIONS, Asked, Batch, requests
 from bench.loadgen.vocabulary import vocabulary
 from bench.scenario.model import ConversationPrompts, Quality, Workload
 
@@ -44,17 +44,8 @@ def quality_requests(
     # A server without /v1/completions can neither be asked how likely a text is nor to go on with one.
     asked = [*_texts(texts, endpoint, checkpoint, numbers)] if endpoint.completions else []
     for name, turns in USE_CASES.items():
-        asked += prompts.requests(
-            _workload(name, turns),
-            seed=0,
-            stage="quality",
-            first_id=first_id + len(asked),
-            count=turns,
-            endpoint=endpoint,
-            checkpoint=checkpoint,
-            base=base,
-            label=f"founding:{name}",
-        )
+        batch = Batch("quality", first_id + len(asked), turns, label=f"founding:{name}")
+        asked += requests(Asked(_workload(name, turns), endpoint, checkpoint, base), batch)
     return asked
 
 
@@ -117,7 +108,7 @@ def _request(number: int, name: str, label: str, endpoint: Endpoint, fields: Map
         request_id=number,
         prompt_id=name,
         stage="quality",
-        path=endpoint.prefix + prompts.COMPLETIONS,
+        path=endpoint.prefix + COMPLETIONS,
         body={key: value for key, value in body.items() if value is not None},
         label=label,
         output_tokens=int(fields["max_tokens"]),

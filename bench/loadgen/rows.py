@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.loadgen.answer import Answer, answer
-from bench.loadgen.arrivals import released
 from bench.loadgen.choice import broken
 from bench.loadgen.clock import Clock
 from bench.loadgen.exchange import Exchange
-from bench.loadgen.job import Request
+from bench.loadgen.job import Request, released
 
 _TIMESPEC = struct.Struct("@ll")
 KINDS = ("role", "content", "reasoning", "usage", "finish", "done", "comment", "error", "other", "tool")

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterable
 
-from bench.probes.roots import Source, peek
+from bench.probes.roots import SensorFile, peek
 from bench.probes.tree import TICK_S
 
 
@@ -24,7 +24,7 @@ class Processors:
 
     def __init__(self, proc: str = "/proc") -> None:
         self.count = os.sysconf("SC_NPROCESSORS_ONLN")
-        self._stat = Source(f"{proc}/stat", 256)
+        self._stat = SensorFile(f"{proc}/stat", 256)
 
     def busy_s(self) -> float:
         """Seconds neither idle nor stolen, from an arbitrary beginning on; OSError or ValueError if they cannot be

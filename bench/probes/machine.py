@@ -17,7 +17,7 @@ from bench.probes.fingerprint import fingerprint
 from bench.probes.roots import Roots
 
 if TYPE_CHECKING:
-    from bench.emulate.board import Model
+    from bench.emulate.board import EmulatedBoard
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Machine:
         return str(self.fingerprint["host_class"])
 
 
-def emulated(folder: Path, board: Model, *, privileged: bool = False) -> Roots:
+def emulated(folder: Path, board: EmulatedBoard, *, privileged: bool = False) -> Roots:
     """Write an emulated board's files into `folder`; where to read them."""
     from bench.emulate.board import build
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.probes.boards import identify
 from bench.probes.nvml import device_memory, guarded, handles, shares_memory, unified
-from bench.probes.roots import Roots, Source
+from bench.probes.roots import Roots, SensorFile
 from bench.record.schema import Check, MemoryReturned, MemoryState
 
 MIB = 2**20
@@ -29,7 +29,7 @@ FLOOR_MIB = 300
 
 def memory(roots: Roots) -> MemoryState:
     """The memory now."""
-    values = _meminfo(Source(roots.in_proc("meminfo"), 8192))
+    values = _meminfo(SensorFile(roots.in_proc("meminfo"), 8192))
     nvml, gpus = (None, []) if identify(roots) else handles(roots)
     shared = identify(roots) is not None or shares_memory(nvml, gpus)
     total, used = (None, None) if shared else _device(nvml, gpus)
@@ -89,12 +89,13 @@ class Watchdog:
     def __init__(
         self, roots: Roots, stop: Callable[[str], None], *, floor_mib: float | None = None, period_s: float = 0.2
     ) -> None:
-        self._source = Source(roots.in_proc("meminfo"), 8192)
+        self._source = SensorFile(roots.in_proc("meminfo"), 8192)
         total = _meminfo(self._source).get("MemTotal")
         self.floor_mib = floor_mib or max(FLOOR_MIB, FLOOR_SHARE * (total or 0.0))
         self.tripped: str | None = None
         self._stop = stop
         self._period_s = period_s
+        self._low = 0
         self._halt = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="memory watchdog", daemon=True)
 
@@ -106,18 +107,25 @@ class Watchdog:
         self._halt.set()
         self._thread.join()
 
+    def look(self) -> bool:
+        """Look once; whether that was the second low reading in a row, on which the engine was stopped."""
+        available = _meminfo(self._source).get("MemAvailable")
+        if available is None or available >= self.floor_mib:
+            self._low = 0
+            return False
+        self._low += 1
+        if self._low < 2:
+            return False
+        self.tripped = (
+            f"only {available:.0f} MiB of memory were left, below the floor of {self.floor_mib:.0f} MiB: "
+            "the engine was stopped before the board froze"
+        )
+        self._stop(self.tripped)
+        return True
+
     def _watch(self) -> None:
-        low = 0
-        while not self._halt.wait(self._period_s):
-            available = _meminfo(self._source).get("MemAvailable")
-            low = low + 1 if available is not None and available < self.floor_mib else 0
-            if low >= 2:
-                self.tripped = (
-                    f"only {available:.0f} MiB of memory were left, below the floor of {self.floor_mib:.0f} MiB: "
-                    "the engine was stopped before the board froze"
-                )
-                self._stop(self.tripped)
-                return
+        while not self._halt.wait(self._period_s) and not self.look():
+            pass
 
 
 @contextmanager
@@ -158,7 +166,7 @@ def _missing(before: MemoryState, after: MemoryState) -> float | None:
     return missing
 
 
-def _meminfo(source: Source) -> dict[str, float]:
+def _meminfo(source: SensorFile) -> dict[str, float]:
     try:
         rows = source.raw().decode(errors="replace").splitlines()
     except OSError:

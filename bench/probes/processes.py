@@ -10,7 +10,7 @@ from contextlib import suppress
 from bench.probes.accounts import Processors, Threads
 from bench.probes.context import Context, nulls
 from bench.probes.probe import Reading
-from bench.probes.roots import Source, peek
+from bench.probes.roots import SensorFile, peek
 from bench.probes.roots import reason as why
 from bench.probes.tree import Task, Tree, processes
 from bench.record.schema import FieldInfo
@@ -225,8 +225,8 @@ class TreeMemory:
             # A group that holds the harness too says nothing about the engine.
             return {name: Reading.null("unsupported") for name in ("cgroup_mib", "cgroup_peak_mib")}
         folder = f"{self._roots.sys}/fs/cgroup{group}"
-        peak = Source(f"{folder}/memory.peak").read(1 / 2**20)
-        current = Source(f"{folder}/memory.current").read(1 / 2**20)
+        peak = SensorFile(f"{folder}/memory.peak").read(1 / 2**20)
+        current = SensorFile(f"{folder}/memory.current").read(1 / 2**20)
         cache, shared = (_entry(f"{folder}/memory.stat", key) for key in (b"file ", b"shmem "))
         if current.value is not None and isinstance(cache, int) and isinstance(shared, int):
             current = Reading(current.value - (cache - shared) / 2**20)

@@ -8,7 +8,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,22 +81,20 @@ class Sampler:
     def start(
         cls,
         folder: Path,
+        watched: Watched | None = None,
         *,
-        pid: int | None = None,
-        harness_pids: Sequence[int] = (),
-        metrics_url: str | None = None,
         probes: Mapping[str, Mapping[str, Any]] | None = None,
         period_s: float = 0.1,
         roots: Roots | None = None,
     ) -> Sampler:
-        """Sample into `folder`/samples.jsonl until stop().
+        """Sample into `folder`/samples.jsonl until stop(), `watched` at first.
 
         `probes` maps names of bench.probes to options (`period_s` among them); left out, those that fit the machine.
         No probe is read more often than every `period_s` seconds. UnknownName if a probe does not exist.
         """
         roots = roots or Roots()
-        watched = Watched(pid, tuple(harness_pids), metrics_url)
-        chosen = suitable(roots, metrics_url) if probes is None else probes
+        watched = watched or Watched()
+        chosen = suitable(roots, watched.metrics_url) if probes is None else probes
         config = {
             "folder": str(folder),
             "probes": {name: _spec(name, options) for name, options in chosen.items()},
@@ -128,10 +126,6 @@ class Sampler:
         """Follow this engine and all that comes from it; None for no engine."""
         self._watched.engine = pid
         self._tell({"watch": {"engine": pid}})
-
-    def set_harness(self, pids: Sequence[int]) -> None:
-        """Charge these processes and their children to the harness."""
-        self._tell({"watch": {"harness": list(pids)}})
 
     def set_metrics_url(self, url: str | None) -> None:
         """Where the engine serves Prometheus metrics, once its port is known."""

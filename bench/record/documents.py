@@ -105,6 +105,14 @@ def _known(cls: type[Document], document: Mapping[str, Any], path: Path) -> Docu
         raise RecordError(f"{path} is damaged: {error}") from error
 
 
+def keep_text(path: Path, text: str) -> Path:
+    """Write a text in one go, so that nobody ever reads half of it; its folder is made if need be. The path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.partial")
+    draft.write_text(text, encoding="utf-8")
+    return draft.replace(path)
+
+
 def parsed(cls: type[Parsed], document: Mapping[str, Any]) -> Parsed:
     """A dataclass of record.schema from plain data, with the dataclasses in it.
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from bench.analyse.run import Run
 from bench.analyse.worth import against
 from bench.judge.trade import Change, Trade
-from bench.report.elements import Cell, Column, Table, Tone
+from bench.report.elements import Cell, Heading, Table, Tone
 
 Holds = Literal["holds", "does not hold", "not shown"]
 HOLDS: dict[Holds, Tone] = {"holds": "good", "does not hold": "bad", "not shown": "muted"}
@@ -41,7 +41,7 @@ def claimed(findings: Iterable[Finding], caption: str) -> Table:
         (Cell(finding.claim), Cell(finding.holds, tone=HOLDS[finding.holds]), Cell(finding.evidence))
         for finding in findings
     )
-    return Table((Column("claim"), Column("here"), Column("evidence")), rows, caption)
+    return Table((Heading("claim"), Heading("here"), Heading("evidence")), rows, caption)
 
 
 def of_the_article(run: Run, baseline: str) -> tuple[Finding, ...]:

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bench.analyse.run import Run
+from bench.record.documents import keep_text
 from bench.report.content import document
 from bench.report.drawing import SPACE
 from bench.report.elements import Block, Fold, Timeline
@@ -56,12 +57,8 @@ def _links(runs: Sequence[Run], titles: Sequence[str]) -> list[str]:
 
 
 def write(runs: Run | Sequence[Run], path: Path) -> Path:
-    """Write the page in one go, so that a browser never sees half of it; the path is returned."""
-    text = render([runs] if isinstance(runs, Run) else runs)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.partial")
-    draft.write_text(text, encoding="utf-8")
-    return draft.replace(path)
+    """Write the page; the path is returned."""
+    return keep_text(path, render([runs] if isinstance(runs, Run) else runs))
 
 
 @cache

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from bench.analyse.run import Run
 from bench.phrases import escaped
 from bench.report.content import document
-from bench.report.elements import Block, Cell, Document, Facts, Figure, Fold, Log, Notes, Prose, Table, Timeline
+from bench.report.elements import Block, Cell, Facts, Figure, Fold, Notes, Page, Printed, Prose, Table, Timeline
 
 
 def render(runs: Sequence[Run]) -> str:
@@ -16,7 +16,7 @@ def render(runs: Sequence[Run]) -> str:
     return "\n".join(_document(document(run)) for run in runs)
 
 
-def _document(content: Document) -> str:
+def _document(content: Page) -> str:
     """One report; headings, tables and code fences of GitHub's dialect."""
     lines = [f"# {escaped(content.title)}", "", escaped(content.subtitle)]
     if content.banner:
@@ -45,7 +45,7 @@ def _block(block: Block) -> Iterator[str]:
                 yield f"- {escaped(name)}: {escaped(value)}"
         case Figure(alt=alt):
             yield f"*{escaped(alt)}*"
-        case Log(lines):
+        case Printed(lines):
             # A fence longer than any run of backticks inside cannot be closed from within.
             fence = "`" * max(3, 1 + max((len(run) for line in lines for run in re.findall("`+", line)), default=0))
             yield from (fence, *lines, fence)

@@ -16,11 +16,10 @@ from bench.analyse.run import Run
 from bench.phrases import listed
 from bench.record.documents import plain
 from bench.report.elements import Note
-from bench.report.neighbours import contended, crowded_variants, notes
 from bench.report.numbers import decimals, interval, number
 from bench.report.sections.headline import limits
 from bench.report.sections.summary import columns
-from bench.report.view import View
+from bench.report.view import View, contended, crowded_variants, neighbour_notes
 
 _MARK = {"": "·", "good": "·", "muted": "·", "warn": "!", "bad": "!"}
 _STYLE = {"": "dim", "good": "", "muted": "dim", "warn": "yellow", "bad": "bold red"}
@@ -48,7 +47,7 @@ class _Summary:
             )
         if sentence := contended(self._view):
             yield Text(f"{sentence}\n", "bold red")
-        before = list(notes(self._view))
+        before = list(neighbour_notes(self._view))
         for note in before:
             yield _told(note)
         if before:

@@ -131,17 +131,11 @@ class Asking:
                 document["prompt"] = asked[document["request_id"]]
 
     def _requests(self, stage: RequestStage, count: int, **how: Any) -> tuple[Request, ...]:
-        made = prompts.requests(
-            self.stand.scenario.model.workload,
-            seed=self.planned.seed,
-            stage=stage,
-            first_id=self.next_id,
-            count=count,
-            endpoint=self.server.endpoint,
-            checkpoint=self.checkpoint,
-            base=self.stand.scenario.base,
-            **how,
+        scenario = self.stand.scenario
+        asked = prompts.Asked(
+            scenario.model.workload, self.server.endpoint, self.checkpoint, scenario.base, self.planned.seed
         )
+        made = prompts.requests(asked, prompts.Batch(stage, self.next_id, count, **how))
         self.next_id += len(made)
         return tuple(made)
 

@@ -20,6 +20,7 @@ from bench.engines.spans import SpanSink
 from bench.errors import LaunchError
 from bench.loadgen.generator import LoadGenerator
 from bench.plan.blocks import PlannedLaunch
+from bench.probes.context import Watched
 from bench.probes.cooldown import cool_down
 from bench.probes.devices import without_gpu
 from bench.probes.memory import guarded_memory, idle, returned, will_it_fit
@@ -73,7 +74,7 @@ def _launch(
         own = crew.enter_context(own_stops())
         sink = crew.enter_context(SpanSink())
         load = crew.enter_context(LoadGenerator())
-        sampler = Sampler.start(folder, harness_pids=[os.getpid()], roots=stand.machine.roots)
+        sampler = Sampler.start(folder, Watched(harness=(os.getpid(),)), roots=stand.machine.roots)
         crew.callback(_sampled, sampler, record)
         # With all of that in place, and sampled: this second is also the idle power that energy is measured against.
         before = idle(stand.machine.roots)

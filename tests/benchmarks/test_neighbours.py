@@ -26,6 +26,7 @@ from bench.analyse.neighbours import Neighbours, neighbours
 from bench.analyse.series import Samples
 from bench.judge.crowding import contention, foreign_cpu
 from bench.judge.evidence import Evidence
+from bench.probes.context import Watched
 from bench.probes.sampler import Sampler
 from bench.probes.tree import Task, processes
 from bench.record import tables
@@ -110,7 +111,7 @@ def strangers(ours: set[int]) -> dict[tuple[int, int], float]:
 def beside(folder: Path, hogs: Hogs, *, threads: int = 1, seconds: float = SECONDS) -> Seen:
     """A window of an engine beside hogs."""
     with running(ENGINE, threads) as (engine,):
-        sampler = Sampler.start(folder, pid=engine, harness_pids=[os.getpid()], probes={"tree": {}, "host": {}})
+        sampler = Sampler.start(folder, Watched(engine, (os.getpid(),)), probes={"tree": {}, "host": {}})
         with running(HOG, hogs.nice, hogs.begin_s, hogs.seconds, count=hogs.count) as pids:
             time.sleep(0.3)
             ours = {engine, os.getpid(), sampler.process_id, *pids}

@@ -21,6 +21,7 @@ from bench.engines.engine import Endpoint, LaunchContext
 from bench.engines.server import free_port, start
 from bench.engines.transformers import Transformers
 from bench.models import checkpoints
+from bench.probes.context import Watched
 from bench.probes.sampler import Sampler
 from bench.scenario.load import Scenario
 
@@ -61,7 +62,7 @@ def test_sampling_adds_less_than_one_percent_to_a_token(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     with start(spec, tmp_path) as server:
         server.wait_healthy()
-        sampler = Sampler.start(tmp_path, pid=server.pid, harness_pids=[os.getpid()])
+        sampler = Sampler.start(tmp_path, Watched(server.pid, (os.getpid(),)))
         for seed in range(5):
             ms_per_token(server.endpoint, seed)
         time.sleep(SETTLE_S)

@@ -12,7 +12,7 @@ from bench.engines.server import free_port, start
 from bench.environments.environment import environment
 from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.job import Job
-from bench.loadgen.prompts import requests
+from bench.loadgen.prompts import Asked, Batch, requests
 from bench.models.checkpoints import resolve
 from bench.scenario.model import Arrivals, EngineSetting, Model, Workload
 from bench.scenario.variant import Variant
@@ -60,16 +60,7 @@ def test_transformers_serve_is_started_measured_and_stopped(tmp_path: Path) -> N
         server.wait_healthy()
         endpoint = server.endpoint
         assert endpoint.model == str(checkpoint.path)
-        asked = requests(
-            WORKLOAD,
-            seed=1,
-            stage="measured",
-            first_id=0,
-            count=3,
-            endpoint=endpoint,
-            checkpoint=checkpoint,
-            base=tmp_path,
-        )
+        asked = requests(Asked(WORKLOAD, endpoint, checkpoint, tmp_path, seed=1), Batch("measured", 0, 3))
         driven = load.drive(Job(endpoint.host, endpoint.port, tuple(asked), Arrivals(closed=1)))
         tree = server.tree()
     assert [row["error"] for row in driven.requests] == [None] * 3

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench.emulate.server.script import FAULTS, BadScript, Noise, Script, script
-from bench.emulate.server.timing import Timing
+from bench.emulate.server.script import FAULTS, BadScript, Noise, Script, Timing, script
 from bench.engines.engine import Checkpoint, LaunchContext, LaunchTrace
 from bench.engines.simulated import Simulated
 from bench.errors import LaunchError

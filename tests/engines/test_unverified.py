@@ -22,7 +22,7 @@ from bench.engines.sglang import SgLang
 from bench.engines.spans import SpanSink
 from bench.errors import LaunchError
 from bench.loadgen.generator import LoadGenerator
-from bench.loadgen.prompts import requests
+from bench.loadgen.prompts import Asked, Batch, requests
 from bench.scenario.model import EngineSetting, Model, RandomPrompts, Workload
 from tests.models.gguf_files import bpe, write
 from tests.warmup.states import checkpoint, variant
@@ -161,16 +161,7 @@ def test_edge_llm_is_asked_by_chat_alone(tmp_path: Path) -> None:
         spec = edgellm(tmp_path, free_port(), max_input_len=1024, enable_context_reuse=False)
         session = served(EdgeLlm(), spec, tmp_path, crew)
         weights = gguf(tmp_path)
-        (request,) = requests(
-            CHAT,
-            seed=1,
-            stage="measured",
-            first_id=0,
-            count=1,
-            endpoint=spec.endpoint,
-            checkpoint=weights,
-            base=tmp_path,
-        )
+        (request,) = requests(Asked(CHAT, spec.endpoint, weights, tmp_path, seed=1), Batch("measured", 0, 1))
         assert request.path == "/v1/chat/completions"
         assert request.prompt_id.startswith("chat-")
         row = session.chat(request.body["messages"][0]["content"], tokens=4)

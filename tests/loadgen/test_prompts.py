@@ -8,7 +8,7 @@ from bench.data import FOUNDING
 from bench.engines.engine import Checkpoint, Endpoint
 from bench.errors import UnknownName, UsageError
 from bench.loadgen.job import Request
-from bench.loadgen.prompts import requests, resolve
+from bench.loadgen.prompts import Asked, Batch, requests, resolve
 from bench.scenario.model import Workload
 
 HERE = Path(__file__).parent
@@ -19,9 +19,9 @@ IDS = {"kind": "random", "tokens": [15, 128]}
 
 def ask(prompts: dict[str, Any], count: int = 6, *, base: Path = HERE, **more: Any) -> list[Request]:
     fields = {name: more.pop(name) for name in list(more) if name in Workload.model_fields}
-    given: dict[str, Any] = {"seed": 1, "stage": "measured", "first_id": 0, "endpoint": ENDPOINT} | more
     workload = Workload.model_validate({"prompts": prompts, **fields})
-    return requests(workload, count=count, checkpoint=REMOTE, base=base, **given)
+    asked = Asked(workload, more.pop("endpoint", ENDPOINT), more.pop("checkpoint", REMOTE), base, more.pop("seed", 1))
+    return requests(asked, Batch(more.pop("stage", "measured"), more.pop("first_id", 0), count, **more))
 
 
 def prompt(request: Request) -> Any:

@@ -69,6 +69,15 @@ def test_each_launch_is_a_round_in_benchmarks_own_json(pytester: pytest.Pytester
     assert found[0]["extra_info"]["output_throughput"] > 0
 
 
+def test_without_pytest_benchmark_the_gate_works_and_the_times_say_what_is_missing(
+    pytester: pytest.Pytester, scenario_file: Path
+) -> None:
+    run = recorded(pytester.path)
+    result = pytester.runpytest_subprocess("speed.yaml", f"--scenario-run={run}", "-p", "no:benchmark", "-rs")
+    result.assert_outcomes(passed=1, skipped=2, warnings=1)
+    result.stdout.fnmatch_lines(["*pip install 'firsttoken?pytest?'*"])
+
+
 @pytest.mark.slow
 def test_benchmarks_own_compare_fail_works_on_a_scenario(pytester: pytest.Pytester, scenario_file: Path) -> None:
     before, same, worse = (recorded(pytester.path, slow, name) for slow, name in ((100, "a"), (100, "b"), (120, "c")))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.emulate.board import MODELS, find
+from bench.emulate.board import CATALOGUE, find
 from bench.emulate.board.animate import Animation, Fault
 from bench.emulate.board.files import rail_files
 from bench.errors import UnknownName, UsageError
@@ -41,7 +41,7 @@ def read(probe: str, roots: Roots) -> dict[str, Reading]:
     return dict(load("probes", probe)(Context(roots)).read())
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CATALOGUE)
 def test_power_of_every_board_is_what_its_rails_were_given(tmp_path: Path, name: str) -> None:
     roots, board = alive(tmp_path, name)
     readings = read("jetson", roots)
@@ -51,7 +51,7 @@ def test_power_of_every_board_is_what_its_rails_were_given(tmp_path: Path, name:
     assert readings["gpu_clock_mhz"].value == pytest.approx(board.gpu_hz / 1e6, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CATALOGUE)
 def test_sysfs_and_tegrastats_tell_the_same_story(tmp_path: Path, name: str) -> None:
     roots, board = alive(tmp_path, name)
     sysfs, line = read("jetson", roots), parse(board.line())
@@ -78,7 +78,7 @@ def test_an_unconnected_channel_and_the_shunt_voltages_are_no_rails(tmp_path: Pa
 
 
 def test_scopes_differ_between_boards_so_that_nobody_compares_them() -> None:
-    scopes = {model.key: set() for model in MODELS.values()}  # type: dict[str, set[str]]
+    scopes = {model.key: set() for model in CATALOGUE.values()}  # type: dict[str, set[str]]
     from bench.probes.boards import BOARDS
 
     for board in BOARDS:
@@ -242,7 +242,7 @@ def test_stand_in_tools_speak_as_the_real_ones(tmp_path: Path) -> None:
     assert os.access(Path(str(roots.path)) / "tegrastats", os.X_OK)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CATALOGUE)
 def test_a_case_hot_to_the_touch_a_dimmed_screen_and_a_fan_slow_nothing_on_any_board(tmp_path: Path, name: str) -> None:
     roots, board = alive(tmp_path, name)
     # Past the surface's warning, and below the temperature at which clocks are cut.

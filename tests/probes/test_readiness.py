@@ -17,7 +17,7 @@ import pytest
 from bench.emulate.board import find
 from bench.emulate.board.files import meminfo, put
 from bench.errors import UsageError
-from bench.probes.cooldown import CoolDown, cool_down, idle_reference, temperatures
+from bench.probes.cooldown import Cooled, Timekeeper, cool_down, idle_reference, temperatures
 from bench.probes.fingerprint import fingerprint
 from bench.probes.machine import emulated
 from bench.probes.memory import Watchdog, guarded_memory, idle, memory, returned, will_it_fit
@@ -25,6 +25,7 @@ from bench.probes.power_mode import applied, clocks, locked, modes, power_mode, 
 from bench.probes.roots import Roots
 from bench.record.schema import MemoryState
 from bench.scenario.model import Host
+from tests.waiting import until
 
 GIB = 2**30
 
@@ -42,8 +43,9 @@ class Oven:
     def sleep(self, seconds: float) -> None:
         self.now += seconds
 
-    def wait(self, **options: Any) -> CoolDown:
-        return cool_down(Roots(), {"tj": 40.0}, read=self.read, clock=lambda: self.now, sleep=self.sleep, **options)
+    def wait(self, **options: Any) -> Cooled:
+        keeper = Timekeeper(lambda: self.now, self.sleep)
+        return cool_down(Roots(), {"tj": 40.0}, read=self.read, keeper=keeper, **options)
 
 
 class TestStartGate:
@@ -70,12 +72,14 @@ class TestStartGate:
         assert check.remedy
 
     def test_a_machine_without_sensors_does_not_wait_and_says_why(self) -> None:
-        ended = cool_down(Roots(), {}, read=lambda roots: {}, sleep=lambda s: pytest.fail("it waited"))
+        impatient = Timekeeper(sleep=lambda s: pytest.fail("it waited"))
+        ended = cool_down(Roots(), {}, read=lambda roots: {}, keeper=impatient)
         assert ended.check().status == "unknown"
 
     def test_the_idle_reference_is_a_median(self) -> None:
         readings = iter([40.0, 41.0, 99.0, 40.5, 40.0])
-        found = idle_reference(Roots(), seconds=5, read=lambda roots: {"tj": next(readings)}, sleep=lambda s: None)
+        keeper = Timekeeper(sleep=lambda s: None)
+        found = idle_reference(Roots(), seconds=5, read=lambda roots: {"tj": next(readings)}, keeper=keeper)
         assert found == {"tj": 40.5}
 
     def test_dead_zones_are_not_waited_for(self, tmp_path: Path) -> None:
@@ -141,24 +145,25 @@ class TestMemory:
 
     def test_the_watchdog_stops_the_engine_once_before_the_board_freezes(self, tmp_path: Path) -> None:
         roots, told = board(tmp_path), list[str]()
-        with Watchdog(roots, told.append, period_s=0.02) as watchdog:
-            time.sleep(0.1)
-            assert not told
+        with Watchdog(roots, told.append, period_s=0.002) as watchdog:
             leave(roots, 200.0)
-            time.sleep(0.3)
+            until(lambda: watchdog.tripped)
+            watchdog._thread.join()
         assert len(told) == 1
         assert watchdog.tripped == told[0]
         assert "200 MiB" in told[0]
 
     def test_a_single_low_reading_is_no_alarm(self, tmp_path: Path) -> None:
         roots, told = board(tmp_path), list[str]()
-        with Watchdog(roots, told.append, period_s=0.2):
-            time.sleep(0.3)
-            leave(roots, 200.0)
-            time.sleep(0.15)
-            leave(roots, 5000.0)
-            time.sleep(0.3)
-        assert told == []
+        watchdog = Watchdog(roots, told.append)
+        looks = []
+        for available in (5000.0, 200.0, 5000.0, 200.0, 5000.0):
+            leave(roots, available)
+            looks.append(watchdog.look())
+        assert (looks, told, watchdog.tripped) == ([False] * 5, [], None)
+        leave(roots, 200.0)
+        assert [watchdog.look(), watchdog.look()] == [False, True]
+        assert told == [watchdog.tripped]
 
     def test_only_a_unified_board_is_guarded(self, tmp_path: Path) -> None:
         with guarded_memory(Roots(proc=str(tmp_path)), lambda reason: None) as none:

@@ -39,7 +39,7 @@ HARMLESS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class EmulatedBoard:
     """A board as it shows itself under one JetPack.
 
     `idle_w` and `full_w` are the module's power; `heat_c_per_w` and `settle_s` its thermal resistance and its pace.
@@ -97,7 +97,7 @@ _AGX_RAILS = (
     Channel("ina3221@41", "NC", 0.0, 0.0, 0.0, inside=True),
     Channel("ina3221@41", "VDDQ_VDD2_1V8AO", 5.0, 0.11, 0.06, inside=True),
 )
-_ORIN_NX = Model(
+_ORIN_NX = EmulatedBoard(
     key="orin-nx",
     title="NVIDIA Jetson Orin NX Engineering Reference Developer Kit Super",
     compatible="nvidia,p3768-0000+p3767-0000-super\0nvidia,p3767-0000\0nvidia,tegra234",
@@ -121,7 +121,7 @@ _ORIN_NX = Model(
     swap_mib=7828,
 )
 
-MODELS: dict[str, Model] = {
+CATALOGUE: dict[str, EmulatedBoard] = {
     "orin-nx": _ORIN_NX,
     "orin-nx@5": replace(
         _ORIN_NX,
@@ -172,7 +172,7 @@ MODELS: dict[str, Model] = {
         gpcs=2,
         swap_mib=31420,
     ),
-    "thor": Model(
+    "thor": EmulatedBoard(
         key="thor",
         title="NVIDIA Jetson AGX Thor Developer Kit",
         compatible="nvidia,p4071-0000+p3834-0008\0nvidia,p3834-0008\0nvidia,tegra264",
@@ -232,8 +232,8 @@ MODELS: dict[str, Model] = {
 }
 
 
-def find(name: str) -> Model:
+def find(name: str) -> EmulatedBoard:
     """The board of that name (`orin-nx`, or with its JetPack `orin-nx@5`); UnknownName says which there are."""
-    if name not in MODELS:
-        raise UnknownName("emulated board", name, MODELS)
-    return MODELS[name]
+    if name not in CATALOGUE:
+        raise UnknownName("emulated board", name, CATALOGUE)
+    return CATALOGUE[name]

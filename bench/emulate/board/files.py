@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from bench.emulate.board.catalogue import MODELS, Channel, Model
+from bench.emulate.board.catalogue import CATALOGUE, Channel, EmulatedBoard
 from bench.emulate.board.tools import tools
 
 WIDTH = 15
@@ -35,7 +35,7 @@ def write(path: Path, content: str) -> None:
     path.write_text(content)
 
 
-def chip_folders(model: Model, sys: Path) -> dict[str, Path]:
+def chip_folders(model: EmulatedBoard, sys: Path) -> dict[str, Path]:
     """Where each monitor chip of the board lives."""
     chips = list(dict.fromkeys(rail.chip for rail in model.rails))
     if model.iio:
@@ -44,7 +44,7 @@ def chip_folders(model: Model, sys: Path) -> dict[str, Path]:
     return {chip: sys / f"class/hwmon/hwmon{index + 3}" for index, chip in enumerate(chips)}
 
 
-def rail_files(model: Model, sys: Path) -> list[tuple[Channel, Path, Path | None]]:
+def rail_files(model: EmulatedBoard, sys: Path) -> list[tuple[Channel, Path, Path | None]]:
     """Per rail, its voltage (or power) file and its current file."""
     files: list[tuple[Channel, Path, Path | None]] = []
     folders, counts = chip_folders(model, sys), dict.fromkeys((rail.chip for rail in model.rails), 0)
@@ -60,7 +60,7 @@ def rail_files(model: Model, sys: Path) -> list[tuple[Channel, Path, Path | None
     return files
 
 
-def build(folder: Path, model: Model, *, privileged: bool = False) -> dict[str, str]:
+def build(folder: Path, model: EmulatedBoard, *, privileged: bool = False) -> dict[str, str]:
     """Write the board into `folder` at idle, and say where everything is: the fields of probes.roots.Roots.
 
     `privileged` adds what only root sees.
@@ -88,11 +88,11 @@ def build(folder: Path, model: Model, *, privileged: bool = False) -> dict[str, 
         "root": str(root),
         "path": str(tools_folder),
         "nvml": model.nvml,
-        "emulated": next(name for name, known in MODELS.items() if known == model),
+        "emulated": next(name for name, known in CATALOGUE.items() if known == model),
     }
 
 
-def _identity(model: Model, proc: Path, root: Path) -> None:
+def _identity(model: EmulatedBoard, proc: Path, root: Path) -> None:
     write(proc / "device-tree/model", f"{model.title}\0")
     write(proc / "device-tree/compatible", f"{model.compatible}\0")
     major, _, minor = model.l4t.partition(".")
@@ -115,7 +115,7 @@ def _identity(model: Model, proc: Path, root: Path) -> None:
     write(proc / "meminfo", meminfo(model, 0.85 * model.memory_mib, 0.0, float(model.swap_mib)))
 
 
-def meminfo(model: Model, available_mib: float, nvmap_mib: float, swap_free_mib: float) -> str:
+def meminfo(model: EmulatedBoard, available_mib: float, nvmap_mib: float, swap_free_mib: float) -> str:
     """The text of /proc/meminfo; every line always as long."""
     rows = {
         "MemTotal": float(model.memory_mib),
@@ -129,7 +129,7 @@ def meminfo(model: Model, available_mib: float, nvmap_mib: float, swap_free_mib:
     return "".join(f"{name + ':':<16}{round(mib * 1024):>12} kB\n" for name, mib in rows.items())
 
 
-def _monitors(model: Model, sys: Path) -> None:
+def _monitors(model: EmulatedBoard, sys: Path) -> None:
     folders = chip_folders(model, sys)
     for rail, volts, current in rail_files(model, sys):
         folder = folders[rail.chip]
@@ -150,7 +150,7 @@ def _monitors(model: Model, sys: Path) -> None:
             write(folder / "in7_input", "3\n")
 
 
-def _gpu(model: Model, sys: Path) -> None:
+def _gpu(model: EmulatedBoard, sys: Path) -> None:
     device = sys / "devices" / model.gpu_device
     node = device / "devfreq" / model.gpu_node
     write(device / "load", "0\n")
@@ -164,7 +164,7 @@ def _gpu(model: Model, sys: Path) -> None:
     link.symlink_to(os.path.relpath(node, link.parent))
 
 
-def _heat(model: Model, sys: Path) -> None:
+def _heat(model: EmulatedBoard, sys: Path) -> None:
     for index, zone in enumerate((*model.zones, *model.zones_off)):
         write(sys / f"class/thermal/thermal_zone{index}/type", f"{zone}\n")
         write(sys / f"class/thermal/thermal_zone{index}/temp", f"{-256000 if zone in model.zones_off else 45000}\n")
@@ -181,7 +181,7 @@ def _heat(model: Model, sys: Path) -> None:
             write(sys / f"class/hwmon/hwmon2/oc{number}_event_cnt", "0\n")
 
 
-def _processors(model: Model, sys: Path) -> None:
+def _processors(model: EmulatedBoard, sys: Path) -> None:
     low, high = model.cpu_khz
     base = sys / "devices/system/cpu"
     for core in range(model.cores):

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bench.emulate.server.script import Script
-from bench.emulate.server.timing import Pace
+from bench.emulate.server.script import Pace, Script
 
 NEVER = 1 << 62
 GIGANTIC_BYTES = 8 << 20

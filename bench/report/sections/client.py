@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 
 from bench.record.schema import ClientAccount
-from bench.report.elements import Cell, Column, Prose, Section, Table
+from bench.report.elements import Cell, Heading, Prose, Section, Table
 from bench.report.numbers import decimals, number
 from bench.report.view import View
 
@@ -53,9 +53,9 @@ def section(view: View) -> Section | None:
         for place, variant in enumerate(view.measured)
     ]
     head = (
-        Column("variant"),
-        *(Column(title, unit, numeric=True) for _, title, unit in (*lags, *kept)),
-        Column("coalesced", "of events", numeric=True),
+        Heading("variant"),
+        *(Heading(title, unit, numeric=True) for _, title, unit in (*lags, *kept)),
+        Heading("coalesced", "of events", numeric=True),
     )
     words = (
         "Lag is how much later the client held the first token than the kernel had received it; stamps are the "
@@ -78,7 +78,7 @@ def _selfcheck(client: object) -> Iterator[Table]:
         detail = f"{load.get('ttft_ms')} ms to the first token, {load.get('itl_ms')} ms between tokens"
         cells = (Cell(number(_number(reading.get(key))), tone="") for key, _, _ in SELFCHECK)
         rows.append((Cell(str(load.get("name", "–")), detail), *cells))
-    head = (Column("load"), *(Column(title, unit, numeric=True) for _, title, unit in SELFCHECK))
+    head = (Heading("load"), *(Heading(title, unit, numeric=True) for _, title, unit in SELFCHECK))
     yield Table(
         head, tuple(rows), "The client against a server that logs when its bytes leave, on this host before the run"
     )

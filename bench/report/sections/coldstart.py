@@ -14,7 +14,7 @@ from bench.analyse.coldstart import NOT_AS_ASKED, SHARES
 from bench.analyse.run import Launch
 from bench.phrases import listed
 from bench.report.drawing import INK, MUTED, NARROW, PAPER, PHASE, figure
-from bench.report.elements import Block, Cell, Column, Figure, Fold, Section, Table
+from bench.report.elements import Block, Cell, Figure, Fold, Heading, Section, Table
 from bench.report.numbers import count, duration
 from bench.report.view import View
 
@@ -129,10 +129,10 @@ def phases(view: View) -> Table:
     states = table[["variant", "state"]].drop_duplicates().to_dict("records")
     states.sort(key=lambda row: view.variants.index(str(row["variant"])))
     several = {row["variant"] for row in states if sum(other["variant"] == row["variant"] for other in states) > 1}
-    head = [Column("phase")]
+    head = [Heading("phase")]
     for row in states:
         note = row["state"] if row["variant"] in several or row["state"] == NOT_AS_ASKED else "share"
-        head.append(Column(str(row["variant"]), str(note), numeric=True))
+        head.append(Heading(str(row["variant"]), str(note), numeric=True))
     rows = []
     for phase in table["phase"].drop_duplicates():
         cells = [Cell(str(phase).replace("_", " "))]
@@ -165,7 +165,7 @@ def shares(view: View) -> Table:
     """Load, compile, KV cache and preprocessing as measured, and what has none of these names."""
     table = coldstart.shares(view.run)
     names = (*SHARES, "elsewhere")
-    head = (Column("variant"), *(Column(name.replace("_", " "), "share", numeric=True) for name in names))
+    head = (Heading("variant"), *(Heading(name.replace("_", " "), "share", numeric=True) for name in names))
     rows = []
     for (variant, state), part in table.groupby(["variant", "state"], sort=False, observed=True):
         found = part.set_index("share_of").to_dict("index")

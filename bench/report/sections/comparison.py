@@ -10,7 +10,7 @@ from bench.judge.compare import Comparison
 from bench.judge.decide import Verdict
 from bench.judge.gate import comparisons, policy
 from bench.phrases import listed
-from bench.report.elements import Block, Cell, Column, Fold, Note, Notes, Prose, Section, Table, Tone
+from bench.report.elements import Block, Cell, Fold, Heading, Note, Notes, Prose, Section, Table, Tone
 from bench.report.numbers import allowed, decimals, detectable, moved, number, span
 from bench.report.ratios import forest, pairs
 from bench.report.verdicts.sentences import behind, losses
@@ -118,14 +118,14 @@ def _words(comparison: Comparison) -> Note:
 def table(view: View, compared: Sequence[Comparison], *, gated_only: bool = False) -> Table:
     """One row per candidate and metric; only those with a margin, if so asked."""
     head = (
-        Column("variant"),
-        Column("metric"),
-        Column("baseline", "median", numeric=True),
-        Column("variant", "median", numeric=True),
-        Column("change", "90 % interval", numeric=True),
-        Column("margin", numeric=True),
-        Column("detectable", "with 80 %", numeric=True),
-        Column("says"),
+        Heading("variant"),
+        Heading("metric"),
+        Heading("baseline", "median", numeric=True),
+        Heading("variant", "median", numeric=True),
+        Heading("change", "90 % interval", numeric=True),
+        Heading("margin", numeric=True),
+        Heading("detectable", "with 80 %", numeric=True),
+        Heading("says"),
     )
     rows = []
     for comparison in compared:

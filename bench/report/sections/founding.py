@@ -6,7 +6,7 @@ import pandas as pd
 
 from bench.analyse.founding import table
 from bench.report.claims import ARTICLE_FIRST_MS, ARTICLE_REDUCTION, claimed, of_the_article
-from bench.report.elements import Cell, Column, Prose, Section, Table
+from bench.report.elements import Cell, Heading, Prose, Section, Table
 from bench.report.numbers import count, duration, number
 from bench.report.view import View
 
@@ -39,14 +39,14 @@ def _reduction(share: float) -> str:
 
 def _figures(view: View, baseline: str) -> Table:
     head = (
-        Column("variant"),
-        Column("first request TTFT", "ms", numeric=True),
-        Column("reduction", numeric=True),
-        Column("p99 TTFT", "ms", numeric=True),
-        Column("peak memory", "MiB", numeric=True),
-        Column("until warm", "s", numeric=True),
-        Column("more than the baseline", "s", numeric=True),
-        Column("cold TTFT", numeric=True),
+        Heading("variant"),
+        Heading("first request TTFT", "ms", numeric=True),
+        Heading("reduction", numeric=True),
+        Heading("p99 TTFT", "ms", numeric=True),
+        Heading("peak memory", "MiB", numeric=True),
+        Heading("until warm", "s", numeric=True),
+        Heading("more than the baseline", "s", numeric=True),
+        Heading("cold TTFT", numeric=True),
     )
     rows = []
     for row in table(view.run, baseline).to_dict("records"):

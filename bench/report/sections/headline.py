@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from bench.analyse.estimate import needed
 from bench.phrases import listed
 from bench.report.elements import Note, Notes, Prose, Section
-from bench.report.neighbours import contended, notes
 from bench.report.numbers import count, duration, interval, number, quantity
 from bench.report.sections import pace
-from bench.report.view import View
+from bench.report.view import View, contended, neighbour_notes
 
 
 def section(view: View) -> Section:
@@ -108,7 +107,7 @@ def _cold(view: View) -> str | None:
 def limits(view: View) -> Iterator[Note]:
     """What the figures can and cannot say, the gravest first."""
     yield from _state(view)
-    yield from notes(view)
+    yield from neighbour_notes(view)
     yield from pace.notes(view)
     yield from _sample(view)
     yield from _client(view)

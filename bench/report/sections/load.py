@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 
 from bench.analyse import waves
-from bench.report.elements import Block, Cell, Column, Prose, Section, Table
+from bench.report.elements import Block, Cell, Heading, Prose, Section, Table
 from bench.report.numbers import decimals, number
 from bench.report.view import View
 
@@ -40,10 +40,10 @@ def _waves(view: View) -> Table | None:
         shown = [*(number(value, places) for value in values), number(values[0] / values[1], 2) if values[1] else "–"]
         rows.append((Cell(variant, counts, colour=view.colour(variant)), *(Cell(text) for text in shown)))
     head = (
-        Column("variant"),
-        Column("opening wave", "ms, TTFT p50", numeric=True),
-        Column("later requests", "ms, TTFT p50", numeric=True),
-        Column("ratio", numeric=True),
+        Heading("variant"),
+        Heading("opening wave", "ms, TTFT p50", numeric=True),
+        Heading("later requests", "ms, TTFT p50", numeric=True),
+        Heading("ratio", numeric=True),
     )
     return Table(head, tuple(rows), "The first request of each stream, and those after it") if rows else None
 
@@ -61,5 +61,5 @@ def _cap(view: View) -> Block | None:
         )
         for place, variant in enumerate(capped)
     )
-    head = (Column("variant"), *(Column(title, "ms", numeric=True) for _, title in kept))
+    head = (Heading("variant"), *(Heading(title, "ms", numeric=True) for _, title in kept))
     return Table(head, rows, "An open load under a cap on open requests")

@@ -16,7 +16,7 @@ from bench.phrases import listed
 from bench.record.schema import FactValue
 from bench.report.claims import claimed, of_awq
 from bench.report.drawing import MARKERS, colour, figure
-from bench.report.elements import Block, Cell, Column, Figure, Fold, Note, Notes, Prose, Section, Table
+from bench.report.elements import Block, Cell, Figure, Fold, Heading, Note, Notes, Prose, Section, Table
 from bench.report.numbers import change, changes, decimals, duration, interval, number
 from bench.report.sections.comparison import TONES
 from bench.report.sections.summary import measured
@@ -36,7 +36,7 @@ def section(view: View) -> Section | None:
         blocks.append(drawn)
     if limits := limits_of(view.run):
         rows = tuple((Cell(one.variant), Cell(one.verdict.value, one.reason, TONES[one.verdict])) for one in limits)
-        blocks.append(Table((Column("variant"), Column("limit on the divergence")), rows))
+        blocks.append(Table((Heading("variant"), Heading("limit on the divergence")), rows))
     blocks += [
         claimed(sentences, f"{CLAIM}: {trade.variant} on this machine")
         for trade in found
@@ -75,12 +75,12 @@ def table(view: View, found: Sequence[Trade]) -> Table:
     names = [name for name in (*ttft, *SPEED) if view.known(name)]
     places = {name: decimals(view.value(variant, name) for variant in view.measured) for name in names}
     head = (
-        Column("variant", "ratio to the reference"),
-        *(Column(metric(name).title, metric(name).unit, numeric=True) for name in names),
-        Column("weights", "MiB on disk", numeric=True),
-        Column("KL", "nats per token", numeric=True),
-        Column("perplexity", numeric=True),
-        Column("same answers", numeric=True),
+        Heading("variant", "ratio to the reference"),
+        *(Heading(metric(name).title, metric(name).unit, numeric=True) for name in names),
+        Heading("weights", "MiB on disk", numeric=True),
+        Heading("KL", "nats per token", numeric=True),
+        Heading("perplexity", numeric=True),
+        Heading("same answers", numeric=True),
     )
     theirs = answers.of_variant(view.run, view.reference)
     own = perplexity(theirs) if theirs.texts else Estimate.null(theirs.reason or "no text was read")
@@ -202,6 +202,6 @@ def _answers(quality: Divergence) -> list[Block]:
                 alike,
             )
         )
-    head = (Column("question"), Column(quality.against), Column(quality.variant), Column("agree"))
+    head = (Heading("question"), Heading(quality.against), Heading(quality.variant), Heading("agree"))
     title = f"Answers of {quality.variant} beside those of {quality.against}"
     return [Fold(title, (Table(head, tuple(rows)),))]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from bench.analyse.measured import asked
 from bench.analyse.metrics import METRICS, STATISTICS, metric
-from bench.report.elements import Cell, Column, Fold, Prose, Section, Table
-from bench.report.neighbours import crowded_variants
+from bench.report.elements import Cell, Fold, Heading, Prose, Section, Table
 from bench.report.numbers import count, decimals, interval, number
 from bench.report.sections import pace
-from bench.report.view import Row, View
+from bench.report.view import SummaryRow, View, crowded_variants
 
 TAILS = ("p99", "p95", "p90")
 
@@ -75,7 +74,10 @@ def tail(view: View, family: str) -> str | None:
 def table(view: View, names: tuple[str, ...]) -> Table:
     """Variants down, metrics across."""
     places = {name: decimals(view.value(variant, name) for variant in view.variants) for name in names}
-    head = [Column("variant"), *(Column(metric(name).title, metric(name).unit or "%", numeric=True) for name in names)]
+    head = [
+        Heading("variant"),
+        *(Heading(metric(name).title, metric(name).unit or "%", numeric=True) for name in names),
+    ]
     contended = crowded_variants(view)
     rows = [
         (
@@ -91,7 +93,7 @@ def everything(view: View) -> Table:
     """Metrics down, variants across: all that the run has."""
     by_length = [f"{name}.{statistic}" for name in view.all_lengths() for statistic in STATISTICS]
     names = [name for name in (*METRICS, *by_length) if view.known(name)]
-    head = (Column("metric"), Column("unit"), *(Column(variant, numeric=True) for variant in view.variants))
+    head = (Heading("metric"), Heading("unit"), *(Heading(variant, numeric=True) for variant in view.variants))
     rows = []
     for name in names:
         places = decimals(view.value(variant, name) for variant in view.variants)
@@ -100,7 +102,7 @@ def everything(view: View) -> Table:
     return Table(head, tuple(rows))
 
 
-def measured(row: Row | None, name: str, places: int) -> Cell:
+def measured(row: SummaryRow | None, name: str, places: int) -> Cell:
     """A summary's value over its interval; a dash and the reason where there is none."""
     if row is None or row.value is None:
         return Cell(number(None), (row.reason or "") if row and row.launches else "", "muted")

@@ -12,7 +12,7 @@ from bench.analyse import worth
 from bench.analyse.coldstart import NOT_AS_ASKED
 from bench.phrases import listed
 from bench.report.drawing import INK, NARROW, colour, figure, milliseconds
-from bench.report.elements import Block, Cell, Column, Figure, Section, Table
+from bench.report.elements import Block, Cell, Figure, Heading, Section, Table
 from bench.report.numbers import count, duration, interval, number
 from bench.report.view import View
 
@@ -31,13 +31,13 @@ def warmups(view: View, compared: pd.DataFrame) -> Table:
     """What each variant saves at the first request, costs at the start, and when it has paid."""
     costs = worth.by_variant(view.run)
     head = (
-        Column("variant"),
-        Column("warm-up", numeric=True),
-        Column("saved on the first request", "ms", numeric=True),
-        Column("saved on the cold start", "s", numeric=True),
-        Column("steady TPOT", "ratio", numeric=True),
-        Column("break-even", "requests", numeric=True),
-        Column("in words"),
+        Heading("variant"),
+        Heading("warm-up", numeric=True),
+        Heading("saved on the first request", "ms", numeric=True),
+        Heading("saved on the cold start", "s", numeric=True),
+        Heading("steady TPOT", "ratio", numeric=True),
+        Heading("break-even", "requests", numeric=True),
+        Heading("in words"),
     )
 
     def cell(row: dict[str, float], name: str, places: int) -> Cell:
@@ -124,7 +124,7 @@ def _doubtful(view: View) -> Table | None:
         )
         for row in wrong.to_dict("records")
     ]
-    head = (Column("launch"), Column("evidence"), Column("cold TTFT", numeric=True))
+    head = (Heading("launch"), Heading("evidence"), Heading("cold TTFT", numeric=True))
     return Table(
         head, tuple(rows), "Launches that did not start from the state asked for: never averaged with those that did"
     )

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.loadgen.sse import Event, Events
+from bench.loadgen.body import Event, Events
 from tests.loadgen.responses import cut
 
 LINES = st.sampled_from(

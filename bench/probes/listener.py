@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 RETRY_S = 5.0
@@ -13,7 +13,7 @@ LONGEST = 65536
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Heard:
     """One whole line, counted from 1, and when it came (monotonic seconds)."""
 
     number: int
@@ -21,12 +21,20 @@ class Line:
     text: str
 
 
-class Lines:
+class Listener:
     """A child that is read by a thread of its own and started again when it ends. `argv` None: there is no program."""
 
-    def __init__(self, argv: Sequence[str] | None) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str] | None,
+        *,
+        retry_s: float = RETRY_S,
+        longest: int = LONGEST,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.argv = argv
-        self._latest: Line | None = None
+        self._retry_s, self._longest, self._clock = retry_s, longest, clock
+        self._latest: Heard | None = None
         self._count = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = threading.Event()
@@ -34,7 +42,7 @@ class Lines:
         if argv is not None:
             threading.Thread(target=self._listen, name=f"lines of {argv[0]}", daemon=True).start()
 
-    def latest(self) -> Line | None:
+    def latest(self) -> Heard | None:
         """The newest line, or None before the first."""
         return self._latest
 
@@ -43,6 +51,10 @@ class Lines:
         if self.argv is not None:
             self._came.wait(timeout_s)
         return self._latest.text if self._latest else None
+
+    def silent_s(self) -> float:
+        """How long ago the newest line came; 0 before the first."""
+        return self._clock() - self._latest.at if self._latest else 0.0
 
     def wait(self, seconds: float) -> None:
         """Let some time pass, unless it is closed meanwhile."""
@@ -64,7 +76,7 @@ class Lines:
             started = time.monotonic()
             self._run_once()
             # A program that ends at once is not started again at once.
-            self._closed.wait(max(0.0, started + RETRY_S - time.monotonic()))
+            self._closed.wait(max(0.0, started + self._retry_s - time.monotonic()))
 
     def _run_once(self) -> None:
         assert self.argv is not None
@@ -79,9 +91,9 @@ class Lines:
             assert process.stdout is not None
             # A line is taken only whole: a program that dies leaves half a one, one that is too long comes in pieces.
             begun = True
-            while data := process.stdout.readline(LONGEST):
+            while data := process.stdout.readline(self._longest):
                 whole, begun = begun and data.endswith(b"\n"), data.endswith(b"\n")
                 if whole:
                     self._count += 1
-                    self._latest = Line(self._count, time.monotonic(), data.decode(errors="replace").strip())
+                    self._latest = Heard(self._count, self._clock(), data.decode(errors="replace").strip())
                     self._came.set()

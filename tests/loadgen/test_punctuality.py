@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from bench.loadgen.pause import Pause
+from bench.loadgen.punctuality import Pause
 
 
 async def test_many_reads_of_one_round_make_one_rest() -> None:

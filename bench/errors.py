@@ -15,10 +15,11 @@ BenchError
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+
+from bench.phrases import among
 
 
 class Exit(IntEnum):
@@ -80,7 +81,7 @@ class UnknownName(UsageError):
     """A name that nothing answers to."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"no {kind} is called {name!r}: {choices(name, known)}")
+        super().__init__(f"no {kind} is called {name!r}: {among(sorted(known), name)}")
 
 
 class ProvisionError(BenchError):
@@ -122,11 +123,3 @@ class InternalError(BenchError):
     """A promise of our own was broken."""
 
     exit_code = Exit.INTERNAL
-
-
-def choices(name: object, known: Iterable[str]) -> str:
-    """The allowed names and the nearest one, as a phrase for an error message."""
-    names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    phrase = f"one of {', '.join(names)}" if names else "none exist"
-    return f"{phrase} (did you mean {near[0]}?)" if near else phrase

@@ -11,8 +11,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bench.errors import ProvisionError
+from bench.phrases import is_full, unwritten
 
 Progress = Callable[[str], None]
+
+# Where runs, and the baselines among them, are kept unless a command is told otherwise.
+RESULTS = Path("results")
+BASELINES = RESULTS / "baselines"
 
 
 def home() -> Path:
@@ -59,12 +64,10 @@ def writing(where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _full(f"no space left while writing {where}") from error
+        if is_full(error):
+            raise _full(unwritten(where, error)) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise ProvisionError(
-                f"{where} cannot be written: {error.strerror}", hint="set FIRSTTOKEN_HOME to a folder of yours"
-            ) from error
+            raise ProvisionError(unwritten(where, error), hint="set FIRSTTOKEN_HOME to a folder of yours") from error
         raise
 
 

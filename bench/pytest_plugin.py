@@ -12,6 +12,7 @@ YAML file that happens to lie among tests is left alone. Nothing heavy is import
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +35,10 @@ TIMES = {
     "startup": ("startup", "cold_ttft"),
 }
 SECONDS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6}
+
+
+class AdvisoryFail(pytest.PytestWarning):
+    """A gate that says FAIL, and whose word does not bind yet."""
 
 
 def is_scenario(path: Path) -> bool:
@@ -68,8 +73,8 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     return None
 
 
-class Clock:
-    """Tells recorded durations: each call of `step` takes as long as the next launch did."""
+class RecordedTimes:
+    """A timer that tells recorded durations: each call of `step` takes as long as the next launch did."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -103,13 +108,13 @@ class Sessions:
 
     def _carry_out(self, path: Path) -> Path:
         from bench.judge.stopping import stop_rule
-        from bench.judge.validity import rule
-        from bench.run import execute
+        from bench.judge.validity import judge_folder
+        from bench.run import Rules, Setting, carry_out
         from bench.scenario.load import Scenario
 
         loaded = Scenario.load(path)
         results = Path(self.config.getoption("--scenario-results", default=None) or self.config.rootpath / "results")
-        return execute(loaded, results=results, judge=rule(), stop_rule=stop_rule(loaded))
+        return carry_out(loaded, Setting(results=results, rules=Rules(judge_folder, stop_rule(loaded))))
 
 
 _SESSIONS = pytest.StashKey[Sessions]()
@@ -152,9 +157,12 @@ class ScenarioFile(pytest.File):
             raise self.CollectError(str(error)) from error
         for variant in variants:
             for name in (name for family in model.measure for name in TIMES.get(family, ())):
-                clock = Clock()
-                item = self._item(f"{variant.id}[{name}]", measured(self, variant.id, name, clock))
-                item.add_marker(pytest.mark.benchmark(group=f"{model.scenario} {name}", timer=clock.read))
+                if not self.config.pluginmanager.hasplugin("benchmark"):
+                    yield self._item(f"{variant.id}[{name}]", unshown)
+                    continue
+                times = RecordedTimes()
+                item = self._item(f"{variant.id}[{name}]", measured(self, variant.id, name, times))
+                item.add_marker(pytest.mark.benchmark(group=f"{model.scenario} {name}", timer=times.read))
                 yield item
         if model.gate is not None:
             yield self._item("gate", gated(self))
@@ -175,7 +183,7 @@ class ScenarioItem(pytest.Function):
         return self.path, 0, self.name
 
 
-def measured(file: ScenarioFile, variant: str, name: str, clock: Clock) -> Callable[[Any], None]:
+def measured(file: ScenarioFile, variant: str, name: str, recorded: RecordedTimes) -> Callable[[Any], None]:
     """The test of one metric: every valid launch is a round."""
 
     def test(benchmark: Any) -> None:
@@ -194,14 +202,22 @@ def measured(file: ScenarioFile, variant: str, name: str, clock: Clock) -> Calla
             if metric.kind == "launch" and metric.id in valid and valid[metric.id].notna().any()
         }
         benchmark.extra_info.update(variant=variant, metric=name, run=file.run.manifest.run_id, **others)
-        clock.left = times
-        benchmark.pedantic(clock.step, rounds=len(times), iterations=1)
+        recorded.left = times
+        benchmark.pedantic(recorded.step, rounds=len(times), iterations=1)
 
     return test
 
 
+def unshown() -> None:
+    """The test of a metric where nothing is there to show it."""
+    pytest.skip("times are shown by pytest-benchmark: pip install 'firsttoken[pytest]'")
+
+
 def gated(file: ScenarioFile) -> Callable[[], None]:
-    """The test of the gate: fails on a regression, is skipped with the reason where there is no binding verdict."""
+    """The test of the gate: fails on a regression or an invalid measurement, is skipped where the data do not say.
+
+    A FAIL that is advice only passes with a warning that names it.
+    """
 
     def test() -> None:
         from bench.errors import BenchError
@@ -216,7 +232,9 @@ def gated(file: ScenarioFile) -> Callable[[], None]:
             pytest.fail(str(error), pytrace=False)
         if verdict.exit_code in {1, 3}:
             pytest.fail(terminal.render(verdict), pytrace=False)
-        if verdict.verdict is not Verdict.PASS:
+        if verdict.verdict is Verdict.FAIL:
+            warnings.warn(AdvisoryFail(terminal.render(verdict)), stacklevel=1)
+        elif verdict.verdict is not Verdict.PASS:
             pytest.skip(terminal.render(verdict))
 
     return test

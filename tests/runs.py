@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.record.schema import Check, FieldInfo, LaunchRecord, Manifest, Phase
-from bench.record.store import RunFolder
+from bench.record.schema import Check, ClientAccount, ExitReport, FieldInfo, LaunchRecord, Manifest, Phase
+from bench.record.store import LaunchTables, RunFolder
 
 SECOND = 1_000_000_000
 MILLI = 1_000_000
@@ -33,6 +33,7 @@ class Behaviour:
     factors: Mapping[str, str] = field(default_factory=dict)
     status: Mapping[int, tuple[str, str, str]] = field(default_factory=dict)
     failing: Sequence[int] = ()
+    checks: Sequence[Check] = ()
 
 
 def synthetic_run(
@@ -135,6 +136,7 @@ def _launch(
         checks=[
             Check("steal", "ok", "0.0 % of the time", "1 %"),
             Check("swap", "unknown", "no /proc/vmstat", "0 pages"),
+            *how.checks,
             *([Check(kind or "throttle", "violated", reason or "", "none", "cool it")] if status == "invalid" else []),
         ],
         fields=[
@@ -143,9 +145,8 @@ def _launch(
             FieldInfo("nvml", "gpu0.power_w", "W", "board power", "gpu board"),
             FieldInfo("nvml", "gpu0.temperature_c", "°C", "core"),
         ],
-        memory={"kind": "discrete"},
-        client={"cpu_us_per_event": 9.0, "rss_mib": 60.0, "loop_lag_p99_ms": 0.1},
-        exit={"code": 0},
+        client=ClientAccount(cpu_us_per_event=9.0, rss_mib=60.0, loop_lag_p99_ms=0.1),
+        exit=ExitReport(code=0),
         log_tail=["model loaded"] if status == "ok" else ["Traceback <script>alert(1)</script>", reason or ""],
     )
     phases = [
@@ -157,11 +158,13 @@ def _launch(
     folder.finish(
         launch_id,
         record,
-        requests=rows,
-        chunks=chunks,
-        events=[{"t_ns": spawn, "source": "conductor", "name": "spawn"}],
-        phases=phases,
-        samples=readings,
+        LaunchTables(
+            requests=rows,
+            chunks=chunks,
+            events=[{"t_ns": spawn, "source": "conductor", "name": "spawn"}],
+            phases=phases,
+            samples=readings,
+        ),
     )
     return now + 2 * SECOND
 

@@ -31,7 +31,7 @@ SHARES: Mapping[str, tuple[str, ...]] = {
     "kv_cache": ("kv_cache", "static_cache", "profile"),
     "preprocessing": ("tokenizer", "chat_template"),
 }
-PHASE_COLUMNS = ["launch", "variant", "block", "state", "phase", "seconds", "share", "source", "reason"]
+PHASE_COLUMNS = ["launch", "variant", "block", "state", "phase", "seconds", "whole", "share", "source", "reason"]
 STATE = ".state"
 AS_ASKED, NOT_AS_ASKED, UNVERIFIED = "as asked", "not as asked", "unverified"
 # Launches whose state was not the one asked for are judged invalid; here they are shown apart, not lost.
@@ -40,12 +40,7 @@ SEEN = ("ok", "invalid")
 
 def exclusive(phases: pd.DataFrame, begin_ns: int, end_ns: int) -> dict[str, float]:
     """Seconds per phase name of one launch, each instant counted once, for the shortest phase that covers it."""
-    timed = phases.dropna(subset=["start_ns", "end_ns"])
-    spans = [
-        (max(int(start), begin_ns), min(int(end), end_ns), str(name))
-        for name, start, end in zip(timed["name"], timed["start_ns"], timed["end_ns"], strict=True)
-    ]
-    spans = [span for span in spans if span[0] < span[1]]
+    spans = _spans(phases, begin_ns, end_ns)
     edges = sorted({begin_ns, end_ns, *(edge for start, end, _ in spans for edge in (start, end))})
     total: dict[str, float] = {}
     for left, right in itertools.pairwise(edges):
@@ -53,6 +48,27 @@ def exclusive(phases: pd.DataFrame, begin_ns: int, end_ns: int) -> dict[str, flo
         name = min(around, key=lambda span: (span[1] - span[0], -span[0]))[2] if around else "unattributed"
         total[name] = total.get(name, 0.0) + (right - left) / 1e9
     return total
+
+
+def whole(phases: pd.DataFrame, begin_ns: int, end_ns: int) -> dict[str, float]:
+    """Seconds per phase name of one launch from its beginning to its end, with all that ran within it."""
+    total: dict[str, float] = {}
+    reached: dict[str, int] = {}
+    for start, end, name in sorted(_spans(phases, begin_ns, end_ns)):
+        fresh = max(start, reached.get(name, begin_ns))
+        total[name] = total.get(name, 0.0) + max(0, end - fresh) / 1e9
+        reached[name] = max(end, reached.get(name, begin_ns))
+    return total
+
+
+def _spans(phases: pd.DataFrame, begin_ns: int, end_ns: int) -> list[tuple[int, int, str]]:
+    """The phases that were seen, as far as they lie between two instants."""
+    timed = phases.dropna(subset=["start_ns", "end_ns"])
+    spans = [
+        (max(int(start), begin_ns), min(int(end), end_ns), str(name))
+        for name, start, end in zip(timed["name"], timed["start_ns"], timed["end_ns"], strict=True)
+    ]
+    return [span for span in spans if span[0] < span[1]]
 
 
 def verified(launch: Launch) -> str:
@@ -64,7 +80,8 @@ def verified(launch: Launch) -> str:
 
 
 def phase_table(run: Run) -> pd.DataFrame:
-    """One row per launch and phase: seconds (of its own), share of the cold start, source, reason where null.
+    """One row per launch and phase: seconds of its own, the whole of it with what ran within, its own share of the cold
+    start, source, reason where null.
 
     The seconds of one launch, `unattributed` with them, add up to its cold TTFT.
     """
@@ -75,19 +92,27 @@ def phase_table(run: Run) -> pd.DataFrame:
             continue
         phases = launch.read("phases")
         own = exclusive(phases, begin, end)
-        whole = (end - begin) / 1e9
+        together = whole(phases, begin, end)
+        cold = (end - begin) / 1e9
         head = {"launch": launch.id, "variant": launch.record.variant, "block": launch.record.block}
         head["state"] = verified(launch)
         sources = dict(zip(phases["name"], phases["source"], strict=True))
         own.setdefault("unattributed", 0.0)
         rows += [
             head
-            | {"phase": name, "seconds": spent, "share": spent / whole, "source": sources.get(name), "reason": None}
+            | {
+                "phase": name,
+                "seconds": spent,
+                "whole": together.get(name, spent),
+                "share": spent / cold,
+                "source": sources.get(name),
+                "reason": None,
+            }
             for name, spent in own.items()
         ]
         absent = phases[phases["start_ns"].isna() | phases["end_ns"].isna()].drop_duplicates("name")
         rows += [
-            head | {"phase": name, "seconds": None, "share": None, "source": source, "reason": reason}
+            head | {"phase": name, "seconds": None, "whole": None, "share": None, "source": source, "reason": reason}
             for name, source, reason in zip(absent["name"], absent["source"], absent["reason"], strict=True)
             if name not in own
         ]
@@ -95,13 +120,17 @@ def phase_table(run: Run) -> pd.DataFrame:
 
 
 def phases_by_variant(run: Run) -> pd.DataFrame:
-    """Median seconds and share per variant, state and phase, in the order in which phases begin; null stays null."""
+    """Median seconds, own and whole, and share per variant, state and phase, in the order in which phases begin.
+
+    Null stays null.
+    """
     table = phase_table(run)
     if table.empty:
         return table
     known = table.groupby(["variant", "state", "phase"], sort=False, observed=True)
     return known.agg(
         seconds=("seconds", "median"),
+        whole=("whole", "median"),
         share=("share", "median"),
         launches=("launch", "nunique"),
         reason=("reason", "first"),

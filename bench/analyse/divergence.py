@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.analyse.answers import Answers, Reply, Text
-from bench.analyse.estimate import Estimate, mean
+from bench.analyse.estimate import Estimate, ratio_of_sums
 
 Kind = Literal["exact", "lower bound"]
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class AnswerPair:
     """Two answers to one question. `agreed` counts equal units from the start; `units` is tokens or words."""
 
     label: str
@@ -43,19 +43,19 @@ class Pair:
 class Agreement:
     """Greedy answers compared: `share` of equal ones, and units until the first difference over those that differ."""
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[AnswerPair, ...]
     share: Estimate
     median_until: float | None
     units: str
 
     @property
-    def founding(self) -> tuple[Pair, ...]:
+    def founding(self) -> tuple[AnswerPair, ...]:
         """The founding use cases, in the order asked."""
         return tuple(pair for pair in self.pairs if pair.label.startswith("founding:"))
 
 
 @dataclass(frozen=True, slots=True)
-class Quality:
+class Divergence:
     """One variant against the reference; `perplexity_ratio` is its perplexity over the reference's."""
 
     variant: str
@@ -71,7 +71,7 @@ class Quality:
     positions: int = 0
 
 
-def compare(reference: Answers, other: Answers) -> Quality:
+def diverge(reference: Answers, other: Answers) -> Divergence:
     """One variant's answers against the reference's. Null with a reason where something is missing or no number."""
     reason = _unfit(reference, other)
     agreement = _agreement(reference, other)
@@ -79,17 +79,17 @@ def compare(reference: Answers, other: Answers) -> Quality:
     if reason:
         null = Estimate.null(reason)
         alone = null if _spoilt(other) or other.reason or not other.texts else perplexity(other)
-        return Quality(other.variant, reference.variant, alone, null, null, None, null, agreement, lacking)
+        return Divergence(other.variant, reference.variant, alone, null, null, None, null, agreement, lacking)
     names = [name for name in reference.texts if name in other.texts]
     pairs = [(reference.texts[name], other.texts[name]) for name in names]
     counts = [len(theirs.logprobs) for theirs, _ in pairs]
     excess = [float(theirs.logprobs.sum() - ours.logprobs.sum()) for theirs, ours in pairs]
     kl, kind, positions = divergence(pairs)
-    return Quality(
+    return Divergence(
         other.variant,
         reference.variant,
         perplexity(other),
-        mean(excess, counts).exp(),
+        ratio_of_sums(excess, counts).exp(),
         kl,
         kind,
         _top1(pairs),
@@ -103,7 +103,7 @@ def compare(reference: Answers, other: Answers) -> Quality:
 def perplexity(answers: Answers) -> Estimate:
     """exp of the mean negative log-probability per token, with its interval over documents."""
     texts = answers.texts.values()
-    return mean([-float(text.logprobs.sum()) for text in texts], [len(text.logprobs) for text in texts]).exp()
+    return ratio_of_sums([-float(text.logprobs.sum()) for text in texts], [len(text.logprobs) for text in texts]).exp()
 
 
 def divergence(pairs: list[tuple[Text, Text]]) -> tuple[Estimate, Kind | None, int]:
@@ -125,7 +125,7 @@ def divergence(pairs: list[tuple[Text, Text]]) -> tuple[Estimate, Kind | None, i
             0,
         )
     count = sum(len(row) for row in rows)
-    return mean([float(row.sum()) for row in rows], [len(row) for row in rows]), kind, count
+    return ratio_of_sums([float(row.sum()) for row in rows], [len(row) for row in rows]), kind, count
 
 
 def exact(reference: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -176,7 +176,7 @@ def _top1(pairs: list[tuple[Text, Text]]) -> Estimate:
         [max(a, key=a.__getitem__) == max(b, key=b.__getitem__) for a, b in zip(theirs.tops, ours.tops, strict=True)]
         for theirs, ours in pairs
     ]
-    return mean([float(sum(row)) for row in best], [len(row) for row in best])
+    return ratio_of_sums([float(sum(row)) for row in best], [len(row) for row in best])
 
 
 def _unfit(reference: Answers, other: Answers) -> str | None:
@@ -215,16 +215,16 @@ def _agreement(reference: Answers, other: Answers) -> Agreement | None:
     if not pairs:
         return None
     until = [pair.agreed for pair in pairs if not pair.equal]
-    share = mean([float(pair.equal) for pair in pairs], [1.0] * len(pairs))
+    share = ratio_of_sums([float(pair.equal) for pair in pairs], [1.0] * len(pairs))
     if share.low is not None and share.high is not None:
-        share = Estimate(share.value, max(0.0, share.low), min(1.0, share.high), share.documents)
+        share = Estimate(share.value, max(0.0, share.low), min(1.0, share.high), share.n)
     units = "tokens" if all(pair.units == "tokens" for pair in pairs if pair.label == "greedy") else "words"
     return Agreement(pairs, share, float(np.median(until)) if until else None, units)
 
 
-def _pair(theirs: Reply, ours: Reply) -> Pair:
+def _pair(theirs: Reply, ours: Reply) -> AnswerPair:
     by_token = theirs.tokens is not None and ours.tokens is not None
     a, b = (theirs.tokens or (), ours.tokens or ()) if by_token else (theirs.words, ours.words)
     agreed = next((at for at, (one, two) in enumerate(zip(a, b, strict=False)) if one != two), min(len(a), len(b)))
     units = "tokens" if by_token else "words"
-    return Pair(theirs.label, theirs.name, theirs.turn, theirs.text, ours.text, agreed, len(a), units)
+    return AnswerPair(theirs.label, theirs.name, theirs.turn, theirs.text, ours.text, agreed, len(a), units)

@@ -9,18 +9,22 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bench.analyse.pace import ONE_PIECE, with_pace
+
 # Column to add → (end, begin), both stamps in ns.
 SPANS: Mapping[str, tuple[str, str]] = {
     "ttfb_ms": ("headers_ns", "sent_ns"),
     "ttfr_ms": ("first_chunk_ns", "sent_ns"),
     "ttft_ms": ("first_token_ns", "sent_ns"),
     "ttfot_ms": ("first_answer_ns", "sent_ns"),
+    "ttfa_ms": ("first_argument_ns", "sent_ns"),
     "ttft_scheduled_ms": ("first_token_ns", "intended_ns"),
     "dispatch_delay_ms": ("sent_ns", "intended_ns"),
+    "cap_delay_ms": ("released_ns", "intended_ns"),
     "e2el_ms": ("last_token_ns", "sent_ns"),
 }
-ADDED = (*SPANS, "connect_ms", "tpot_ms", "ntpot_ms", "tokens_per_chunk", "ok")
-TOKEN_KINDS = pa.array(["content", "reasoning"])
+ADDED = (*SPANS, "client_delay_ms", "connect_ms", "tpot_ms", "pace_reason", "ntpot_ms", "tokens_per_chunk", "ok")
+TOKEN_KINDS = pa.array(["content", "reasoning", "tool"])
 
 
 def with_durations(requests: pa.Table) -> pa.Table:
@@ -29,10 +33,12 @@ def with_durations(requests: pa.Table) -> pa.Table:
         requests = requests.append_column(name, _ms(pc.subtract(requests[end], requests[begin])))
     tokens = pc.cast(requests["completion_tokens"], pa.float64())
     events = pc.cast(requests["chunks"], pa.float64())
-    decode = _ms(pc.subtract(requests["last_token_ns"], requests["first_token_ns"]))
+    requests = with_pace(requests)
+    # Late because of us: neither the cap's wait nor the opening of a connection is the client's doing.
+    free = pc.add(pc.coalesce(requests["released_ns"], requests["intended_ns"]), pc.coalesce(requests["connect_ns"], 0))
     for name, column in {
+        "client_delay_ms": _ms(pc.subtract(requests["sent_ns"], free)),
         "connect_ms": _ms(requests["connect_ns"]),
-        "tpot_ms": pc.divide(decode, _at_least(pc.subtract(tokens, 1.0), 1.0)),
         "ntpot_ms": pc.divide(requests["e2el_ms"], _at_least(tokens, 1.0)),
         "tokens_per_chunk": pc.divide(tokens, _at_least(events, 1.0)),
         "ok": pc.is_null(requests["error_kind"]),
@@ -48,6 +54,8 @@ def gaps_ms(chunks: pa.Table, requests: pa.Table) -> npt.NDArray[np.float64]:
     """
     tokens = chunks.filter(pc.is_in(chunks["kind"], value_set=TOKEN_KINDS))
     steady = requests.filter(pc.and_(requests["measured"], requests["ok"]))
+    # What came in one piece has no gaps that an engine made.
+    steady = steady.filter(pc.not_equal(pc.fill_null(steady["pace_reason"], ""), ONE_PIECE))
     owner = tokens["request_id"].to_numpy()
     kept = np.isin(owner, steady["request_id"].to_numpy())
     by_kernel = steady.filter(pc.equal(steady["stamp_source"], "kernel"))["request_id"].to_numpy()

@@ -59,7 +59,7 @@ class Energy:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class PowerSource:
     """Where a launch's power was recorded: a power series (W), perhaps a counter (J), and what they cover."""
 
     kind: str
@@ -124,13 +124,13 @@ def difference(counter: Series, start_ns: int, end_ns: int) -> Energy:
     return Energy(joules, seconds, "counter", None, uncertainty, 1 - outside / seconds, longest, len(near))
 
 
-def source_of(record: LaunchRecord, samples: Samples) -> Source | None:
+def source_of(record: LaunchRecord, samples: Samples) -> PowerSource | None:
     """The best record of power there is: a board's own sensors, then the GPU's; None if nothing was read."""
     scopes = {(info.probe, info.field): info.scope for info in record.fields}
     for probe in ("jetson", "tegrastats"):
         series = samples.of(probe, "power_w")
         if len(series):
-            return Source("power", f"{probe} power", scopes.get((probe, "power_w")) or "unknown", series)
+            return PowerSource("power", f"{probe} power", scopes.get((probe, "power_w")) or "unknown", series)
     powers = samples.matching("nvml", end=".power_w")
     counters = samples.matching("nvml", end=".energy_j")
     power = samples.total(list(powers.values()))
@@ -138,10 +138,10 @@ def source_of(record: LaunchRecord, samples: Samples) -> Source | None:
     if not len(power) and not len(counter):
         return None
     name = next(iter(powers or counters))
-    return Source("gpu power", "nvml", scopes.get(("nvml", name)) or "gpu board", power, counter)
+    return PowerSource("gpu power", "nvml", scopes.get(("nvml", name)) or "gpu board", power, counter)
 
 
-def of_window(source: Source | None, start_ns: int | None, end_ns: int | None) -> Energy:
+def of_window(source: PowerSource | None, start_ns: int | None, end_ns: int | None) -> Energy:
     """Energy between two stamps from a launch's power source: the counter where there is one, power as cross-check."""
     if start_ns is None or end_ns is None or end_ns <= start_ns:
         return Energy(None, 0.0, reason="not_found: the window has no beginning or no end")
@@ -158,7 +158,7 @@ def of_window(source: Source | None, start_ns: int | None, end_ns: int | None) -
     return replace(counted, source=f"{source.name} counter", scope=source.scope, cross_check=apart)
 
 
-def idle_watts(source: Source | None, record: LaunchRecord) -> float | None:
+def idle_watts(source: PowerSource | None, record: LaunchRecord) -> float | None:
     """Mean power before the engine was spawned; None with too few readings for one."""
     spawn = record.stamps.get("spawn")
     if source is None or spawn is None:
@@ -194,7 +194,7 @@ def _with_idle(energy: Energy, idle: float | None) -> dict[str, Any]:
     }
 
 
-def _within_requests(source: Source | None, requests: pa.Table) -> dict[str, Energy]:
+def _within_requests(source: PowerSource | None, requests: pa.Table) -> dict[str, Energy]:
     """Prefill (sent → first token) and decode (first → last token), summed over the steady requests."""
     rows = requests.filter(pc.and_(requests["measured"], pc.is_null(requests["error_kind"])))
     columns = {name: rows[name].to_pylist() for name in ("sent_ns", "first_token_ns", "last_token_ns")}
@@ -208,7 +208,7 @@ def _within_requests(source: Source | None, requests: pa.Table) -> dict[str, Ene
     }
 
 
-def of_windows(source: Source | None, windows: list[tuple[int, int]]) -> Energy:
+def of_windows(source: PowerSource | None, windows: list[tuple[int, int]]) -> Energy:
     """Energy of many short windows together. Each must span two sampling periods: shorter ones are guesses."""
     seconds = sum(end - start for start, end in windows) / 1e9
     if source is None or not len(source.power):

@@ -39,12 +39,12 @@ class MemoryUse:
 
 def used(record: LaunchRecord, samples: Samples) -> tuple[str, str, Series]:
     """Kind, scope and the engine's memory over time (MiB)."""
-    before = record.memory.get("before") or {}
-    unified = before.get("kind") == "unified" or bool(len(samples.of("host", "nvmap_mib")))
+    before = record.memory.before
+    unified = (before is not None and before.kind == "unified") or bool(len(samples.of("host", "nvmap_mib")))
     spawn = record.stamps.get("spawn")
     if unified:
         available = samples.of("host", "mem_available_mib")
-        baseline = before.get("available_mib")
+        baseline = before.available_mib if before else None
         if baseline is None:
             early = available.within(None, spawn)
             baseline = float(np.median(early.value)) if len(early) >= BASELINE_READINGS else None
@@ -63,7 +63,7 @@ def used(record: LaunchRecord, samples: Samples) -> tuple[str, str, Series]:
     ]
     devices = [device for device in devices if len(device)]
     # Pages that a fork shares with its parent count for each in part: what a service needs is the sum of both.
-    apart = ", what its warm parent holds apart" if record.start.get("mode") == "forked" else ""
+    apart = ", what its warm parent holds apart" if record.start.forked else ""
     if not devices:
         return "discrete", f"PSS of the engine's processes{apart}", host
     if not len(host):
@@ -74,11 +74,11 @@ def used(record: LaunchRecord, samples: Samples) -> tuple[str, str, Series]:
 
 def _with_served(host: Series, record: LaunchRecord) -> Series:
     """The sampled sizes and the one that was read when the last request had been answered."""
-    served = record.memory.get("served") or {}
-    if served.get("pss_mib") is None:
+    served = record.memory.served
+    if served is None or served.pss_mib is None:
         return host
-    at = int(np.searchsorted(host.t_ns, served["t_ns"]))
-    return Series(np.insert(host.t_ns, at, served["t_ns"]), np.insert(host.value, at, served["pss_mib"]), host.nulls)
+    at = int(np.searchsorted(host.t_ns, served.t_ns))
+    return Series(np.insert(host.t_ns, at, served.t_ns), np.insert(host.value, at, served.pss_mib), host.nulls)
 
 
 def of_memory(record: LaunchRecord, requests: pa.Table, samples: Samples) -> MemoryUse:
@@ -87,7 +87,7 @@ def of_memory(record: LaunchRecord, requests: pa.Table, samples: Samples) -> Mem
     swap = samples.of("host", "swap_free_mib").within(record.stamps.get("spawn"), None)
     freed = swap.grown()
     swap_grown = -freed if freed is not None else None
-    returned = (record.memory.get("after") or {}).get("returned")
+    returned = record.memory.after.returned if record.memory.after else None
     if not len(series):
         return MemoryUse(kind, scope, None, None, None, swap_grown, returned, series.why or "not_found")
     first = (

@@ -6,6 +6,7 @@ docs/metrics.md says the same in words. A metric is either a statistic over the 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bench.analyse.quantiles import needed
+from bench.analyse.estimate import needed
+from bench.analyse.pace import unobserved
 from bench.errors import UnknownName
 from bench.record.schema import LaunchRecord
 
@@ -41,7 +43,11 @@ class Family:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric. `needs` is the smallest number of requests in a launch for which it is given."""
+    """One metric. `needs` is the smallest number of requests in a launch for which it is given.
+
+    `by_difference` marks a share whose healthy value is zero: no ratio to it can be taken, so two are compared in
+    percentage points, and so is its margin.
+    """
 
     id: str
     title: str
@@ -52,6 +58,7 @@ class Metric:
     family: str
     q: float | None = None
     needs: int = 1
+    by_difference: bool = False
 
 
 FAMILIES = {
@@ -60,11 +67,14 @@ FAMILIES = {
         Family("ttft", "TTFT", "ms", "ttft_ms", "first non-empty content or reasoning − request sent"),
         Family("ttfr", "TTFR", "ms", "ttfr_ms", "first event with choices, even an empty one − request sent"),
         Family("ttfot", "TTFOT", "ms", "ttfot_ms", "first token that is not reasoning − request sent"),
+        Family("ttfa", "TTFA", "ms", "ttfa_ms", "first fragment of a tool call's arguments − request sent"),
         Family("ttft_scheduled", "TTFT scheduled", "ms", "ttft_scheduled_ms", "first token − intended send"),
         Family("dispatch_delay", "dispatch delay", "ms", "dispatch_delay_ms", "request sent − intended send"),
+        Family("cap_delay", "wait for the cap", "ms", "cap_delay_ms", "let go by max_in_flight − intended send"),
+        Family("client_delay", "client delay", "ms", "client_delay_ms", "late because of the client alone"),
         Family("ttfb", "TTFB", "ms", "ttfb_ms", "first byte of the response − request sent"),
-        Family("e2el", "E2EL", "ms", "e2el_ms", "last token − request sent"),
-        Family("tpot", "TPOT", "ms", "tpot_ms", "(E2EL − TTFT)/(N − 1); null for one token"),
+        Family("e2el", "E2EL", "ms", "e2el_ms", "last output − request sent"),
+        Family("tpot", "TPOT", "ms", "tpot_ms", "(E2EL − TTFT)/(N − tokens of the first event)"),
         Family("ntpot", "NTPOT", "ms", "ntpot_ms", "E2EL/N"),
         Family("itl", "ITL", "ms", None, "gaps between token-bearing chunks, pooled over the launch"),
         Family("connect", "connect", "ms", "connect_ms", "opening a connection, where one was opened"),
@@ -73,6 +83,7 @@ FAMILIES = {
     )
 }
 
+_BY_DIFFERENCE = frozenset({"error_rate", "cached_tokens"})
 _BUCKET = re.compile(r"(ttft)\[(\d+)\]")
 _LAUNCH: tuple[tuple[str, str, str, Direction, str], ...] = (
     ("cold_ttft", "cold TTFT", "s", "lower", "engine spawned → first token of the workload's first request"),
@@ -115,7 +126,8 @@ def _statistics(family: Family) -> Iterator[Metric]:
 METRICS: dict[str, Metric] = {
     **{metric.id: metric for family in FAMILIES.values() for metric in _statistics(family)},
     **{
-        name: Metric(name, title, unit, direction, "launch", doc, name) for name, title, unit, direction, doc in _LAUNCH
+        name: Metric(name, title, unit, direction, "launch", doc, name, by_difference=name in _BY_DIFFERENCE)
+        for name, title, unit, direction, doc in _LAUNCH
     },
 }
 
@@ -139,6 +151,17 @@ def metric(name: str) -> Metric:
         return {item.id: item for item in _statistics(family(head))}[f"{head}.{statistic or 'p50'}"]
     except KeyError:
         raise UnknownName("metric", name, METRICS) from None
+
+
+def comparable(measure: Metric, values: npt.ArrayLike) -> Values:
+    """Values on the scale on which they are compared: logarithms, or the shares themselves."""
+    found = np.asarray(values, dtype=np.float64)
+    return found if measure.by_difference else np.log(found)
+
+
+def change(measure: Metric, difference: float) -> float:
+    """A difference on that scale as a factor; of a share that is compared by difference, one plus the difference."""
+    return 1 + difference if measure.by_difference else math.exp(difference)
 
 
 def of_launch(
@@ -223,7 +246,7 @@ def _good(done: pa.Table, slo: Mapping[str, float]) -> float | None:
     for name, limit in slo.items():
         values = done[f"{name}_ms"].to_numpy()
         if name == "tpot":
-            if done["completion_tokens"].null_count:
+            if unobserved(done["pace_reason"].to_pylist()):
                 return None
             values = np.where(np.isnan(values), 0.0, values)
         met &= values <= limit

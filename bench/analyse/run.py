@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from bench.analyse import energy, footprint, metrics
+from bench.analyse.crowd import crowded
 from bench.analyse.durations import gaps_ms, with_durations
+from bench.analyse.pace import Gaps
 from bench.analyse.series import Samples
 from bench.analyse.summary import summarise
 from bench.errors import RecordError
+from bench.phrases import counted
+from bench.record.documents import scenario_of
 from bench.record.schema import REQUESTS, STAMPS, LaunchRecord, Manifest
 from bench.record.store import RunFolder
 
@@ -59,10 +61,12 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """A run, read once: one row per launch, and the pooled samples of each variant's valid launches by family."""
+    """A run, read once: one row per launch, and of each variant's valid launches the pooled samples by family and what
+    their answers do not tell."""
 
     per_launch: pd.DataFrame
     pooled: Mapping[str, Mapping[str, metrics.Values]]
+    gaps: Mapping[str, Gaps]
 
 
 class Run:
@@ -83,7 +87,7 @@ class Run:
         return cls(RunFolder.open(find(Path(path))))
 
     def __repr__(self) -> str:
-        return f"<Run {self.manifest.scenario}/{self.manifest.run_id}: {len(self.all)} launches>"
+        return f"<Run {self.manifest.scenario}/{self.manifest.run_id}: {counted(len(self.all), 'launch')}>"
 
     @cached_property
     def all(self) -> tuple[Launch, ...]:
@@ -99,11 +103,7 @@ class Run:
     @cached_property
     def scenario(self) -> Mapping[str, Any]:
         """The scenario file as it was, as plain mappings; empty if it cannot be read any more."""
-        try:
-            document = YAML(typ="safe").load(self.manifest.scenario_text)
-        except YAMLError:
-            return {}
-        return document if isinstance(document, dict) else {}
+        return scenario_of(self.manifest)
 
     @property
     def slo(self) -> Mapping[str, float]:
@@ -147,20 +147,26 @@ class Run:
         """The run read once, launch by launch; the time is linear in the number of launches."""
         rows: list[dict[str, Any]] = []
         pools: dict[str, dict[str, list[metrics.Values]]] = {}
+        gaps: dict[str, Gaps] = {}
         for launch in self.all:
             requests = launch.requests()
             samples = metrics.samples_of(requests, launch.gaps(requests))
-            counted = {"requests": len(samples["ttft"]), "unsteady": _unsteady(launch.record)}
+            counted = {
+                "requests": len(samples["ttft"]),
+                "unsteady": _unsteady(launch.record),
+                "crowded": crowded(launch.record),
+            }
             found = metrics.of_launch(launch.record, requests, samples, self.slo) | _resources(launch, requests)
             rows.append(identity(launch) | counted | found)
             if launch.record.status == "ok":
+                gaps.setdefault(launch.record.variant, Gaps()).add(requests)
                 for family, values in samples.items():
                     pools.setdefault(launch.record.variant, {}).setdefault(family, []).append(values)
         pooled = {
             variant: {family: np.concatenate(parts) for family, parts in families.items()}
             for variant, families in pools.items()
         }
-        return Reduction(_numeric(rows), pooled)
+        return Reduction(_numeric(rows), pooled, gaps)
 
     @property
     def per_launch(self) -> pd.DataFrame:
@@ -169,7 +175,7 @@ class Run:
 
     def summary(self) -> pd.DataFrame:
         """One row per variant and metric: value, interval, launches and requests behind it, or why there is none."""
-        return summarise(self.variants, self.reduction.per_launch, self.reduction.pooled)
+        return summarise(self.variants, self.reduction.per_launch, self.reduction.pooled, self.reduction.gaps)
 
     def _stack(self, read: Callable[[Launch], pa.Table]) -> pd.DataFrame:
         tables = [(launch, read(launch)) for launch in self.all]
@@ -182,14 +188,6 @@ class Run:
             for launch, table in tables
         ]
         return frame(pa.concat_tables(keyed, promote_options="default"))
-
-
-def per_launch(run: Run) -> pd.DataFrame:
-    """One row per launch: identity, number of steady `requests`, and every metric of METRICS; NaN where it is null.
-
-    Rows of failed and invalid launches are there too: `status == "ok"` are those that count.
-    """
-    return run.per_launch
 
 
 def _unsteady(record: LaunchRecord) -> bool:

@@ -39,7 +39,7 @@ COVERED = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Steadiness:
     """What a launch's latencies look like over its requests.
 
     `first` is the index of the first steady request, `first_low` and `first_high` where it may also lie; null where
@@ -57,7 +57,7 @@ class Verdict:
     uncovered: tuple[int, ...] = ()
 
 
-def classify(latencies_ms: Sequence[float], buckets: Sequence[int | None] | None = None) -> Verdict:
+def classify(latencies_ms: Sequence[float], buckets: Sequence[int | None] | None = None) -> Steadiness:
     """The class of one launch's latencies in the order in which they were sent."""
     values = np.asarray(latencies_ms, dtype=np.float64)
     lengths: list[int | None] = [None] * len(values) if buckets is None else list(buckets)
@@ -65,7 +65,7 @@ def classify(latencies_ms: Sequence[float], buckets: Sequence[int | None] | None
     known = np.isfinite(values) & (values > 0)
     values, lengths = values[known], [b for b, good in zip(lengths, known, strict=True) if good]
     if len(values) < SHORTEST:
-        return Verdict("too short", None, None, None, None, None, len(values), uncovered)
+        return Steadiness("too short", None, None, None, None, None, len(values), uncovered)
     level = np.log(values) - _bucket_levels(np.log(values), lengths)
     smooth = _running_median(level)
     bounds = segments(smooth, noise_of(level))
@@ -75,24 +75,24 @@ def classify(latencies_ms: Sequence[float], buckets: Sequence[int | None] | None
     change = math.exp(medians[-1] - medians[0]) - 1
     if first > len(values) / 2:
         kind: Class = "slowdown" if medians[-1] - medians[0] > TOLERANCE else "not steady"
-        return Verdict(kind, None, None, None, change, None, len(values), uncovered)
+        return Steadiness(kind, None, None, None, change, None, len(values), uncovered)
     slope = _trend(level[first:])
     if slope is not None:
         kind = "slowdown" if slope > 0 else "not steady"
-        return Verdict(kind, None, None, None, change, math.exp(slope) - 1, len(values), uncovered)
+        return Steadiness(kind, None, None, None, change, math.exp(slope) - 1, len(values), uncovered)
     if index == 0:
-        return Verdict("flat", 0, 0, 0, change, 0.0, len(values), uncovered)
+        return Steadiness("flat", 0, 0, 0, change, 0.0, len(values), uncovered)
     kind = "warm-up" if medians[0] > medians[-1] else "slowdown"
     low, high = _edge(smooth, bounds[index - 1], bounds[index])
-    return Verdict(kind, first, low, high, change, 0.0, len(values), uncovered)
+    return Steadiness(kind, first, low, high, change, 0.0, len(values), uncovered)
 
 
-def of_launch(launch: Launch) -> Verdict:
+def of_launch(launch: Launch) -> Steadiness:
     """The class of a launch by the TTFT of its answered workload requests, the first one included."""
     return of_requests(launch.requests())
 
 
-def of_requests(table: pa.Table) -> Verdict:
+def of_requests(table: pa.Table) -> Steadiness:
     """The same from a launch's requests with their durations."""
     requests = table.to_pandas()
     asked = requests[requests["stage"].isin(["first", "measured"]) & requests["ok"]].sort_values("sent_ns")
@@ -107,8 +107,8 @@ def by_launch(run: Run) -> pd.DataFrame:
         if launch.record.status in ("ok", "invalid"):
             seen = of_launch(launch)
             head = {"launch": launch.id, "variant": launch.record.variant, "block": launch.record.block}
-            rows.append(head | {name: getattr(seen, name) for name in Verdict.__slots__})
-    return pd.DataFrame(rows, columns=["launch", "variant", "block", *Verdict.__slots__])
+            rows.append(head | {name: getattr(seen, name) for name in Steadiness.__slots__})
+    return pd.DataFrame(rows, columns=["launch", "variant", "block", *Steadiness.__slots__])
 
 
 def curve(launch: Launch) -> pd.DataFrame:

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from scipy import stats
 
 from bench.analyse.coldstart import AS_ASKED, NOT_AS_ASKED, SEEN, STATE, verified
+from bench.analyse.estimate import Estimate, mean
 from bench.analyse.run import Launch, Run
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A value with its interval; null ends where there are too few blocks or no end exists."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    n: int = 0
+from bench.phrases import counted
 
 
 @lru_cache(maxsize=1)
@@ -33,7 +26,7 @@ def launches(run: Run) -> pd.DataFrame:
     Columns: launch, variant, block, status, state, why (the evidence where the state is not as asked), start,
     cold_ttft_s, parent_s and parent_mib (making its warm parent, and what that holds with nothing served; nothing by
     exec), first_start_s (both times together: the first start from a parent has to wait for it), startup_s, prepare_s,
-    warmup_s, warmup_requests, first_ttft_ms, first_e2el_ms, ttft_ms, tpot_ms, e2el_ms,
+    warmup_s, warmup_requests, first_ttft_ms, first_e2el_ms, ttft_ms, tpot_ms, e2el_ms, tokens (of an answer),
     memory_mib, cache_mib, warmup_j. Medians over the steady requests. Every table here starts from it, and it reads all
     requests: it is kept, and not to be changed.
     """
@@ -72,8 +65,10 @@ def against(run: Run, baseline: str) -> pd.DataFrame:
     Columns: variant, n (blocks), first_saving_ms (baseline's first TTFT − its own), first_ratio, cold_saving_s,
     cold_ratio, steady_tpot_ratio, steady_ttft_ratio, break_even (requests after which the slower start has been
     made up, the making of its warm parent with it; 0 if it starts no slower once there is a parent, infinite if it
-    never does) and parent_even (starts after which quicker ones have made up the parent's making; null without one)
-    each with `_low` and `_high` at 95 %, and verdict in words.
+    never does), parent_even (starts after which quicker ones have made up the parent's making; null without one),
+    steady_saving_ms (a whole request) and lost_after (requests after which the lead of a faster start is lost; infinite
+    if it serves no slower, null if it starts no faster) each with `_low` and `_high` at 95 %; tokens_per_request, and
+    verdict in words.
     """
     table = launches(run)
     table = table[(table["state"] != NOT_AS_ASKED) & (table["status"] == "ok")] if not table.empty else table
@@ -91,13 +86,15 @@ def against(run: Run, baseline: str) -> pd.DataFrame:
             "cold_ratio": _ratio(pairs, "cold_ttft_s"),
             "steady_tpot_ratio": _ratio(pairs, "tpot_ms"),
             "steady_ttft_ratio": _ratio(pairs, "ttft_ms"),
+            "steady_saving_ms": mean(pairs["e2el_ms_a"] - pairs["e2el_ms_b"]),
             "break_even": _even(pairs),
             "parent_even": parent_even(pairs),
+            "lost_after": lost_after(pairs),
         }
-        row: dict[str, Any] = {"variant": variant, "n": len(pairs)}
+        row: dict[str, Any] = {"variant": variant, "n": len(pairs), "tokens_per_request": _tokens(pairs)}
         for name, estimate in figures.items():
             row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-        words = _words(figures["break_even"], figures["cold_saving_s"])
+        words = _words(figures, row["tokens_per_request"])
         rows.append(row | {"verdict": words + _parent_words(figures["parent_even"])})
     return pd.DataFrame(rows)
 
@@ -143,6 +140,17 @@ def parent_even(pairs: pd.DataFrame) -> Estimate:
     return Estimate(float(cost.mean() / gain.mean()), None if low is None else max(low, 0.0), high, len(cost))
 
 
+def lost_after(pairs: pd.DataFrame) -> Estimate:
+    """Requests after which b, which starts faster than a and serves slower, has lost its lead.
+
+    The break-even the other way round: of a, which starts slower than b. Null if b starts no faster.
+    """
+    columns = [name[:-2] for name in pairs.columns if name.endswith("_a")]
+    turned = {f"{name}_a": f"{name}_b" for name in columns} | {f"{name}_b": f"{name}_a" for name in columns}
+    found = break_even(pairs.rename(columns=turned))
+    return Estimate(None) if found.value == 0 else found
+
+
 def fieller(top: np.ndarray[Any, Any], bottom: np.ndarray[Any, Any]) -> tuple[float | None, float | None]:
     """The 95 % interval of mean(top)/mean(bottom) for paired samples; an infinite end where the bottom may be zero.
 
@@ -180,25 +188,14 @@ def cost_curve(run: Run, requests: Sequence[int]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["variant", "requests", "seconds"])
 
 
-def mean(values: pd.Series[Any]) -> Estimate:
-    """Mean with its 95 % t interval over blocks."""
-    known = values.dropna().to_numpy(float)
-    if not len(known):
-        return Estimate(None)
-    if len(known) < 2:
-        return Estimate(float(known[0]), n=1)
-    half = float(stats.t.ppf(0.975, len(known) - 1)) * float(known.std(ddof=1)) / math.sqrt(len(known))
-    return Estimate(float(known.mean()), float(known.mean()) - half, float(known.mean()) + half, len(known))
-
-
 def _row(launch: Launch, metrics: Mapping[str, Any]) -> dict[str, Any]:
     record = launch.record
     requests = launch.requests()
     first = requests.filter(np.asarray(requests["stage"]) == "first").to_pandas()
     e2el = float(first["e2el_ms"].iloc[0]) if len(first) and pd.notna(first["e2el_ms"].iloc[0]) else None
     state = verified(launch)
-    forked, parent = record.start.get("mode") == "forked", record.start.get("parent") or {}
-    making = parent.get("seconds") if forked else 0.0
+    forked, parent = record.start.forked, record.start.parent
+    making = (parent.seconds if parent else None) if forked else 0.0
     cold = metrics.get("cold_ttft")
     doubt = [c.evidence for c in record.checks if c.name.endswith(STATE) and c.status in ("violated", "unknown")]
     return {
@@ -212,37 +209,28 @@ def _row(launch: Launch, metrics: Mapping[str, Any]) -> dict[str, Any]:
         "cold_ttft_s": cold,
         "startup_s": metrics.get("startup"),
         "parent_s": making,
-        "parent_mib": parent.get("pss_mib") if forked else 0.0,
+        "parent_mib": (parent.pss_mib if parent else None) if forked else 0.0,
         "first_start_s": None if making is None or cold is None else cold + making,
-        "prepare_s": _seconds_before(record.state_before),
+        "prepare_s": record.state_before.prepare_s,
         "warmup_s": metrics.get("warmup"),
-        "warmup_requests": sum(int(stage.get("requests", 0)) for stage in record.warmup),
+        "warmup_requests": sum(stage.requests for stage in record.warmup),
         "first_ttft_ms": metrics.get("first_ttft"),
         "first_e2el_ms": e2el,
         "ttft_ms": metrics.get("ttft.p50"),
         "tpot_ms": metrics.get("tpot.p50"),
         "e2el_ms": metrics.get("e2el.p50"),
+        "tokens": _answered(requests),
         "memory_mib": metrics.get("memory.peak"),
-        "cache_mib": _cache_mib(record.state_before),
+        "cache_mib": None if (size := record.state_before.cache_bytes) is None else size / 2**20,
         "warmup_j": metrics.get("energy.warmup"),
     }
 
 
-def _seconds_before(state: Mapping[str, Any]) -> float | None:
-    """Seconds that the warm-up's own steps took before spawn; null where none told."""
-    told = [
-        step["seconds"] for step in (state.get("warmup") or {}).values() if isinstance(step, dict) and "seconds" in step
-    ]
-    return float(sum(told)) if told else None
-
-
-def _cache_mib(state: Mapping[str, Any]) -> float | None:
-    """Disk that the kept compile caches took before spawn, MiB."""
-    for step in (state.get("warmup") or {}).values():
-        before = step.get("before") if isinstance(step, dict) else None
-        if before and before.get("bytes") is not None:
-            return float(before["bytes"]) / 2**20
-    return None
+def _answered(requests: pa.Table) -> float | None:
+    """Output tokens of the median steady answer; null where none was counted."""
+    steady = requests.filter(pc.equal(requests["stage"], "measured")).to_pandas()
+    known = steady["completion_tokens"].dropna() if "completion_tokens" in steady else steady.iloc[:0, 0]
+    return float(known.median()) if len(known) else None
 
 
 def _pairs(table: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
@@ -253,10 +241,7 @@ def _pairs(table: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
 
 
 def _ratio(pairs: pd.DataFrame, column: str) -> Estimate:
-    logs = mean(pd.Series(np.log((pairs[f"{column}_b"] / pairs[f"{column}_a"]).to_numpy(float))))
-    ends = (None if end is None else math.exp(end) for end in (logs.value, logs.low, logs.high))
-    value, low, high = ends
-    return Estimate(value, low, high, logs.n)
+    return mean(np.log((pairs[f"{column}_b"] / pairs[f"{column}_a"]).to_numpy(float))).exp()
 
 
 def _parent_words(even: Estimate) -> str:
@@ -267,14 +252,46 @@ def _parent_words(even: Estimate) -> str:
     return f"; its parent has paid after {starts} start" + ("" if starts == 1 else "s")
 
 
-def _words(even: Estimate, saving: Estimate) -> str:
+def _tokens(pairs: pd.DataFrame) -> float | None:
+    """Output tokens of a steady request, as b answered them; null where none was counted."""
+    known = pairs["tokens_b"].dropna()
+    return float(known.median()) if len(known) else None
+
+
+def _words(figures: Mapping[str, Estimate], tokens: float | None) -> str:
+    """What a start is worth, claiming no more than the intervals do."""
+    even, start, steady = figures["break_even"], figures["cold_saving_s"], figures["steady_saving_ms"]
     if even.value is None:
         return "not measured"
     if even.value == 0:
-        sure = saving.low is not None and saving.low > 0
-        return "starts faster" + ("" if sure else ", not surely")
+        return _lead(figures["lost_after"], start, tokens)
     if math.isinf(even.value):
-        return "starts slower and serves no faster: never pays"
+        if _below(start) and steady.high is not None and steady.high <= 0:
+            return "starts slower and serves no faster: never pays"
+        slower = "starts slower" if _below(start) else "no difference at the start is sure"
+        return f"{slower}; that it serves faster was not seen, and is not excluded"
     if even.high is None or math.isinf(even.high):
-        return f"pays after about {even.value:.0f} requests; this run cannot say surely that it does"
-    return f"pays after {even.value:.0f} requests ({even.low:.0f} to {even.high:.0f})"
+        return f"pays after about {_requests(even.value)}; this run cannot say surely that it does"
+    return f"pays after {_requests(even.value)} ({even.low:.0f} to {even.high:.0f})"
+
+
+def _lead(lost: Estimate, start: Estimate, tokens: float | None) -> str:
+    """Of a start that is no slower: whether surely, and how long its lead lasts."""
+    words = "starts faster" if start.low is not None and start.low > 0 else "starts faster, not surely"
+    if lost.value is None or math.isinf(lost.value):
+        return words
+    when = _requests(lost.value)
+    if tokens:
+        when = f"{lost.value * tokens:.0f} tokens ({when})"
+    sure = lost.high is not None and not math.isinf(lost.high)
+    if sure:
+        return f"{words}, serves slower: its lead is lost after {when}"
+    return f"{words}; if it serves slower, as it seems, its lead is lost after about {when}"
+
+
+def _below(estimate: Estimate) -> bool:
+    return estimate.high is not None and estimate.high < 0
+
+
+def _requests(amount: float) -> str:
+    return counted(round(amount), "request")

@@ -8,44 +8,45 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from importlib.util import find_spec
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from bench.cli.signals import never_unheard
+from bench.cli.output import whole
+from bench.cli.signals import interrupted, never_unheard
 from bench.errors import BenchError, Exit, ScenarioError, UnknownName
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Command → (module below bench.cli, its line in `bench --help`), in the order in which people need them.
+# Command → its line in `bench --help`, in the order in which people need them. `bench NAME` is bench.cli.NAME.NAME.
 COMMANDS = {
-    "check": ("scenario", "Say everything that is wrong with scenario files; start nothing."),
-    "plan": ("scenario", "Show every launch of a scenario in its order, minutes and disk; start nothing."),
-    "run": ("run", "Launch every variant of a scenario, in random blocks, and say what was seen."),
-    "suite": ("suite", "Run the shipped scenarios for a board or a desktop GPU, with one report."),
-    "report": ("report", "Write a run's page, tables and figures."),
-    "compare": ("verdict", "Compare two variants, or two runs, launch by launch."),
-    "gate": ("verdict", "Judge a run against its margins; the exit code is the verdict."),
-    "baseline": ("verdict", "Keep, list and prune baselines."),
-    "aa": ("verdict", "Measure the false-alarm rate: two labels, one variant."),
-    "inject": ("verdict", "Slow the stream by a known amount and see whether the gate finds it."),
-    "history": ("verdict", "Look for change points over stored sessions."),
-    "quality": ("quality", "Compare answers: perplexity, divergence, and what quantization buys."),
-    "serve": ("serve", "Start one variant with its warm-up and keep it serving."),
-    "tune": ("tune", "Search engine flags for a faster first token."),
-    "engines": ("engines", "List engines and install their environments."),
-    "models": ("models", "List, fetch and quantize models."),
-    "doctor": ("machine", "Say what can be measured on this machine, what can't, and how to fix it."),
-    "monitor": ("machine", "Watch the machine's sensors."),
-    "selfcheck": ("simulate", "Measure this client's own error on this machine."),
-    "simulate": ("simulate", "Serve scripted answers with known timing."),
-    "export": ("interop", "Write results in other tools' formats."),
-    "import": ("interop", "Read results of other tools."),
-    "schema": ("scenario", "Print the JSON Schema of scenario files."),
-    "plugins": ("scenario", "List registered engines, warm-ups, workloads, probes and formats."),
+    "check": "Say everything that is wrong with scenario files; start nothing.",
+    "plan": "Show every launch of a scenario in its order, minutes and disk; start nothing.",
+    "run": "Launch every variant of a scenario, in random blocks, and say what was seen.",
+    "suite": "Run the shipped scenarios for a board or a desktop GPU, with one report.",
+    "report": "Write a run's page, tables and figures.",
+    "compare": "Compare two variants, or two runs, launch by launch.",
+    "gate": "Judge a run against its margins; the exit code is the verdict.",
+    "baseline": "Keep, list and prune baselines.",
+    "aa": "Measure the false-alarm rate: two labels, one variant.",
+    "inject": "Slow the stream by a known amount and see whether the gate finds it.",
+    "history": "Look for change points over stored sessions.",
+    "quality": "Compare answers: perplexity, divergence, and what quantization buys.",
+    "serve": "Start one variant with its warm-up and keep it serving.",
+    "tune": "Search engine flags for a faster first token.",
+    "engines": "List engines and install their environments.",
+    "models": "List, fetch and quantize models.",
+    "doctor": "Say what can be measured on this machine, what can't, and how to fix it.",
+    "monitor": "Watch the machine's sensors.",
+    "selfcheck": "Measure this client's own error on this machine.",
+    "simulate": "Serve scripted answers with known timing.",
+    "export": "Write results in other tools' formats.",
+    "import": "Read results of other tools.",
+    "schema": "Print the JSON Schema of scenario files.",
+    "plugins": "List registered engines, warm-ups, workloads, probes and formats.",
 }
 # The root of the CLI library's own errors, wherever this version of it keeps that.
 _REFUSAL: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -58,29 +59,33 @@ class Commands(TyperGroup):
     """Knows every command by name and imports its module only when it is called for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The commands that this installation has."""
-        return [name for name, (module, _) in COMMANDS.items() if find_spec(f"{__name__}.{module}")]
+        """Every command."""
+        return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """One command; None if there is none of that name."""
-        if cmd_name not in COMMANDS or cmd_name not in self.list_commands(ctx):
+        """One command, or group of commands; None if there is none of that name."""
+        if cmd_name not in COMMANDS:
             return None
+        home = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+        found = getattr(import_module(f"{__name__}.{home}"), home)
         part = typer.Typer(rich_markup_mode=None, add_completion=False, callback=lambda: None)
-        import_module(f"{__name__}.{COMMANDS[cmd_name][0]}").register(part)
+        if isinstance(found, typer.Typer):
+            part.add_typer(found, name=cmd_name)
+        else:
+            part.command(cmd_name)(found)
         group: Any = typer.main.get_command(part)
         return group.commands.get(cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """As usual, but an unknown name is answered with the known ones."""
-        known = self.list_commands(ctx)
-        if args and not args[0].startswith("-") and args[0] not in known:
-            raise UnknownName("command", args[0], known)
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            raise UnknownName("command", args[0], COMMANDS)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The table, without importing what it lists."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 app = typer.Typer(
@@ -120,6 +125,7 @@ def bench(
 @never_unheard()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    whole()
     try:
         command: Any = typer.main.get_command(app)
         result = command.main(args=arguments, prog_name="bench", standalone_mode=False)
@@ -133,7 +139,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         result = Exit.INTERRUPTED
     except Exception as error:
-        return _failed(error)
+        if not interrupted() or isinstance(error, (BenchError, _REFUSAL)):
+            return _failed(error)
+        result = Exit.INTERRUPTED
     if result == Exit.INTERRUPTED:
         print(f"bench: interrupted{_further(sys.argv[1:] if arguments is None else arguments)}", file=sys.stderr)
     return _code(result)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from bench.cli.options import AsJson
+from bench.cli.output import print_json
 
-def register(app: typer.Typer) -> None:
-    """Add the command group."""
-    engines = typer.Typer(help="List engines and install their environments.", no_args_is_help=True)
-    engines.command("list")(list_environments)
-    engines.command("install")(install)
-    engines.command("remove")(remove)
-    app.add_typer(engines, name="engines")
+HELP = """List engines and install their environments.
+
+Example: bench engines list
+Example: bench engines install transformers
+"""
 
 
-def list_environments(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+engines = typer.Typer(help=HELP, no_args_is_help=True)
+
+
+@engines.command("list")
+def list_environments(json: AsJson = False) -> None:
     """Show every environment, whether it is installed, and where.
 
     Example: bench engines list
@@ -35,14 +38,15 @@ def list_environments(as_json: Annotated[bool, typer.Option("--json", help="Prin
         }
         for place in environments()
     ]
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
+    if json:
+        print_json(found)
         return
     for row in found:
         state = "installed" if row["installed"] else "half installed" if row["folder"] else "–"
         typer.echo(f"{row['name']:<20} {state:<15} {row['about']}")
 
 
+@engines.command("install")
 def install(
     name: Annotated[str, typer.Argument(metavar="NAME", help="An environment, as `bench engines list` shows them.")],
     python: Annotated[Path | None, typer.Option(help="Interpreter to build on; one that fits by default.")] = None,
@@ -50,9 +54,9 @@ def install(
         str | None, typer.Option(help="A further package index for PyTorch; else FIRSTTOKEN_TORCH_INDEX.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Make it anew.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: AsJson = False,
 ) -> None:
-    """Make an engine's environment from its pinned packages; goes on where it was interrupted.
+    """Make an engine's environment from its pinned packages or sources; goes on where it was interrupted.
 
     Example: bench engines install transformers
     """
@@ -61,12 +65,13 @@ def install(
     place = environment.install(
         name, python=python, index=index, force=force, progress=lambda line: typer.echo(line, err=True)
     )
-    if as_json:
-        typer.echo(json.dumps({"name": name, "python": str(place.python)}))
+    if json:
+        print_json({"name": name, "python": str(place.python), "program": str(place.program)})
     else:
-        typer.echo(place.python)
+        typer.echo(place.program)
 
 
+@engines.command("remove")
 def remove(name: Annotated[str, typer.Argument(metavar="NAME", help="An environment.")]) -> None:
     """Delete an engine's environment.
 

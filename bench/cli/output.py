@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import typer
 
 
+def whole() -> None:
+    """Let standard output go on after a short write, which it does not by itself with PYTHONUNBUFFERED.
+
+    A command stopped and continued (Ctrl-Z, fg) in front of a slow reader would lose part of its document.
+    """
+    out = sys.__stdout__
+    if out is not None and sys.stdout is out and isinstance(getattr(out, "buffer", None), io.FileIO):
+        sys.stdout = os.fdopen(out.fileno(), "w", 1, encoding=out.encoding, errors=out.errors, closefd=False)
+
+
 def write(path: Path, text: str) -> None:
     """Write a file, or standard output for `-`; UsageError if it cannot be."""
     from bench.errors import UsageError
+    from bench.phrases import unwritten
 
     if str(path) == "-":
         typer.echo(text)
@@ -19,7 +33,7 @@ def write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text if text.endswith("\n") else f"{text}\n", encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+        raise UsageError(unwritten(path, error)) from error
 
 
 def as_json(value: object) -> str:

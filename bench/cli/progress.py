@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from bench.plan.launches import PlannedLaunch
+from bench.plan.blocks import PlannedLaunch
 from bench.record.schema import LaunchRecord
 from bench.run.progress import Progress, Silent
 

@@ -7,50 +7,47 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli.options import AsJson
+from bench.cli.output import print_json
+
 if TYPE_CHECKING:
-    from bench.analyse.divergence import Quality
+    from bench.analyse.divergence import Divergence
     from bench.analyse.estimate import Estimate
     from bench.judge.trade import Trade
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("quality")(quality)
 
 
 def quality(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run; a folder of runs stands for its newest.")],
     answers: Annotated[bool, typer.Option("--answers", help="Print the use cases' answers side by side.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Compare every variant's answers with the reference's, and say what it gains and loses.
 
     Example: bench quality results/awq-vs-fp16-cpu
     """
-    import json
     from dataclasses import asdict
 
-    from bench.analyse.claim import findings
     from bench.analyse.run import Run
-    from bench.judge.limit import limits
+    from bench.judge.gate import limits
     from bench.judge.trade import reference, trades
     from bench.record.documents import plain
+    from bench.report.claims import of_awq
 
     opened = Run.open(run)
     found = trades(opened)
     judged = limits(opened)
-    if as_json:
+    if json:
         rows = [
-            plain(asdict(trade)) | {"sentence": trade.sentence, "claim": [asdict(one) for one in findings(trade)]}
+            plain(asdict(trade)) | {"sentence": trade.sentence, "claim": [asdict(one) for one in of_awq(opened, trade)]}
             for trade in found
         ]
         document = {"reference": reference(opened), "variants": rows, "limits": [asdict(limit) for limit in judged]}
-        typer.echo(json.dumps(plain(document), indent=2, ensure_ascii=False))
+        print_json(plain(document))
         return
     typer.echo(f"against {reference(opened)}")
     for trade in found:
         _print(trade)
-        for finding in findings(trade) if "awq" in trade.variant else ():
+        for finding in of_awq(opened, trade):
             typer.echo(f"    claim: {finding.claim}: {finding.holds}: {finding.evidence}")
         if answers:
             _answers(trade.quality)
@@ -76,7 +73,7 @@ def _print(trade: Trade) -> None:
     typer.echo(f"    answers     {_figure(seen.agreement.share, 3)} equal of {len(seen.agreement.pairs)}{parted}")
 
 
-def _answers(seen: Quality) -> None:
+def _answers(seen: Divergence) -> None:
     for pair in seen.agreement.founding if seen.agreement else ():
         typer.echo(f"    {pair.label.removeprefix('founding:')}, turn {pair.turn + 1}")
         typer.echo(f"      {seen.against}: {pair.reference.strip()}")

@@ -35,11 +35,6 @@ class TableName(StrEnum):
     phases = "phases"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("report")(report)
-
-
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Runs; a folder of runs stands for its newest.")],
     format_: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.html,

@@ -3,80 +3,60 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from bench.record.schema import Check
-    from bench.scenario.load import Scenario
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="run")(run)
+from bench.cli.options import RESULTS, Apply, Install, Pretend, Report, Results, ScenarioFile, json_of
+from bench.errors import Exit
 
 
 def run(
-    scenario: Annotated[Path, typer.Argument(help="scenario file")],
-    results: Annotated[Path, typer.Option(help="folder that runs are kept in")] = Path("results"),
+    scenario: ScenarioFile,
+    results: Results = RESULTS,
     resume: Annotated[bool, typer.Option(help="go on with the newest unfinished run of this scenario")] = False,
-    install: Annotated[bool, typer.Option(help="install missing engine environments first")] = False,
-    emulate: Annotated[str | None, typer.Option(help="pretend to be this board; every page says so")] = None,
-    apply: Annotated[bool, typer.Option(help="set the declared power mode and clocks; put back afterwards")] = False,
-    report: Annotated[bool, typer.Option(help="write the HTML page when done")] = True,
-    json: Annotated[bool, typer.Option("--json", help="print the run's folder and summary as JSON")] = False,
+    resume_if_any: Annotated[
+        bool, typer.Option("--resume-if-any", help="the same if there is one, and else start a new run: for CI")
+    ] = False,
+    install: Install = False,
+    emulate: Pretend = None,
+    apply: Apply = False,
+    report: Report = True,
+    json: Annotated[bool, json_of("the run's folder and summary")] = False,
 ) -> None:
     """Launch every variant of a scenario, in random blocks, and say what was seen.
+
+    0 the launches that count are in the table, 3 none counts, 4 usage. `bench gate` judges them.
 
     Example: bench run scenarios/quick.yaml
     """
     from bench.cli.progress import watch
     from bench.cli.signals import ends_on_term
-    from bench.run import execute, unfinished
+    from bench.judge.stopping import stop_rule
+    from bench.judge.validity import judge_folder
+    from bench.probes.machine import require_board
+    from bench.run import Rules, Setting, carry_out
     from bench.scenario.load import Scenario
 
     loaded = Scenario.load(scenario)
-    going_on = unfinished(results, loaded) if resume else None
+    require_board(emulate)
     with ends_on_term(), watch(quiet=json) as progress:
-        if install:
-            _install(loaded, progress.preparing)
-        folder = execute(
-            loaded,
+        setting = Setting(
             results=results,
             progress=progress,
-            judge=_judge(),
-            stop_rule=_stop_rule(loaded),
-            resume=going_on,
+            rules=Rules(judge_folder, stop_rule(loaded)),
+            resume="always" if resume else "if any" if resume_if_any else "never",
+            install=install,
             emulate=emulate,
             apply=apply,
         )
-    _conclude(folder, report=report, as_json=json)
+        folder = carry_out(loaded, setting)
+    if not _conclude(folder, report=report, as_json=json):
+        raise typer.Exit(Exit.INVALID)
 
 
-def _install(scenario: Scenario, progress: Callable[[str], None]) -> None:
-    from bench.environments.environment import install, needed
-
-    for name in sorted({name for variant in scenario.variants if (name := needed(variant.engine))}):
-        install(name, progress=progress)
-
-
-def _judge() -> Callable[[Path], list[Check]]:
-    from bench.judge.validity import rule
-
-    return rule()
-
-
-def _stop_rule(scenario: Scenario) -> Callable[[Path], str | None] | None:
-    from bench.judge.stopping import stop_rule
-
-    return stop_rule(scenario)
-
-
-def _conclude(folder: Path, *, report: bool, as_json: bool) -> None:
-    """Print the table, and where everything is."""
+def _conclude(folder: Path, *, report: bool, as_json: bool) -> bool:
+    """Print the table, and where everything is; whether any launch counts."""
     from rich.console import Console
 
     from bench.analyse.run import Run
@@ -86,8 +66,9 @@ def _conclude(folder: Path, *, report: bool, as_json: bool) -> None:
     page = html.write(run, Path("reports") / f"{run.manifest.scenario}-{run.manifest.run_id}.html") if report else None
     if as_json:
         typer.echo(text.as_json(run, page))
-        return
-    Console().print(text.summary(run))
-    typer.echo(f"run     {folder}")
-    if page is not None:
-        typer.echo(f"report  {page}")
+    else:
+        Console().print(text.summary(run))
+        typer.echo(f"run     {folder}")
+        if page is not None:
+            typer.echo(f"report  {page}")
+    return any(launch.record.status == "ok" for launch in run.all)

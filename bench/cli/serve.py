@@ -7,16 +7,12 @@ from typing import Annotated
 
 import typer
 
+from bench.cli.options import ScenarioFile
 from bench.errors import LaunchError, ProvisionError
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="serve")(serve)
-
-
 def serve(
-    scenario: Annotated[Path, typer.Argument(help="scenario file")],
+    scenario: ScenarioFile,
     variant: Annotated[
         str | None, typer.Option(help="variant id, as `bench plan` prints it; may be left out if there is one")
     ] = None,

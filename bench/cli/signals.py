@@ -5,11 +5,21 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 AGAIN_S = 0.05
+
+_heard: list[int] = []
+
+
+def interrupted() -> bool:
+    """Whether a Ctrl-C, TERM or HUP came to this command, whatever became of the exception that it raised.
+
+    An extension module that is being imported may turn it into an ImportError of its own.
+    """
+    return bool(_heard)
 
 
 @contextmanager
@@ -17,6 +27,7 @@ def ends_on_term() -> Iterator[None]:
     """Within it SIGTERM and SIGHUP raise KeyboardInterrupt, so that everything is stopped and kept in order."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        _heard.append(number)
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
@@ -29,7 +40,7 @@ def ends_on_term() -> Iterator[None]:
 
 @contextmanager
 def never_unheard() -> Iterator[None]:
-    """Within it a Ctrl-C comes again that fell where Python can only print and forget it.
+    """Within it a Ctrl-C is noted, and comes again if it fell where Python can only print and forget it.
 
     That is in a finaliser, or in a weak reference's callback, of which imports have many.
     """
@@ -47,8 +58,21 @@ def never_unheard() -> Iterator[None]:
         timer.daemon = True
         timer.start()
 
+    def heard(number: int, frame: FrameType | None) -> None:
+        _heard.append(number)
+        signal.default_int_handler(number, frame)
+
+    _heard.clear()
     sys.unraisablehook = again
+    # Only the main thread may, and only where nobody else has made Ctrl-C their own or unheard.
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with suppress(ValueError):
+        if ours:
+            signal.signal(signal.SIGINT, heard)
     try:
         yield
     finally:
         sys.unraisablehook = before
+        with suppress(ValueError):
+            if ours:
+                signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli.options import RESULTS, Apply, Emulate, Install, Results
+from bench.phrases import counted
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.run.progress import Progress
     from bench.scenario.load import Scenario
 
 
@@ -43,20 +45,17 @@ SUITES = {
 }
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="suite")(suite)
-
-
 def suite(
     name: Annotated[str, typer.Argument(help="orin or desktop")],
-    emulate: Annotated[str | None, typer.Option(metavar="BOARD", help="on an emulated board: orin-nx, thor, …")] = None,
+    emulate: Emulate = None,
     resume: Annotated[bool, typer.Option(help="keep finished runs, go on with the unfinished one")] = False,
-    apply: Annotated[bool, typer.Option(help="set the declared power mode and clocks, and put them back")] = False,
-    install: Annotated[bool, typer.Option(help="install missing engine environments first")] = True,
+    apply: Apply = False,
+    install: Install = True,
     plan: Annotated[bool, typer.Option("--plan", help="only print what would be run, and how long it takes")] = False,
-    results: Annotated[Path, typer.Option(help="folder that runs are kept in")] = Path("results"),
-    scenarios: Annotated[Path, typer.Option(help="folder of the shipped scenarios")] = Path("scenarios"),
+    results: Results = RESULTS,
+    scenarios: Annotated[
+        Path | None, typer.Option(help="folder of the scenarios; the shipped ones by default", show_default=False)
+    ] = None,
 ) -> None:
     """Run the shipped scenarios for a board or a desktop GPU, in order, with one report at the end.
 
@@ -66,6 +65,11 @@ def suite(
     from bench.cli.progress import watch
     from bench.cli.signals import ends_on_term
     from bench.errors import BenchError, Exit, UnknownName, UsageError
+    from bench.judge.stopping import stop_rule
+    from bench.judge.validity import judge_folder
+    from bench.probes.machine import require_board
+    from bench.run import Rules, Setting, carry_out
+    from bench.scenario import shipped
     from bench.scenario.load import Scenario
 
     if name not in SUITES:
@@ -73,8 +77,11 @@ def suite(
     chosen = SUITES[name]
     if emulate and not chosen.emulated:
         raise UsageError(f"the suite {name!r} has no emulated form", hint="bench suite orin --emulate orin-nx")
+    require_board(emulate)
     _require(name, chosen, emulate)
-    files = [scenarios / f"{one}.yaml" for one in (chosen.emulated if emulate else chosen.scenarios)]
+    files = [
+        (scenarios or shipped.folder()) / f"{one}.yaml" for one in (chosen.emulated if emulate else chosen.scenarios)
+    ]
     loaded = [Scenario.load(file) for file in files]
     _announce(loaded, results)
     if plan:
@@ -82,11 +89,20 @@ def suite(
     runs: list[Path] = []
     failed: list[str] = []
     with ends_on_term(), watch() as progress:
+        setting = Setting(
+            results=results,
+            progress=progress,
+            resume="finished too" if resume else "never",
+            install=install,
+            emulate=emulate,
+            # An emulated board has no owner to ask: its clocks are set and put back.
+            apply=apply or bool(emulate),
+        )
         for scenario in loaded:
             progress.note(f"scenario {scenario.name}")
             try:
-                # An emulated board has no owner to ask: its clocks are set and put back.
-                runs.append(_one(scenario, progress, results, emulate, resume, apply or bool(emulate), install))
+                rules = Rules(judge_folder, stop_rule(scenario))
+                runs.append(carry_out(scenario, replace(setting, rules=rules)))
             except BenchError as error:
                 # One scenario that cannot run here must not cost the others.
                 failed.append(f"{scenario.name}: {error}")
@@ -124,53 +140,18 @@ def _require(name: str, chosen: Suite, emulate: str | None) -> None:
 def _announce(loaded: Sequence[Scenario], results: Path) -> None:
     """The order, and how long each is expected to take."""
     from bench.plan.blocks import draw
-    from bench.plan.budget import expect
-    from bench.plan.earlier import measured
+    from bench.plan.budget import expect, measured
 
     total = 0.0
     for scenario in loaded:
         drawn = draw(scenario)
-        budget = expect(drawn, scenario.model, measured(results, scenario.name, scenario.digest))
+        budget = expect(drawn, scenario.model, measured(results, scenario.name, scenario.digest), scenario.base)
         total += budget.seconds
         guess = " (a guess)" if budget.guessed else ""
-        typer.echo(f"{scenario.name:24} {len(drawn.launches):3} launches  {budget.seconds / 60:6.1f} min{guess}")
+        typer.echo(
+            f"{scenario.name:24} {counted(len(drawn.launches), 'launch'):>12}  {budget.seconds / 60:6.1f} min{guess}"
+        )
     typer.echo(f"{'together':24} {'':12}  {total / 60:6.1f} min, without installing or fetching anything")
-
-
-def _one(
-    scenario: Scenario,
-    progress: Progress,
-    results: Path,
-    emulate: str | None,
-    resume: bool,
-    apply: bool,
-    install: bool,
-) -> Path:
-    """One scenario: a finished run kept, an unfinished one gone on with, or a new one."""
-    from bench.environments import environment
-    from bench.judge.stopping import stop_rule
-    from bench.judge.validity import rule
-    from bench.plan.blocks import draw
-    from bench.run import execute, recorded
-
-    earlier = recorded(results, scenario, draw(scenario), emulate) if resume else None
-    if earlier is not None and earlier.manifest.state == "complete":
-        progress.note(f"{scenario.name} is finished: {earlier.path}")
-        return earlier.path
-    if install:
-        needed = {environment.needed(variant.engine) for variant in scenario.variants}
-        for name in sorted(name for name in needed if name):
-            environment.install(name, progress=progress.preparing)
-    return execute(
-        scenario,
-        results=results,
-        progress=progress,
-        judge=rule(),
-        stop_rule=stop_rule(scenario),
-        resume=earlier.path if earlier else None,
-        emulate=emulate,
-        apply=apply,
-    )
 
 
 def _report(name: str, folders: Sequence[Path]) -> bool:

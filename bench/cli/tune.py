@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cli.options import RESULTS, Apply, Install, Pretend, Report, Results, json_of
 from bench.cli.output import print_json
+from bench.phrases import flow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,25 +20,20 @@ if TYPE_CHECKING:
     from bench.tune.search import Confirmed, Found
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="tune")(tune)
-
-
 def tune(
     scenario: Annotated[Path, typer.Argument(help="scenario file with `tune: levers:`")],
     variant: Annotated[
         str | None, typer.Option(help="variant to start from: its id; the gate's baseline, or the first, by default")
     ] = None,
-    results: Annotated[Path, typer.Option(help="folder that runs are kept in")] = Path("results"),
+    results: Results = RESULTS,
     resume: Annotated[
         bool, typer.Option(help="keep what is finished of the newest search, go on with the rest")
     ] = False,
-    install: Annotated[bool, typer.Option(help="install a missing engine environment first")] = False,
-    emulate: Annotated[str | None, typer.Option(help="pretend to be this board; every page says so")] = None,
-    apply: Annotated[bool, typer.Option(help="set the declared power mode and clocks; put back afterwards")] = False,
-    report: Annotated[bool, typer.Option(help="write the HTML page when done")] = True,
-    json: Annotated[bool, typer.Option("--json", help="print what was found as JSON")] = False,
+    install: Install = False,
+    emulate: Pretend = None,
+    apply: Apply = False,
+    report: Report = True,
+    json: Annotated[bool, json_of("what was found")] = False,
 ) -> None:
     """Search engine flags for a faster first token.
 
@@ -51,16 +48,25 @@ def tune(
     from bench.cli.progress import watch
     from bench.cli.signals import ends_on_term
     from bench.errors import Exit
+    from bench.probes.machine import require_board
     from bench.report import html
+    from bench.run import Setting
     from bench.scenario.load import Scenario
-    from bench.tune.search import Setting, search
+    from bench.tune.search import search
 
     loaded = Scenario.load(scenario)
     start = _start(loaded, variant)
+    require_board(emulate)
     with ends_on_term(), watch(quiet=json) as progress:
-        if install:
-            _install(start, progress.preparing)
-        found = search(loaded, start, Setting(results, progress, resume, emulate, apply))
+        setting = Setting(
+            results=results,
+            progress=progress,
+            resume="finished too" if resume else "never",
+            install=install,
+            emulate=emulate,
+            apply=apply,
+        )
+        found = search(loaded, start, setting)
     runs = [Run.open(folder) for folder in (found.race, found.confirm) if folder]
     name = f"tune-{loaded.name.removeprefix('tune-')}-{runs[-1].manifest.run_id}.html"
     page = html.write(runs, Path("reports") / name) if report else None
@@ -77,23 +83,11 @@ def tune(
 
 
 def _start(scenario: Scenario, name: str | None) -> Variant:
-    from bench.errors import UnknownName
-
-    known = scenario.variants
     if name is not None:
-        for one in known:
-            if one.id == name:
-                return one
-        raise UnknownName("variant", name, [one.id for one in known])
+        return scenario.variant(name)
+    known = scenario.variants
     selector = scenario.model.gate.baseline.model_extra if scenario.model.gate else None
     return next((one for one in known if selector and one.matches(selector)), known[0])
-
-
-def _install(start: Variant, progress: Any) -> None:
-    from bench.environments.environment import install, needed
-
-    if name := needed(start.engine):
-        install(name, progress=progress)
 
 
 def _lines(found: Found, start: Variant) -> Iterator[str]:
@@ -125,8 +119,8 @@ def _lines(found: Found, start: Variant) -> Iterator[str]:
     if found.chosen is None:
         yield f"None of them was shown to be better than {start.id} on launches of its own."
         return
-    yield "Put into the scenario:"
-    yield f"  engines: {{{start.engine_name}: {{args: {_yaml(found.chosen)}}}}}"
+    yield f"In the scenario, in place of what `engines:` has under {start.engine_name}:"
+    yield f"  {start.engine_name}: {_yaml(found.chosen)}"
 
 
 def _fate(found: Found, name: str) -> str:
@@ -156,10 +150,10 @@ def _change(found: Found, interval: Interval | None) -> str:
 
 
 def _yaml(one: Confirmed) -> str:
-    from bench.scenario.variant import level_text
-
-    args = one.candidate.variant.engine.args
-    return "{" + ", ".join(f"{flag}: {level_text(level)}" for flag, level in args.items()) + "}"
+    """The engine as a scenario has it, on one line, with all that it had before."""
+    engine = one.candidate.variant.engine
+    given = engine.model_dump(by_alias=True, exclude_unset=True) | {"args": engine.args}
+    return flow(given)
 
 
 def _document(found: Found, start: Variant, page: Path | None) -> dict[str, Any]:

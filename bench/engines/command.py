@@ -9,13 +9,14 @@ from typing import Any
 
 from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.openai import authorization
-from bench.errors import LaunchError, choices
+from bench.errors import LaunchError
+from bench.phrases import among
 from bench.record.schema import Phase
-from bench.scenario.model import Engine
+from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
 HOST = "127.0.0.1"
-OWN = ("body", "token_ids")
+OWN = ("body", "token_ids", "completions")
 _PLACE = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -24,8 +25,9 @@ class Command:
     {served_name} are filled in.
 
     `args` become flags after them (`max_model_len: 2048` → `--max-model-len 2048`, true → the bare flag, false → none),
-    so that `args.*` factors work, but for `token_ids` and `body`, which say how it is to be asked. `served_model` may
-    be `{model}`; without it the first name of /v1/models is used. The server must stay in the foreground.
+    so that `args.*` factors work, but for `token_ids`, `completions` and `body`, which say how it is to be asked.
+    `served_model` may be `{model}`; without it the first name of /v1/models is used. The server must stay in the
+    foreground.
     """
 
     name = "command"
@@ -56,6 +58,7 @@ class Command:
                 model=served or "",
                 headers=authorization(engine.api_key_env),
                 token_ids=bool(own.get("token_ids", True)),
+                completions=bool(own.get("completions", True)),
                 body=dict(own.get("body", {})),
             ),
             health=engine.ready or "/health",
@@ -77,7 +80,7 @@ class Command:
         return {"served_model": trace.endpoint.model or None if trace.endpoint else None}
 
 
-def python(engine: Engine) -> str | None:
+def python(engine: EngineSetting) -> str | None:
     """The interpreter named by the scenario, or that of the environment it names; None if it names neither."""
     if engine.python is None and engine.environment is None:
         return None
@@ -92,7 +95,7 @@ def fill(word: str, places: Mapping[str, str | None]) -> str:
     def value(match: re.Match[str]) -> str:
         name = match[1]
         if name not in places:
-            raise LaunchError("bad_argument", f"command: nothing fills {{{name}}}: {choices(name, places)}")
+            raise LaunchError("bad_argument", f"command: nothing fills {{{name}}}: {among(sorted(places), name)}")
         found = places[name]
         if found is None:
             needs = {"python": "python: or environment:", "served_name": "served_model:", "model": "a model of its own"}

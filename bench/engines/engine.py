@@ -7,13 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.record.schema import Phase
+from bench.record.engine_log import LogLine
+from bench.record.schema import Phase, WarmupStage
 from bench.scenario.variant import Variant
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Weights on this machine. `format` is safetensors, gguf or remote (an attached server has its own)."""
+    """Weights on this machine. `format` is safetensors, gguf or remote (an attached server has its own).
+
+    `side` is the folder of the tokenizer where it does not lie beside the weights.
+    """
 
     path: Path | None
     source: str
@@ -23,11 +27,13 @@ class Checkpoint:
     size_bytes: int | None = None
     random_weights: bool = False
     vocab_size: int | None = None
+    side: Path | None = None
 
     @property
     def tokenizer(self) -> Path | None:
-        """The tokenizer file beside the weights, if there is one."""
-        file = self.path / "tokenizer.json" if self.path else None
+        """The tokenizer file, if there is one."""
+        folder = self.side or self.path
+        file = folder / "tokenizer.json" if folder else None
         return file if file and file.is_file() else None
 
 
@@ -43,6 +49,8 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict)
     # True where the server accepts token-id prompts on /v1/completions.
     token_ids: bool = True
+    # False where the server has no /v1/completions: prompts go as the one message of a chat.
+    completions: bool = True
     # Extra fields that this engine needs in every request body.
     body: Mapping[str, Any] = field(default_factory=dict)
 
@@ -88,20 +96,13 @@ class LaunchSpec:
     parent: ParentSpec | None = None
     # Why it cannot, where the variant asks for it.
     not_forked: str | None = None
+    # True where the launch is to run on a GPU, so that one which fell back to the CPU in silence is found.
+    wants_gpu: bool | None = None
 
     @property
     def attached(self) -> bool:
         """Whether the server is someone else's: never started, never stopped."""
         return not self.argv
-
-
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    """One line of the engine's output, stamped when it was read."""
-
-    t_ns: int
-    stream: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ class LaunchTrace:
 
     `stamps` has the keys of record.schema.STAMPS. `events` are the worker's own JSON lines, each with at least
     `name` and `t_ns` (CLOCK_MONOTONIC, shared by all processes of one machine). `warmup` has one entry per warm-up
-    stage that was driven: label, requests, ok (how many were answered), start_ns, end_ns and reason (why it ended).
+    stage that was driven.
     """
 
     stamps: Mapping[str, int | None]
@@ -131,7 +132,7 @@ class LaunchTrace:
     spans: Sequence[Span] = ()
     version: str | None = None
     endpoint: Endpoint | None = None
-    warmup: Sequence[Mapping[str, Any]] = ()
+    warmup: Sequence[WarmupStage] = ()
     # Whether the engine was forked from a parent that had done its imports.
     forked: bool = False
 
@@ -158,7 +159,10 @@ class LaunchContext:
 
 
 class Engine(Protocol):
-    """What every engine gives. All three are pure; processes are the conductor's business."""
+    """What every engine gives. All three are pure; processes are the conductor's business.
+
+    One that loads GGUF files says so by an attribute `form = "gguf"`.
+    """
 
     name: str
 
@@ -173,3 +177,8 @@ class Engine(Protocol):
     def facts(self, trace: LaunchTrace) -> dict[str, Any]:
         """What was really used (version, dtype, kernel, attention backend, KV-cache size), not what was asked for."""
         ...
+
+
+def form(engine: type[Engine] | Engine) -> str:
+    """In what form an engine loads weights: safetensors, unless it says otherwise."""
+    return str(getattr(engine, "form", "safetensors"))

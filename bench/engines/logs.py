@@ -7,15 +7,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.engines.engine import LogLine
+from bench.record.engine_log import LogLine
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07")
+# Who speaks: "(EngineCore pid=7)", "(VllmWorker rank=0 pid=7)" before 0.10.2, "(RayWorkerWrapper pid=7, ip=10.0.0.2)"
+# and "(pid=7)" from Ray.
+_NAME = r"\((?:(?P<name{n}>[A-Za-z][\w.-]*) )?(?:\w+=[^\s,)]+,? )*pid=(?P<pid{n}>\d+)(?:, ?\w+=[^\s,)]+)*\)"
+PROCESS = _NAME.format(n="")
 # A message begins with either of these, or with both: "(EngineCore pid=7) INFO 11-22 05:14:07 [core.py:134] …" from
 # vLLM 0.10.2 on, "INFO 11-22 05:14:07 [core.py:58] …" before, "INFO 11-22 05:14:07 model_runner.py:1060] …" before 0.8.
 _BEGIN = re.compile(
-    r"(?:\((?P<name>[A-Za-z][\w.-]*) pid=(?P<pid>\d+)\)\s?)?"
+    rf"(?:{PROCESS}\s?)?"
     r"(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d(?:[.,]\d+)? (?:\[[^\]\n]*\]|[\w./]+:\d+\]) "
-    r"|\((?P<name2>[A-Za-z][\w.-]*) pid=(?P<pid2>\d+)\) ?"
+    rf"|{_NAME.format(n=2)} ?"
     # Uvicorn's own lines, between vLLM's.
     r"|^(?:INFO|WARNING|ERROR):\s+"
 )
@@ -33,6 +37,11 @@ class Message:
     text: str
 
 
+def plain(text: str) -> list[str]:
+    """A line of output without colours, cut where a carriage return went back to its start."""
+    return re.split(r"[\r\n]+", _ANSI.sub("", text))
+
+
 def messages(lines: Iterable[LogLine]) -> Iterator[Message]:
     """The messages of a log.
 
@@ -41,7 +50,7 @@ def messages(lines: Iterable[LogLine]) -> Iterator[Message]:
     """
     unfinished: dict[str, Message] = {}
     for line in lines:
-        for text in re.split(r"[\r\n]+", _ANSI.sub("", line.text)):
+        for text in plain(line.text):
             for name, piece in _pieces(text):
                 before = unfinished.get(line.stream)
                 if name is None and before is not None:
@@ -53,6 +62,14 @@ def messages(lines: Iterable[LogLine]) -> Iterator[Message]:
     yield from unfinished.values()
 
 
+def lines(log: Iterable[LogLine]) -> Iterator[Message]:
+    """The log line by line, without colours, for engines whose messages have no header."""
+    for line in log:
+        for text in re.split(r"[\r\n]+", _ANSI.sub("", line.text)):
+            if text.strip():
+                yield Message(line.t_ns, None, text.rstrip())
+
+
 def _pieces(text: str) -> Iterator[tuple[str | None, str]]:
     """The text cut at each header: (process, text); process is None without a header, "" where the header has none."""
     headers = list(_BEGIN.finditer(text))
@@ -61,7 +78,7 @@ def _pieces(text: str) -> Iterator[tuple[str | None, str]]:
     ends = [header.start() for header in headers[1:]] + [len(text)]
     for header, end in zip(headers, ends, strict=False):
         name, pid = header["name"] or header["name2"], header["pid"] or header["pid2"]
-        yield f"{name} {pid}" if name else "", text[header.end() : end]
+        yield f"{name or 'process'} {pid}" if pid else "", text[header.end() : end]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
 from bench.errors import LaunchError
+from bench.phrases import among
 from bench.record.schema import Phase
+from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
-OPTIONS = ("body", "token_ids")
+OPTIONS = ("body", "token_ids", "completions")
 
 
 class OpenAI:
     """Any OpenAI-compatible server by its `base_url`, with the key from the variable that `api_key_env` names.
 
-    Options under `args`: `token_ids: false` for a server that takes no token-id prompts, `body:` for fields that every
-    request needs. Without `served_model` the first name of /v1/models is used once the server answers.
+    Options under `args`: `token_ids: false` for a server that takes no token-id prompts, `completions: false` for one
+    that has only the chat endpoint, `body:` for fields that every request needs. Without `served_model` the first name
+    of /v1/models is used once the server answers.
     """
 
     name = "openai"
@@ -46,12 +50,19 @@ class OpenAI:
                 model=engine.served_model or "",
                 headers=authorization(engine.api_key_env),
                 token_ids=bool(args.get("token_ids", True)),
+                completions=bool(args.get("completions", True)),
                 body=dict(args.get("body", {})),
             ),
             # The one path that every server of this kind has.
             health=engine.ready or f"{endpoint.prefix}/v1/models",
             ready_timeout_s=engine.ready_timeout_s,
         )
+
+    def mistakes(self, engine: EngineSetting) -> Iterator[tuple[str, str]]:
+        """Flags, which an attached server no longer takes."""
+        for name in engine.args:
+            if name not in OPTIONS:
+                yield name, f"an attached server's flags cannot be set: {among(sorted(OPTIONS), name)}"
 
     def phases(self, trace: LaunchTrace) -> list[Phase]:
         """None: it had started before we came."""

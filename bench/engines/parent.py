@@ -1,6 +1,6 @@
 """One warm parent as the harness sees it: made, asked to fork, looked at, ended.
 
-The process itself is workers/warm_parent.py; when one is made, and how long it is kept, is parents.py's business.
+The process itself is programs/parent_process.py; when one is made, and how long it is kept, is parents.py's business.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from typing import IO, Any
 
 from bench.engines import server_process
 from bench.engines.engine import ParentSpec
-from bench.engines.inheritance import MARK, inherited
+from bench.engines.origin import MARK, inherited, started
+from bench.programs import FOLDER
+from bench.record.schema import ParentAccount
 
-PROGRAM = Path(__file__).parent / "workers" / "warm_parent.py"
+PROGRAM = FOLDER / "parent_process.py"
 # As long as a launch's own mark, which each fork writes in its place.
 UNMARKED = "0" * 32
 MESSAGE_BYTES = 1 << 20
@@ -42,7 +44,7 @@ class CannotFork(Exception):
 
 @dataclass(slots=True)
 class Guardian:
-    """A launch's guardian that is a fork of a parent, with what process.py needs of a subprocess."""
+    """A launch's guardian that is a fork of a parent, with what server.py needs of a subprocess."""
 
     pid: int
     stdin: IO[bytes]
@@ -74,7 +76,7 @@ class Parent:
     log: IO[bytes]
     about: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
-    started: int = 0
+    started: int | None = None
     forks: int = 0
 
     def get_ready(self, program: Mapping[str, Any], timeout_s: float) -> None:
@@ -87,7 +89,7 @@ class Parent:
             raise CannotFork(f"the parent failed: {self.about.get('why')}", final=True)
         if self.about["breaches"]:
             raise CannotFork(f"the parent is not fit to be forked: {'; '.join(self.about['breaches'])}", final=True)
-        self.started = started(self.process.pid) or 0
+        self.started = started(self.process.pid)
 
     @property
     def alive(self) -> bool:
@@ -116,20 +118,22 @@ class Parent:
         self.forks += 1
         return Guardian(answer["pid"], os.fdopen(kept[0], "wb"), os.fdopen(kept[1], "rb", 0), handle)
 
-    def account(self) -> dict[str, Any]:
+    def account(self) -> ParentAccount:
         """What it is and what it costs now, with nothing served: MiB shared out (pss) and its own alone (uss)."""
-        told = {key: self.about.get(key) for key in ("modules", "skipped", "prepared", "native_threads")}
         pss, uss = held(self.process.pid)
-        return {
-            "name": self.name,
-            "pid": self.process.pid,
-            "started": self.started,
-            "seconds": self.seconds,
-            "forks": self.forks,
-            "pss_mib": pss,
-            "uss_mib": uss,
-            **told,
-        }
+        return ParentAccount(
+            name=self.name,
+            pid=self.process.pid,
+            started=self.started,
+            seconds=self.seconds,
+            forks=self.forks,
+            pss_mib=pss,
+            uss_mib=uss,
+            modules=self.about.get("modules"),
+            native_threads=self.about.get("native_threads"),
+            skipped=self.about.get("skipped") or {},
+            prepared=self.about.get("prepared"),
+        )
 
     def close(self) -> None:
         """End it at once, whatever it is at: it keeps nothing that would be lost. Launches that it gave go on."""
@@ -194,14 +198,6 @@ def make(name: str, python: str, spec: ParentSpec, timeout_s: float) -> Parent:
         parent.close()
         raise
     return parent
-
-
-def started(pid: int) -> int | None:
-    """A process's start in clock ticks since boot: together with its pid it names one process for ever."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except (OSError, IndexError):
-        return None
 
 
 def held(pid: int) -> tuple[float | None, float | None]:

@@ -1,7 +1,8 @@
 """A launched engine as the harness sees it: started, waited for, looked at, and ended with all its children.
 
-The process work is done by `server_process.py`, one per launch, which outlives a killed harness just long enough to leave
-nothing behind. This side sends it a launch and an order, reads its reports, and asks the server whether it is healthy.
+The process work is done by `server_process.py`, one per launch, which outlives a killed harness just long enough to
+leave nothing behind. This side sends it a launch and an order, reads its reports, and asks whether the server is
+healthy.
 """
 
 from __future__ import annotations
@@ -18,29 +19,34 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from bench import pipes
 from bench.engines import health, ports, server_process
-from bench.engines.engine import Endpoint, LaunchSpec, LogLine
+from bench.engines.engine import Endpoint, LaunchSpec
 from bench.engines.failure import classify
-from bench.engines.inheritance import MARK, inherited
-from bench.engines.origin import ancestry
+from bench.engines.origin import MARK, ancestry, inherited, started
 from bench.engines.parent import CannotFork, Guardian, Parent
 from bench.engines.parents import Parents
 from bench.engines.ports import free_port
 from bench.errors import LaunchError
+from bench.record import engine_log
+from bench.record.engine_log import LogLine
+from bench.record.schema import StartAccount
 
 __all__ = ["Server", "free_port", "start"]
 
-LOG_NAME = "engine.log"
 POLL_S, POLL_MAX_S, POLL_GROWTH = 0.02, 0.1, 1.25
 # Beyond the engine's own time to stop: KILL, reaping, and a busy machine.
 SUPERVISOR_GRACE_S = 30.0
 TAIL = 40
 # A parent that died, or is no longer fit, is replaced once for a launch.
 FORK_TRIES = 2
+# A cause of death is looked for in so many bytes of the log: all of it, but for an engine that floods it.
+LONGEST = 16 << 20
 
 
 def start(spec: LaunchSpec, folder: Path, parents: Parents | None = None) -> Server:
@@ -61,17 +67,16 @@ class Server:
     """One engine process tree, or someone else's server (`spec.attached`: never started, never stopped).
 
     `stamps` has the keys spawn, first_output, port_open, health, stop and exit of record.schema.STAMPS, ns. `origin`
-    says where its process came from: mode (exec, forked or attached), why it was not forked where it should have been,
-    the parent with what that costs, the pids from the engine's parent upwards, and the MiB it read until healthy.
+    says where its process came from, but for what only the launch knows: what was asked, and the oracle's answers.
     """
 
     def __init__(self, spec: LaunchSpec, folder: Path, parents: Parents | None = None) -> None:
         self.spec = spec
         self.parents = parents
-        self.origin: dict[str, Any] = {"mode": "attached" if spec.attached else "exec"}
+        self.origin = StartAccount(mode="attached" if spec.attached else "exec")
         self.endpoint: Endpoint = spec.endpoint
         self.folder = folder
-        self.log_path = folder / LOG_NAME
+        self.log_path = folder / engine_log.NAME
         self.mark = uuid.uuid4().hex
         # Short, because sockets are made in it and their paths may have 107 characters.
         self.scratch = Path(tempfile.gettempdir(), f"firsttoken-{self.mark[:12]}")
@@ -125,7 +130,7 @@ class Server:
         if self.pid is None:
             raise self.failure("start")
         assert self._supervisor is not None
-        self.origin |= {"guardian": self._supervisor.pid, "ancestry": ancestry(self.pid)}
+        self._came(guardian=self._supervisor.pid, ancestry=ancestry(self.pid))
 
     def _parent(self) -> Parent | None:
         """Have a warm parent fork the guardian, a new one if that has died; None with the reason where none can."""
@@ -141,14 +146,17 @@ class Server:
                 self.stamps["spawn"] = None
                 if parent is not None:
                     self.parents.drop(parent)
-                    self.origin["replaced"] = f"{parent.name}, pid {parent.process.pid}: {fault}"
+                    self._came(replaced=f"{parent.name}, pid {parent.process.pid}: {fault}")
                 if parent is None or attempt == FORK_TRIES:
-                    self.origin["reason"] = str(fault)
+                    self._came(reason=str(fault))
                     return None
             else:
-                self.origin |= {"mode": "forked", "parent": account}
+                self._came(mode="forked", parent=account)
                 return parent
         return None
+
+    def _came(self, **told: Any) -> None:
+        self.origin = replace(self.origin, **told)
 
     def environment(self) -> dict[str, str]:
         """The harness's environment without what is its own, then the launch's.
@@ -157,6 +165,11 @@ class Server:
         launch leaves would warm the next.
         """
         return {**inherited(), "TMPDIR": str(self.scratch), **self.spec.env, MARK: self.mark}
+
+    @property
+    def supervisor_pid(self) -> int | None:
+        """The process that guards the engine; None for an attached server, or after the end."""
+        return None if self._supervisor is None else self._supervisor.pid
 
     def alive(self) -> bool:
         """Whether the engine's main process runs; for an attached server, whether it accepts connections."""
@@ -185,7 +198,7 @@ class Server:
                 if not last:
                     self.stamps["health"] = time.monotonic_ns()
                     self.endpoint = health.named(self.endpoint)
-                    self.origin["read_mib"] = _read_mib(self.tree())
+                    self._came(read_mib=_read_mib(self.tree()))
                     return
             waited = time.monotonic() - begun
             if waited > self.spec.ready_timeout_s:
@@ -202,18 +215,20 @@ class Server:
 
     def failure(self, phase: str) -> LaunchError:
         """Why the engine is no longer there, classified by its last words and its exit; phase is start or serving."""
-        tail = self.tail()
-        kind, sentence = classify(tail, self.exit or None, phase)
-        return LaunchError(kind, sentence, tail=tail)
+        kind, sentence = classify(self.said(), self.exit or None, phase)
+        return LaunchError(kind, sentence, tail=self.tail())
 
     def log(self) -> list[LogLine]:
         """All that the engine has said so far."""
-        return [line for line in map(_log_line, self._log_text().split("\n")) if line]
+        return [line for line in map(engine_log.parse, self._log_text().split("\n")) if line]
+
+    def said(self) -> list[str]:
+        """All that the engine said, without stamps; of a very long log the end."""
+        return self._lines(LONGEST)
 
     def tail(self, count: int = TAIL) -> list[str]:
         """The last lines of the engine's output, without stamps."""
-        lines = [line.text for line in map(_log_line, self._log_text(last=count * 4096).split("\n")) if line]
-        return lines[-count:]
+        return self._lines(count * 4096)[-count:]
 
     def events(self) -> list[dict[str, Any]]:
         """What the engine's own worker reported; a last line cut short by its death is left out."""
@@ -240,7 +255,8 @@ class Server:
         """End the engine with all its children; how it went. Does nothing to an attached server, or a second time.
 
         Keys: code, signal, seconds, killed (it had to be), by_itself (it had ended before), leftover (pids that even
-        KILL did not end), max_rss_mib, oom_kills, peak_rss_sum_mib, lines_lost, log_fault.
+        KILL did not end), max_rss_mib, oom_kills, peak_rss_sum_mib, lines_lost, log_fault; stops: [pid, from, to] of
+        those of its processes that others stopped, ns.
         """
         if self._supervisor is None:
             return {"attached": True} if self.spec.attached else self.exit
@@ -249,6 +265,8 @@ class Server:
             deadline = time.monotonic() + self.spec.stop_timeout_s + SUPERVISOR_GRACE_S
             while self._gone is None and time.monotonic() < deadline:
                 self._listen(0.5)
+            # If this process itself was stopped meanwhile, the time is over and the report is there.
+            self._listen(0)
         finally:
             # Also when Ctrl-C comes a second time: a closed pipe is an order that the supervisor obeys alone.
             self._dismiss()
@@ -270,8 +288,7 @@ class Server:
         assert self._supervisor is not None
         assert self._supervisor.stdin is not None
         with contextlib.suppress(OSError):
-            self._supervisor.stdin.write(json.dumps(order).encode() + b"\n")
-            self._supervisor.stdin.flush()
+            pipes.write_all(self._supervisor.stdin.fileno(), json.dumps(order).encode() + b"\n")
 
     def _listen(self, timeout_s: float | None) -> None:
         """Take in the supervisor's reports; wait for one at most this long, for ever if None."""
@@ -298,7 +315,7 @@ class Server:
         match report.pop("event"):
             case "spawned":
                 self.pid, self.stamps["spawn"] = report["pid"], report["t_ns"]
-                self.origin["guardian_parent"] = report.get("parent")
+                self._came(guardian_parent=report.get("parent"))
             case "first_output":
                 self.stamps["first_output"] = report["t_ns"]
             case "failed":
@@ -347,6 +364,9 @@ class Server:
         if spawned is not None and (_started_ns(owner) or spawned) < spawned:
             raise LaunchError("port", f"port {self.endpoint.port} is taken{_by(owner)}", tail=self.tail())
 
+    def _lines(self, last: int) -> list[str]:
+        return [line.text for line in map(engine_log.parse, self._log_text(last=last).split("\n")) if line]
+
     def _log_text(self, last: int | None = None) -> str:
         try:
             with self.log_path.open("rb") as file:
@@ -379,12 +399,6 @@ def _read_mib(pids: list[int]) -> float | None:
     return sum(found) / 2**20 if found else None
 
 
-def _log_line(line: str) -> LogLine | None:
-    stamp, _, rest = line.partition(" ")
-    stream, space, text = rest.partition(" ")
-    return LogLine(int(stamp), stream, text) if space and stamp.isdigit() and stream in ("out", "err") else None
-
-
 def _by(pid: int | None) -> str:
     if pid is None:
         return ""
@@ -397,9 +411,8 @@ def _by(pid: int | None) -> str:
 
 def _started_ns(pid: int) -> int | None:
     """When a process began, ns on (nearly) CLOCK_MONOTONIC, exact to a clock tick."""
-    try:
-        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except (OSError, IndexError):
+    ticks = started(pid)
+    if ticks is None:
         return None
     # The kernel counts from boot including suspend; the difference of the two clocks takes that out.
     asleep = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()

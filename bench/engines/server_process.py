@@ -6,8 +6,8 @@ is the subreaper of everything that the engine starts, so a child that daemonise
 one JSON line with the launch from stdin, then orders; when stdin ends, the harness is gone and the engine follows.
 On stdout it reports JSON lines: spawned, first_output, exited, gone; or failed. Standard library only.
 
-Where the engine is forked from a warm parent (workers/warm_parent.py) this same guardian is a fork of that parent, and
-`become` is what the engine's process does in the place of exec.
+Where the engine is forked from a warm parent (programs/parent_process.py) this same guardian is a fork of that parent,
+and `become` is what the engine's process does in the place of exec.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import errno
 import json
 import os
 import re
+import select
 import selectors
 import signal
 import time
@@ -65,6 +66,18 @@ def descendants(root: int) -> list[int]:
         queue += [abs(pid) for pid in below]
         found += [pid for pid in below if pid > 0]
     return found
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write everything, waiting where there is no room; OSError if the other side is gone."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            waiting = select.poll()
+            waiting.register(descriptor, select.POLLOUT)
+            waiting.poll()
 
 
 def peak_rss_kib(pid: int) -> int:
@@ -151,7 +164,7 @@ class Log:
             self.fault = self.fault or "the log has reached its limit"
             return
         try:
-            self.file.write(data)
+            write_all(self.file.fileno(), data)
             self.size += len(data)
         except OSError as error:
             self.lost += len(lines)
@@ -185,13 +198,15 @@ class Supervisor:
         self.selector = selectors.DefaultSelector()
         self.orders = b""
         self.spoken = False
+        # [pid, stopped at, continued at] of children that somebody stopped; ns, None if it was not seen
+        self.stops: list[list[int | None]] = []
         self.oom_before = oom_kills()
 
     def report(self, event: str, **fields: Any) -> None:
         """One JSON line to the harness; nobody may be listening any more."""
         line = json.dumps({"event": event, **fields}).encode() + b"\n"
         try:
-            os.write(1, line)
+            write_all(1, line)
         except OSError:
             self.deaf = True
 
@@ -221,7 +236,7 @@ class Supervisor:
                 lower_survival()
                 self.become(argv, env, fault[1])
             except OSError as error:
-                os.write(fault[1], f"{error.errno} {error.strerror}: {error.filename or argv[0]}".encode())
+                write_all(fault[1], f"{error.errno} {error.strerror}: {error.filename or argv[0]}".encode())
             finally:
                 os._exit(127)
         for end in (out[1], err[1], fault[1]):
@@ -229,7 +244,10 @@ class Supervisor:
         self.watch(out[0], Lines("out"))
         self.watch(err[0], Lines("err"))
         # The write end closes on a successful exec, so this waits for exactly that.
-        told = os.read(fault[0], 4096).decode()
+        words = b""
+        while part := os.read(fault[0], READ):
+            words += part
+        told = words.decode("utf-8", "replace")
         os.close(fault[0])
         if told:
             number, _, message = told.partition(" ")
@@ -338,8 +356,28 @@ class Supervisor:
         del self.streams[descriptor]
         return False
 
+    def note_stops(self) -> None:
+        """Note which children were stopped or continued since the last look."""
+        while True:
+            try:
+                change = os.waitid(os.P_ALL, 0, os.WSTOPPED | os.WCONTINUED | os.WNOHANG)
+            except ChildProcessError:
+                return
+            if change is None:
+                return
+            pid, now = change.si_pid, time.monotonic_ns()
+            paused = next((stop for stop in self.stops if stop[0] == pid and stop[2] is None), None)
+            if change.si_code == os.CLD_CONTINUED:
+                if paused is None:
+                    self.stops.append([pid, None, now])
+                else:
+                    paused[2] = now
+            elif paused is None:
+                self.stops.append([pid, now, None])
+
     def reap(self) -> bool:
         """Bury the dead and report the engine's own end; whether children are left, dying ones too."""
+        self.note_stops()
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -369,6 +407,8 @@ class Supervisor:
     def end(self, order: dict[str, Any]) -> None:
         """Ask the group, wait, then KILL until no descendant is left; report what it took."""
         begun = time.monotonic_ns()
+        self.note_stops()
+        stops = list(self.stops)
         alone = self.ended is not None
         peak = sum(peak_rss_kib(pid) for pid in descendants(os.getpid()))
         if not alone:
@@ -407,6 +447,7 @@ class Supervisor:
             by_itself=alone,
             leftover=descendants(os.getpid()),
             peak_rss_sum_mib=round(peak / 1024, 1) if peak else None,
+            stops=stops,
             lines_lost=self.log.lost,
             log_fault=self.log.fault,
         )

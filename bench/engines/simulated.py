@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
-from bench.emulate.server.script import BadScript, script
+from bench.emulate.server.script import BadScript, Script, script
 from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace, ParentSpec
 from bench.errors import LaunchError
+from bench.phrases import among
 from bench.record.schema import Phase
+from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
 HOST = "127.0.0.1"
@@ -52,6 +56,18 @@ class Simulated:
             parent=_parent(variant) if variant.start == "forked" else None,
         )
 
+    def mistakes(self, engine: EngineSetting) -> Iterator[tuple[str, str]]:
+        """Fields that no script has, or with values that none may have."""
+        known = [one.name for one in fields(Script)]
+        for name, value in engine.args.items():
+            if name not in known:
+                yield name, f"the simulated engine has no {name!r}: {among(sorted(known), name)}"
+                continue
+            try:
+                script({name: value})
+            except BadScript as error:
+                yield name, str(error)
+
     def phases(self, trace: LaunchTrace) -> list[Phase]:
         """The worker's own phases: its imports, and those of the script."""
         return [
@@ -62,7 +78,8 @@ class Simulated:
 
     def facts(self, trace: LaunchTrace) -> dict[str, Any]:
         """The script as it was understood."""
-        return next((dict(event["script"]) for event in trace.events if event.get("name") == "script"), {})
+        script = next((dict(event["script"]) for event in trace.events if event.get("name") == "script"), {})
+        return {**script, "device_used": "none", "device_evidence": "a script: nothing is computed"} if script else {}
 
 
 def _parent(variant: Variant) -> ParentSpec:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 
+from bench.emulate import FOLDER
 from bench.engines.engine import LaunchSpec
 from bench.errors import LaunchError
 from bench.scenario.variant import Slowdown
 
-PROXY = Path(__file__).parent / "workers" / "slowing_proxy.py"
+PROXY = FOLDER / "slowing_proxy.py"
 HOST = "127.0.0.1"
 
 

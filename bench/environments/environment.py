@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.environments import pip
+from bench.environments.build import build
 from bench.environments.pythons import Python, choose, probe
-from bench.environments.recipe import Recipe, Step, names, recipe
+from bench.environments.recipe import Build, PipCall, Recipe, names, recipe
 from bench.errors import EnvironmentFault
 from bench.home import Progress, clear, home, locked, room, writing
-from bench.scenario.model import Engine
+from bench.scenario.model import EngineSetting
 
 _MARKER = "firsttoken.json"
 
@@ -34,14 +35,19 @@ class Environment:
         return self.folder / "bin" / "python"
 
     @property
+    def program(self) -> Path:
+        """What runs the engine: its interpreter, or what was built in it."""
+        return self.folder / "bin" / self.recipe.program
+
+    @property
     def log(self) -> Path:
-        """All that pip said while it was made."""
+        """All that pip and compilers said while it was made."""
         return self.folder.with_suffix(".log")
 
     @property
     def ready(self) -> bool:
         """Whether it is complete."""
-        return self.python.exists() and bool(self.about.get("complete"))
+        return self.python.exists() and self.program.exists() and bool(self.about.get("complete"))
 
     @property
     def about(self) -> dict[str, object]:
@@ -69,7 +75,7 @@ def environments() -> list[Environment]:
     return [environment(name) for name in names()]
 
 
-def interpreter(engine: Engine) -> Path:
+def interpreter(engine: EngineSetting) -> Path:
     """The Python that runs an engine: the scenario's own, else the provisioned one; EnvironmentFault if absent."""
     if engine.python:
         given = Path(engine.python).expanduser()
@@ -80,9 +86,22 @@ def interpreter(engine: Engine) -> Path:
     return provisioned(engine.environment or engine.engine)
 
 
-def needed(engine: Engine) -> str | None:
+def program(engine: EngineSetting) -> Path:
+    """The binary that runs an engine: the scenario's `path:`, else the one built here; EnvironmentFault if absent."""
+    if engine.path is None:
+        name = engine.environment or engine.engine
+        provisioned(name)
+        return environment(name).program
+    given = Path(engine.path).expanduser()
+    found = shutil.which(given) if given.name == engine.path else str(given.absolute())
+    if found is None or not Path(found).is_file() or not os.access(found, os.X_OK):
+        raise EnvironmentFault(f"`path: {engine.path}` is not a program that can be run")
+    return Path(found)
+
+
+def needed(engine: EngineSetting) -> str | None:
     """The provisioned environment that an engine runs in; None for one that brings its own, or needs none."""
-    if engine.python or engine.base_url or engine.image:
+    if engine.python or engine.base_url or engine.image or engine.path:
         return None
     return engine.environment or (engine.engine if engine.engine in names() else None)
 
@@ -141,7 +160,10 @@ def make(
         for number, step in enumerate(wanted.steps, start=1):
             if number > finished:
                 tell(f"{wanted.name}: step {number} of {len(wanted.steps)}: {_in_words(step)}")
-                _pip(place, step, index, tell)
+                if isinstance(step, Build):
+                    build(step, place.folder, pip_of(place), place.log, tell)
+                else:
+                    _pip(place, step, index, tell)
                 place.note(base=str(base.path), steps=number, complete=False)
         _check(place)
         place.note(base=str(base.path), steps=len(wanted.steps), complete=True)
@@ -154,8 +176,8 @@ def remove(name: str) -> bool:
     place = environment(name)
     with locked(place.folder.with_suffix(".lock")):
         existed = place.folder.exists()
-        clear(place.folder)
-        clear(place.log)
+        for made in (place.folder, place.log, place.folder.with_name(f"{place.folder.name}.build")):
+            clear(made)
     return existed
 
 
@@ -185,14 +207,14 @@ def _has_ensurepip(base: Python) -> bool:
     return subprocess.run([base.path, "-I", "-c", "import ensurepip"], capture_output=True).returncode == 0
 
 
-def _in_words(step: Step) -> str:
+def _in_words(step: PipCall | Build) -> str:
+    if isinstance(step, Build):
+        return f"building {', '.join(step.targets)} from {step.requirement.split()[0]}"
     return f"removing {', '.join(step.uninstall)}" if step.uninstall else ", ".join(step.requirements)
 
 
-def _pip(place: Environment, step: Step, index: str | None, tell: Progress) -> None:
-    own = (place.folder / "bin" / "pip").exists()
-    argv = [str(place.python), "-m", "pip"] if own else [sys.executable, "-m", "pip", "--python", str(place.python)]
-    said = pip.run([*argv, *_arguments(step, index)], place.log, tell)
+def _pip(place: Environment, step: PipCall, index: str | None, tell: Progress) -> None:
+    said = pip.run([*pip_of(place), *_arguments(step, index)], place.log, tell)
     if said is not None:
         meaning, hint = pip.explain(said)
         raise EnvironmentFault(
@@ -201,7 +223,13 @@ def _pip(place: Environment, step: Step, index: str | None, tell: Progress) -> N
         )
 
 
-def _arguments(step: Step, index: str | None) -> list[str]:
+def pip_of(place: Environment) -> list[str]:
+    """The pip that installs into an environment, as words: its own, else ours on its behalf."""
+    own = (place.folder / "bin" / "pip").exists()
+    return [str(place.python), "-m", "pip"] if own else [sys.executable, "-m", "pip", "--python", str(place.python)]
+
+
+def _arguments(step: PipCall, index: str | None) -> list[str]:
     if step.uninstall:
         return ["uninstall", "--yes", *step.uninstall]
     source = (index or os.environ.get(step.index)) if step.index else None

@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import subprocess
 import sys
-from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
+from bench.environments.logged import logged
 from bench.errors import EnvironmentFault
 from bench.home import Progress
 
@@ -52,24 +51,12 @@ def run(argv: list[str], log: Path, tell: Progress) -> str | None:
     # A PIP_TARGET or PIP_USER of the user's would put the packages elsewhere.
     env = {key: value for key, value in os.environ.items() if key not in ("PIP_TARGET", "PIP_PREFIX", "PIP_USER")}
     env |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PYTHONNOUSERSITE": "1"}
-    tail: deque[str] = deque(maxlen=200)
-    with (
-        log.open("a", encoding="utf-8") as kept,
-        subprocess.Popen(
-            argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env
-        ) as process,
-    ):
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                kept.write(line)
-                tail.append(line)
-                if line.startswith(_TOLD):
-                    tell(f"  {line.strip()[:160]}")
-        except BaseException:
-            process.terminate()
-            raise
-    return "".join(tail) if process.returncode else None
+
+    def tell_steps(line: str) -> None:
+        if line.startswith(_TOLD):
+            tell(f"  {line.strip()[:160]}")
+
+    return logged(argv, log, tell_steps, env=env)
 
 
 def explain(output: str) -> tuple[str, str | None]:

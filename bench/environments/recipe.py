@@ -6,6 +6,10 @@
     #: index VARIABLE            the step takes further packages from the index named in that environment variable
     #: step                      end of one `pip install`, start of the next
     #: uninstall NAME…           packages to remove, after what stands above
+    #: build REQUIREMENT#FOLDER  a C++ project in that folder of a source distribution, built with cmake
+    #: target NAME…              the programs to build of it, put into the environment's bin
+    #: set NAME=VALUE…           cmake's settings for it
+    #: keep PATH…                further files of its source, put into the environment's share
     #: check STATEMENT           Python that must run in the finished environment
 
 Anything else is a requirement as pip knows it. The directives are comments to pip, so the file also works by hand.
@@ -15,17 +19,20 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from typing import Any
 
 from bench.errors import InternalError, UnknownName, UsageError
 
 Version = tuple[int, int]
+# Directive → what of a build it adds to.
+_OF_BUILDS = {"target": "targets", "set": "settings", "keep": "keep"}
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PipCall:
     """One pip call: packages to install, or names to remove."""
 
     requirements: tuple[str, ...] = ()
@@ -34,16 +41,33 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Build:
+    """One C++ project built from source. `requirement` may carry pip's --hash; `folder` is its place in it."""
+
+    requirement: str
+    folder: str
+    targets: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """An environment's contents. `python` is the range as written; `disk` in bytes."""
 
     name: str
     digest: str
-    steps: tuple[Step, ...]
+    steps: tuple[PipCall | Build, ...]
     about: str = ""
     python: str = ""
     disk: int = 0
     check: str = ""
+
+    @property
+    def program(self) -> str:
+        """What of the environment runs the engine: the first thing built, else its interpreter."""
+        built = (step for step in self.steps if isinstance(step, Build))
+        return next((name for build in built for name in build.targets), "python")
 
     def fits(self, version: Version) -> bool:
         """Whether an interpreter of that version will do."""
@@ -63,17 +87,24 @@ def recipe(name: str) -> Recipe:
     return parse(name, (_folder() / f"{name}.txt").read_text(encoding="utf-8"))
 
 
+def pinned(wanted: Recipe, *distributions: str) -> str | None:
+    """The version that a recipe pins of the first of these distributions that it has; None if it has none."""
+    lines = [line for step in wanted.steps if isinstance(step, PipCall) for line in step.requirements]
+    found = (line.partition("==")[2] for name in distributions for line in lines if line.startswith(f"{name}=="))
+    return next(found, None)
+
+
 def parse(name: str, text: str) -> Recipe:
     """Read a requirements file with its directives; InternalError for a directive that does not exist."""
     facts: dict[str, str] = {}
-    steps: list[Step] = []
+    steps: list[PipCall | Build] = []
     lines: list[str] = []
     index: str | None = None
 
     def close() -> None:
         nonlocal index
         if lines:
-            steps.append(Step(requirements=tuple(lines), index=index))
+            steps.append(PipCall(requirements=tuple(lines), index=index))
         lines.clear()
         index = None
 
@@ -88,13 +119,20 @@ def parse(name: str, text: str) -> Recipe:
             close()
         elif word == "uninstall":
             close()
-            steps.append(Step(uninstall=tuple(rest.split())))
+            steps.append(PipCall(uninstall=tuple(rest.split())))
+        elif word == "build":
+            close()
+            requirement, _, folder = rest.partition("#")
+            steps.append(Build(requirement, folder))
+        elif word in _OF_BUILDS and steps and isinstance(building := steps[-1], Build):
+            more: Any = {(field := _OF_BUILDS[word]): (*getattr(building, field), *rest.split())}
+            steps[-1] = replace(building, **more)
         elif word in ("about", "python", "disk", "check"):
             facts[word] = rest
         else:
             raise InternalError(f"{name}.txt: no directive is called {word!r}")
     close()
-    # Only what pip is told decides whether an environment is still the right one.
+    # Only what pip and cmake are told decides whether an environment is still the right one.
     digest = hashlib.sha256(repr(steps).encode()).hexdigest()[:12]
     return Recipe(
         name=name,
@@ -108,7 +146,7 @@ def parse(name: str, text: str) -> Recipe:
 
 
 def _folder() -> Traversable:
-    return files("bench.engines") / "requirements"
+    return files("bench.environments") / "requirements"
 
 
 def _holds(version: Version, clause: str) -> bool:

@@ -36,6 +36,11 @@ class Importer(Protocol):
         ...
 
 
+def directions(found: object) -> tuple[str, ...]:
+    """What a format does: `reads`, `writes`, or both."""
+    return tuple(word for word, kind in (("reads", Importer), ("writes", Exporter)) if isinstance(found, kind))
+
+
 def exporter(name: str) -> Exporter:
     """A format by name; UnknownName says which can be written."""
     found = {known: plugins.load("formats", known) for known in plugins.names("formats")}

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from bench.errors import RecordError
+from bench.formats.figures import Row, rate, times
+
 TIMES = {
     "time_to_first_token": "ttft",
     "time_to_first_output_token": "ttfot",
@@ -23,11 +26,14 @@ TO_MS = {"ms": 1.0, "s": 1000.0, "sec": 1000.0, "us": 1e-3, "ns": 1e-6}
 
 def is_ours(document: Any) -> bool:
     """Whether a file is AIPerf's."""
-    return isinstance(document, dict) and isinstance(_records(document).get("time_to_first_token"), dict)
+    if not isinstance(document, dict):
+        return False
+    # Without streaming there is no first token.
+    return any(isinstance(_records(document).get(name), dict) for name in ("time_to_first_token", "request_latency"))
 
 
-def read(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Its statistics, and its rates."""
+def read(document: Mapping[str, Any]) -> list[Row]:
+    """Its statistics, and its rates; RecordError for a unit that is none of time."""
     return list(_rows(_records(document)))
 
 
@@ -36,14 +42,13 @@ def _records(document: Mapping[str, Any]) -> Mapping[str, Any]:
     return records if isinstance(records, dict) else document
 
 
-def _rows(records: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _rows(records: Mapping[str, Any]) -> Iterator[Row]:
     for theirs, ours in TIMES.items():
         found = records.get(theirs) or {}
-        scale = TO_MS.get(str(found.get("unit", "ms")), 1.0)
-        for statistic, key in (("mean", "avg"), ("p50", "p50"), ("p90", "p90"), ("p95", "p95"), ("p99", "p99")):
-            if found.get(key) is not None:
-                yield {"metric": f"{ours}.{statistic}", "unit": "ms", "value": scale * float(found[key])}
+        unit = str(found.get("unit", "ms"))
+        if unit not in TO_MS:
+            raise RecordError(f"{theirs} is in {unit!r}, which is no unit of time that we know")
+        keys = {"mean": "avg", **{name: name for name in ("p50", "p90", "p95", "p99")}}
+        yield from times(ours, {name: (f"{theirs} {key}", found.get(key)) for name, key in keys.items()}, TO_MS[unit])
     for theirs, ours in RATES.items():
-        value = (records.get(theirs) or {}).get("avg")
-        if value is not None:
-            yield {"metric": ours, "unit": "/s", "value": float(value)}
+        yield from rate(ours, (records.get(theirs) or {}).get("avg"), f"{theirs} avg")

@@ -7,13 +7,13 @@ from statistics import median
 from typing import Any
 
 from bench.analyse.run import Run
-from bench.formats.per_launch import series
+from bench.formats.per_launch import per_launch
 
 
 def export(run: Run) -> Mapping[str, Any]:
     """One file for the whole run."""
     document: dict[str, dict[str, Any]] = {}
-    for one in series(run):
+    for one in per_launch(run):
         measures = document.setdefault(f"{run.manifest.scenario}/{one.variant}", {})
         measures[one.metric.id.replace(".", "-").replace("_", "-")] = {
             "value": median(one.values),

@@ -11,7 +11,7 @@ from bench.judge.compare import HEADLINE
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class PerLaunch:
     """A metric of a variant, a value per launch."""
 
     variant: str
@@ -24,11 +24,11 @@ class Series:
         return f"{self.variant} {self.metric.id}"
 
 
-def series(run: Run) -> Iterator[Series]:
+def per_launch(run: Run) -> Iterator[PerLaunch]:
     """Every headline metric that was measured."""
     launches = run.per_launch
     for variant in run.variants:
         valid = launches[(launches["variant"] == variant) & (launches["status"] == "ok")] if len(launches) else launches
-        for name in (name for name in HEADLINE if name in METRICS and name in valid):
+        for name in (name for name in HEADLINE if name in valid):
             if values := tuple(float(value) for value in valid[name].dropna()):
-                yield Series(variant, METRICS[name], values)
+                yield PerLaunch(variant, METRICS[name], values)

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.analyse.run import Run
-from bench.formats.per_launch import Series, series
+from bench.errors import UsageError
+from bench.formats.per_launch import PerLaunch, per_launch
 
 SECONDS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6}
 
 
 def export(run: Run) -> Mapping[str, Any]:
     """One file for the whole run, as `--benchmark-json` writes it."""
+    version = _version()
     manifest = run.manifest
     cpu = manifest.fingerprint.get("cpu")
     document = {
@@ -25,14 +27,14 @@ def export(run: Run) -> Mapping[str, Any]:
             "cpu": cpu if isinstance(cpu, dict) else {},
         },
         "commit_info": {},
-        "benchmarks": [_benchmark(run, one) for one in series(run) if one.metric.unit in SECONDS],
+        "benchmarks": [_benchmark(run, one) for one in per_launch(run) if one.metric.unit in SECONDS],
         "datetime": manifest.created,
-        "version": _version(),
+        "version": version,
     }
     return {f"{manifest.scenario}.json": document}
 
 
-def _benchmark(run: Run, one: Series) -> dict[str, Any]:
+def _benchmark(run: Run, one: PerLaunch) -> dict[str, Any]:
     from pytest_benchmark.stats import Stats
 
     # The library is not typed.
@@ -52,6 +54,10 @@ def _benchmark(run: Run, one: Series) -> dict[str, Any]:
 
 
 def _version() -> str:
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
-    return version("pytest-benchmark")
+    try:
+        return version("pytest-benchmark")
+    except PackageNotFoundError:
+        hint = "pip install 'firsttoken[pytest]'"
+        raise UsageError("pytest-benchmark, which this format is written with, is not installed", hint=hint) from None

@@ -1,6 +1,7 @@
 """The result JSON of `vllm bench serve`, which most dashboards and converters read. Lists are in seconds there.
 
-Its `ttft` is the first chunk, ours the first token: what we write as `ttft` is our TTFT, and what we read is our TTFR.
+Its `ttft` is the first chunk, ours the first token: what they write as `ttft` is read as our TTFR. What we write says
+that we wrote it, and is read back under the names that it was written with.
 """
 
 from __future__ import annotations
@@ -12,9 +13,14 @@ import numpy as np
 import pandas as pd
 
 from bench.analyse.run import Launch, Run
+from bench.formats.figures import STATISTICS as READ
+from bench.formats.figures import Row, rate, times
+from bench.formats.sglang import is_ours as _sglangs
 
 STATISTICS = ("mean", "median", "std", "p50", "p90", "p95", "p99")
 READ_AS = {"ttft": "ttfr", "tpot": "tpot", "itl": "itl", "e2el": "e2el"}
+WRITER = "firsttoken"
+OURS = {name: name for name in ("ttft", "ttfr", "ttfot", "tpot", "itl", "e2el")}
 RATES = {
     "output_throughput": "output_throughput",
     "total_token_throughput": "total_throughput",
@@ -35,24 +41,27 @@ def export(run: Run) -> Mapping[str, Any]:
 
 def is_ours(document: Any) -> bool:
     """Whether a file is such a result."""
-    return isinstance(document, dict) and "mean_ttft_ms" in document and "completed" in document
+    return (
+        isinstance(document, dict) and "mean_ttft_ms" in document and "completed" in document and not _sglangs(document)
+    )
 
 
-def read(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Its statistics, and its rates."""
-    return list(_rows(document))
+def read(document: Mapping[str, Any]) -> list[Row]:
+    """Its statistics, and its rates; nothing if no request was completed."""
+    # Some versions write a key with its colon: "request_goodput:".
+    plain = {key.rstrip(": "): value for key, value in document.items()}
+    return list(_rows(plain)) if plain.get("completed") else []
 
 
-def _rows(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for theirs, ours in READ_AS.items():
-        for statistic in ("mean", "p50", "p90", "p95", "p99"):
-            key = f"{statistic}_{theirs}_ms"
-            value = document.get(key, document.get(f"median_{theirs}_ms") if statistic == "p50" else None)
-            if value is not None:
-                yield {"metric": f"{ours}.{statistic}", "unit": "ms", "value": float(value)}
+def _rows(document: Mapping[str, Any]) -> Iterator[Row]:
+    names = OURS if document.get("written_by") == WRITER else READ_AS
+    for theirs, ours in names.items():
+        keys = {statistic: f"{statistic}_{theirs}_ms" for statistic in READ}
+        if keys["p50"] not in document:
+            keys["p50"] = f"median_{theirs}_ms"
+        yield from times(ours, {statistic: (key, document.get(key)) for statistic, key in keys.items()})
     for theirs, ours in RATES.items():
-        if document.get(theirs) is not None:
-            yield {"metric": ours, "unit": "/s", "value": float(document[theirs])}
+        yield from rate(ours, document.get(theirs), theirs)
 
 
 def _result(run: Run, variant: str, launches: list[Launch]) -> dict[str, Any]:
@@ -71,6 +80,7 @@ def _result(run: Run, variant: str, launches: list[Launch]) -> dict[str, Any]:
     return {
         "date": (run.manifest.created or "").replace("-", "").replace(":", "").replace("T", "-")[:15],
         "endpoint_type": "openai",
+        "written_by": WRITER,
         "backend": (planned.get("engine") or {}).get("engine"),
         "label": variant,
         "model_id": (planned.get("model") or {}).get("source"),
@@ -88,6 +98,8 @@ def _result(run: Run, variant: str, launches: list[Launch]) -> dict[str, Any]:
         "output_throughput": _per(tokens["completion"], duration),
         "total_token_throughput": _per(total, duration),
         **_statistics("ttft", done["ttft_ms"].to_numpy(dtype=float)),
+        **_statistics("ttfr", done["ttfr_ms"].to_numpy(dtype=float)),
+        **_statistics("ttfot", done["ttfot_ms"].to_numpy(dtype=float)),
         **_statistics("tpot", done["tpot_ms"].to_numpy(dtype=float)),
         **_statistics("itl", gaps),
         **_statistics("e2el", done["e2el_ms"].to_numpy(dtype=float)),

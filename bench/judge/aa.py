@@ -16,9 +16,10 @@ from scipy import special
 
 from bench.errors import RecordError
 from bench.judge import likeness
-from bench.judge.compare import compare
+from bench.judge.compare import Terms, compare
 from bench.judge.decide import Verdict
-from bench.record.documents import write_document
+from bench.phrases import counted
+from bench.record.documents import keep_document
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +54,7 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class Trial:
     """A handful of consecutive blocks judged as a run of its own."""
 
     first_block: int
@@ -86,21 +87,21 @@ class AaRecord:
     def doubt(self) -> str | None:
         """Why this record does not make a gate trustworthy; None if it does."""
         if self.sessions < ENOUGH_SESSIONS:
-            return f"only {self.sessions} A/A sessions; {ENOUGH_SESSIONS} are needed"
+            return f"only {counted(self.sessions, 'A/A session')}; {ENOUGH_SESSIONS} are needed"
         failed = Rate(self.fails, self.sessions)
         if failed.interval[0] > self.alpha:
             return f"with nothing changed it failed {failed}, more often than the {self.alpha:.0%} it promises"
         return None
 
 
-def sessions(launches: pd.DataFrame, a: str, b: str, blocks: int, margins: Mapping[str, float]) -> list[Session]:
+def sessions(launches: pd.DataFrame, a: str, b: str, blocks: int, margins: Mapping[str, float]) -> list[Trial]:
     """Cut a long run into sessions of so many consecutive blocks and judge each; a short last one is left out."""
     present = sorted(launches["block"].unique())
     cuts = [present[start : start + blocks] for start in range(0, len(present) - blocks + 1, blocks)]
     return [_session(launches[launches["block"].isin(cut)], a, b, margins) for cut in cuts]
 
 
-def aa_record(run: Run, found: Sequence[Session], blocks: int, margins: Mapping[str, float], variant: str) -> AaRecord:
+def aa_record(run: Run, found: Sequence[Trial], blocks: int, margins: Mapping[str, float], variant: str) -> AaRecord:
     """Sum up the sessions of an A/A run."""
     import numpy as np
 
@@ -128,10 +129,7 @@ def aa_record(run: Run, found: Sequence[Session], blocks: int, margins: Mapping[
 
 def save(record: AaRecord, folder: Path) -> Path:
     """Keep the record below a folder of baselines; a newer study of the same scenario and state takes its place."""
-    path = folder / record.host_class / f"aa-{record.scenario}-{record.fingerprint}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_document(path, asdict(record))
-    return path
+    return keep_document(folder / record.host_class / f"aa-{record.scenario}-{record.fingerprint}.json", asdict(record))
 
 
 def find(folder: Path, fingerprint: Mapping[str, Any]) -> AaRecord | None:
@@ -159,10 +157,10 @@ def clopper_pearson(count: int, of: int, level: float = 0.95) -> tuple[float, fl
     return low, high
 
 
-def _session(launches: pd.DataFrame, a: str, b: str, margins: Mapping[str, float]) -> Session:
+def _session(launches: pd.DataFrame, a: str, b: str, margins: Mapping[str, float]) -> Trial:
     sides = (launches[launches["variant"] == a], launches[launches["variant"] == b])
-    compared = compare(*sides, labels=(a, b), margins=margins, metrics=())
-    return Session(
+    compared = compare(*sides, Terms(margins, metrics=()), (a, b))
+    return Trial(
         first_block=int(launches["block"].min()),
         verdict=compared.verdict,
         verdicts={one.metric.id: one.verdict for one in compared.gated if one.verdict},

@@ -17,8 +17,8 @@ import numpy as np
 from bench.analyse.metrics import metric
 from bench.errors import IncomparableError, RecordError, UsageError
 from bench.judge import likeness
-from bench.judge.pairs import values_of, variant_id
-from bench.record.documents import write_document
+from bench.judge.comparable import values_of, variant_id
+from bench.record.documents import keep_document
 from bench.scenario.measures import margin
 
 if TYPE_CHECKING:
@@ -119,10 +119,7 @@ def prune(baseline: Baseline, *, keep: int | None = None, runs: Sequence[str] = 
 
 def save(baseline: Baseline, folder: Path) -> Path:
     """Write it to its place, whole or not at all."""
-    path = folder / baseline.file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_document(path, asdict(baseline))
-    return path
+    return keep_document(folder / baseline.file, asdict(baseline))
 
 
 def load(path: Path) -> Baseline:
@@ -191,7 +188,7 @@ def _medians(run: Run, variant: str, metrics: Iterable[str]) -> tuple[dict[str, 
     launches = run.per_launch
     rows = launches[launches["variant"] == variant] if len(launches) else launches
     found = {name: list(values_of(rows, name).values()) for name in metrics}
-    usable = {name: values for name, values in found.items() if values and min(values) > 0}
+    usable = {name: values for name, values in found.items() if values and _possible(name, min(values))}
     medians = {name: float(f"{np.median(values):.{DIGITS}g}") for name, values in usable.items()}
     return medians, max((len(values) for values in usable.values()), default=0)
 
@@ -206,9 +203,14 @@ def _margins(asked: Mapping[str, str]) -> dict[str, float]:
     return {name: margin(text) for name, text in asked.items()}
 
 
+def _possible(name: str, value: float) -> bool:
+    """Whether a value can be compared later: above zero, or zero where that is a share's healthy value."""
+    return value > 0 or (value == 0 and metric(name).by_difference)
+
+
 def _check_numbers(baseline: Baseline) -> None:
     for one in baseline.sessions:
         for values in (one.values, one.reference):
             for name, value in values.items():
-                if not isinstance(value, int | float) or not 0 < value < float("inf"):
+                if not isinstance(value, int | float) or not (value < float("inf") and _possible(name, value)):
                     raise ValueError(f"session {one.run}: {name} is {value!r}")

@@ -3,19 +3,25 @@
 Host class, model, prompts and tokens: where they differ a ratio would be an answer to another question, so there is
 none. Two runs must moreover have been interleaved block by block; one after the other, a drifting machine looks like a
 change (13–57 % false alarms), so there is a ratio but no verdict.
+
+What is comparable is paired: the blocks that have a value on both sides. What became of the others is told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bench.errors import IncomparableError
+from bench.analyse.metrics import Metric
+from bench.errors import IncomparableError, UnknownName, UsageError
 from bench.judge import likeness
+from bench.scenario.variant import level_text
 
 if TYPE_CHECKING:
     from bench.analyse.run import Launch, Run
@@ -80,14 +86,14 @@ def _requests(run: Run, a: str, other: Run, b: str) -> Iterator[str]:
         mine, theirs = _tokens(left[block]), _tokens(right[block])
         both = mine.join(theirs, "number", right_suffix="_b", join_type="inner")
         if len(mine) != len(theirs):
-            yield f"requests in block {block}: {len(mine)} and {len(theirs)}"
+            yield f"requests in block {block + 1}: {len(mine)} and {len(theirs)}"
         if pc.any(pc.not_equal(both["prompt_id"], both["prompt_id_b"])).as_py():
-            yield f"prompts of block {block}: not the same ones"
+            yield f"prompts of block {block + 1}: not the same ones"
         answered = both.filter(pc.and_(pc.is_null(both["error_kind"]), pc.is_null(both["error_kind_b"])))
         for name, remedy in (("prompt_tokens", "same tokenizer?"), ("completion_tokens", "set ignore_eos: true")):
             sums = _total(answered[name]), _total(answered[f"{name}_b"])
             if None not in sums and sums[0] != sums[1]:
-                yield f"{name} over {len(answered)} requests of block {block}: {sums[0]} and {sums[1]} ({remedy})"
+                yield f"{name} over {len(answered)} requests of block {block + 1}: {sums[0]} and {sums[1]} ({remedy})"
         return
 
 
@@ -139,3 +145,123 @@ def _interleaved(mine: pd.DataFrame, theirs: pd.DataFrame) -> bool:
 def _short(value: Any) -> str:
     text = "unset" if value is None else str(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of a comparison: its launches. `failed` and `invalid` name the blocks left without a valid one."""
+
+    label: str
+    launches: int
+    ok: int
+    requests: int
+    failed: tuple[str, ...] = ()
+    invalid: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One block: the value of each side, in the metric's unit."""
+
+    block: int
+    a: float
+    b: float
+
+    @property
+    def ratio(self) -> float:
+        """b over a."""
+        return self.b / self.a
+
+
+def pairs_of(measure: Metric, a: pd.DataFrame, b: pd.DataFrame) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
+    """The blocks in which both sides have a value that can be compared, and in words what was left out."""
+    left, right = values_of(a, measure.id), values_of(b, measure.id)
+    both = sorted(left.keys() & right.keys())
+    notes = []
+    lowest = {block: min(left[block], right[block]) for block in both}
+    impossible = [block for block in both if lowest[block] < 0 or (lowest[block] == 0 and not measure.by_difference)]
+    if impossible:
+        what = "negative" if any(lowest[block] < 0 for block in impossible) else "zero"
+        notes.append(f"{what} in block{'s' * (len(impossible) > 1)} {_list(impossible)}")
+    pairs = tuple(Pair(block, left[block], right[block]) for block in both if block not in impossible)
+    if alone := sorted(left.keys() ^ right.keys()):
+        notes.append(f"no partner in block{'s' * (len(alone) > 1)} {_list(alone)}")
+    return pairs, tuple(notes)
+
+
+def values_of(rows: pd.DataFrame, name: str) -> dict[int, float]:
+    """Block to value, of the valid launches that have one; of a repeated launch the last."""
+    if name not in rows or not len(rows):
+        return {}
+    valid = rows[rows["status"] == "ok"]
+    return {
+        int(block): float(value)
+        for block, value in zip(valid["block"], valid[name], strict=True)
+        if value is not None and math.isfinite(value)
+    }
+
+
+def unsteady_blocks(*sides: pd.DataFrame) -> frozenset[int]:
+    """Blocks in which a valid launch of either side drifted or never settled."""
+    return _marked("unsteady", sides)
+
+
+def crowded_blocks(*sides: pd.DataFrame) -> frozenset[int]:
+    """Blocks in which others were on the processors with a valid launch of either side, or may have been."""
+    return _marked("crowded", sides)
+
+
+def _marked(column: str, sides: Sequence[pd.DataFrame]) -> frozenset[int]:
+    return frozenset(
+        int(block)
+        for rows in sides
+        if column in rows
+        for block in rows.loc[(rows["status"] == "ok") & rows[column].astype(bool), "block"]
+    )
+
+
+def side_of(rows: pd.DataFrame, label: str) -> Side:
+    """What became of a side's launches; one that was repeated with success is no loss."""
+    if not len(rows):
+        return Side(label, 0, 0, 0)
+    answered = set(rows.loc[rows["status"] == "ok", "block"])
+    lost = rows[(rows["status"] != "ok") & ~rows["block"].isin(answered)].drop_duplicates("block", keep="last")
+    failed: list[str] = []
+    invalid: list[str] = []
+    for row in lost.to_dict("records"):
+        why = row.get("reason") or row.get("reason_kind") or row["status"]
+        (failed if row["status"] in {"failed", "unsupported"} else invalid).append(f"block {row['block'] + 1}: {why}")
+    requests = int(rows.loc[rows["status"] == "ok", "requests"].sum()) if "requests" in rows else 0
+    return Side(label, len(rows), len(answered), requests, tuple(failed), tuple(invalid))
+
+
+def variant_id(run: Run, wanted: str | Mapping[str, Any]) -> str:
+    """The id of a variant given by id or by factors; UnknownName says which there are, UsageError if several fit."""
+    if isinstance(wanted, str) and wanted in run.variants:
+        return wanted
+    selector = _selector(wanted) if isinstance(wanted, str) else wanted
+    factors = {str(variant["id"]): variant.get("factors", {}) for variant in run.manifest.variants}
+    fitting = [
+        name
+        for name, levels in factors.items()
+        if selector and all(levels.get(factor) == level_text(level) for factor, level in selector.items())
+    ]
+    if not fitting:
+        raise UnknownName("variant", str(wanted), run.variants)
+    if len(fitting) > 1:
+        raise UsageError(
+            f"{wanted} fits {len(fitting)} variants: {', '.join(fitting)}", hint="add factors until one fits"
+        )
+    return fitting[0]
+
+
+def _selector(text: str) -> dict[str, str]:
+    """`engine=vllm,warmup=none` as a mapping; empty if it is not of that form."""
+    parts = [part.partition("=") for part in text.split(",")]
+    return {name.strip(): level.strip() for name, equals, level in parts if equals}
+
+
+def _list(blocks: Sequence[int]) -> str:
+    # Records count from 0, people from 1.
+    shown = ", ".join(str(block + 1) for block in blocks[:5])
+    return shown if len(blocks) <= 5 else f"{shown} and {len(blocks) - 5} more"

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from bench.analyse.measured import asked
 from bench.analyse.metrics import METRICS, Metric, metric
 from bench.errors import UnknownName, UsageError
 from bench.judge import comparable
+from bench.judge.comparable import Pair, Side, crowded_blocks, pairs_of, side_of, unsteady_blocks, values_of, variant_id
 from bench.judge.decide import Decision, Verdict, benjamini_hochberg, decide, holm
-from bench.judge.pairs import Pair, Side, pairs_of, side_of, unsteady_blocks, values_of, variant_id
 from bench.judge.result import Result, explain, limit_of
 
 if TYPE_CHECKING:
@@ -40,6 +41,20 @@ HEADLINE = (
     "memory.peak",
     "energy.per_token",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a comparison is held to.
+
+    `margins` maps metrics to relative margins and brings verdicts; `metrics` are shown beside them (None: the
+    headline's). `alpha` is one-sided. `obstacles` say in words what keeps every verdict open.
+    """
+
+    margins: Mapping[str, float] = field(default_factory=dict)
+    metrics: Iterable[str] | None = None
+    alpha: float = 0.05
+    obstacles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +84,29 @@ class Comparison:
         other: Run | None = None,
         margins: Mapping[str, float] | None = None,
         metrics: Iterable[str] | None = None,
-        alpha: float = 0.05,
     ) -> Comparison:
         """Compare variant `b` (of `other`, if given) with baseline `a`; both by id or by factors.
 
         `margins` maps metrics to relative margins and brings verdicts; `metrics` are shown beside them.
         IncomparableError if the two differ in what must be equal.
         """
+        return cls.on(Terms(margins or {}, metrics), run, a, b, other=other)
+
+    @classmethod
+    def on(
+        cls, terms: Terms, run: Run, a: str | Mapping[str, Any], b: str | Mapping[str, Any], *, other: Run | None = None
+    ) -> Comparison:
+        """The same on terms of any level."""
         theirs = other or run
         first, second = variant_id(run, a), variant_id(theirs, b)
         if other is None and first == second:
             raise UsageError(f"both sides are the variant {first!r}", hint="name two different variants of the run")
         comparable.check(run, first, theirs, second)
-        frames = (rows_of(run.per_launch, first), rows_of(theirs.per_launch, second))
-        notes = comparable.unpaired(run, theirs) if other is not None else ()
-        return compare(*frames, labels=(first, second), margins=margins, metrics=metrics, alpha=alpha, obstacles=notes)
+        if other is not None:
+            terms = replace(terms, obstacles=(*terms.obstacles, *comparable.unpaired(run, theirs)))
+        if terms.metrics is None:
+            terms = replace(terms, metrics=asked(run, HEADLINE))
+        return compare(rows_of(run.per_launch, first), rows_of(theirs.per_launch, second), terms, (first, second))
 
     @property
     def gated(self) -> tuple[Result, ...]:
@@ -98,7 +121,7 @@ class Comparison:
         return overall([result.verdict for result in self.gated if result.verdict is not None])
 
     def table(self) -> pd.DataFrame:
-        """One row per metric: both medians, the ratio and its interval, and what stands behind them."""
+        """One row per metric: both medians, the ratio or difference with its interval, and what is behind them."""
         return pd.DataFrame([_row(result) for result in self.results])
 
     def __getitem__(self, name: str) -> Result:
@@ -109,31 +132,28 @@ class Comparison:
 
 
 def compare(
-    a: pd.DataFrame,
-    b: pd.DataFrame,
-    *,
-    labels: tuple[str, str] = ("a", "b"),
-    margins: Mapping[str, float] | None = None,
-    metrics: Iterable[str] | None = None,
-    alpha: float = 0.05,
-    obstacles: Sequence[str] = (),
+    a: pd.DataFrame, b: pd.DataFrame, terms: Terms | None = None, labels: tuple[str, str] = ("a", "b")
 ) -> Comparison:
-    """Compare two tables of launches: columns block, status and the metrics. `obstacles` keep it from a verdict."""
-    limits = {metric(name).id: margin for name, margin in (margins or {}).items()}
-    shown = [metric(name).id for name in metrics] if metrics is not None else [m for m in HEADLINE if m in METRICS]
-    sides = side_of(a, labels[0]), side_of(b, labels[1])
-    results = [_compare_one(metric(name), a, b, sides, limit, alpha, obstacles) for name, limit in limits.items()]
+    """Compare two tables of launches: columns block, status and the metrics."""
+    terms = terms or Terms()
+    limits = {metric(name).id: margin for name, margin in terms.margins.items()}
+    shown = (
+        [metric(name).id for name in terms.metrics]
+        if terms.metrics is not None
+        else [m for m in HEADLINE if m in METRICS]
+    )
+    both = _Both(a, b, side_of(a, labels[0]), side_of(b, labels[1]))
+    results = [_judged(metric(name), both, limit, terms) for name, limit in limits.items()]
     beside = [
         result
         for name in shown
-        if name not in limits and (result := _estimate_one(metric(name), a, b, alpha)) is not None
+        if name not in limits and (result := _estimated(metric(name), both, terms.alpha)) is not None
     ]
     timeline = pd.concat([a.assign(side="a"), b.assign(side="b")], ignore_index=True)
     if "wall_time" in timeline:
         timeline = timeline.sort_values("wall_time", kind="stable", ignore_index=True)
-    return Comparison(
-        *sides, (*with_holm(results, alpha), *_with_bh(beside)), alpha, tuple(obstacles), timeline=timeline
-    )
+    every = (*with_holm(results, terms.alpha), *_with_bh(beside))
+    return Comparison(both.first, both.second, every, terms.alpha, terms.obstacles, timeline=timeline)
 
 
 def overall(verdicts: Sequence[Verdict]) -> Verdict | None:
@@ -144,26 +164,33 @@ def overall(verdicts: Sequence[Verdict]) -> Verdict | None:
     return None
 
 
-def _compare_one(
-    measure: Metric,
-    a: pd.DataFrame,
-    b: pd.DataFrame,
-    sides: tuple[Side, Side],
-    margin: float,
-    alpha: float,
-    obstacles: Sequence[str],
-) -> Result:
-    pairs, notes = pairs_of(measure.id, a, b)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Both:
+    """Both sides' launches, and what became of them."""
+
+    a: pd.DataFrame
+    b: pd.DataFrame
+    first: Side
+    second: Side
+
+
+def _judged(measure: Metric, both: _Both, margin: float, terms: Terms) -> Result:
+    """A metric with a margin, and whatever keeps its verdict from standing."""
+    a, b, alpha = both.a, both.b, terms.alpha
+    pairs, notes = pairs_of(measure, a, b)
     decision = decide(worse(measure, pairs), limit_of(measure, margin), alpha)
     result = _result(measure, pairs, decision, notes, margin=margin, verdict=decision.verdict)
     result = replace(result, reason=decision.reason or explain(result))
-    if spoiled := _spoiled(measure, a, b, sides, result):
+    if spoiled := _spoiled(measure, both, result):
         return replace(result, verdict=spoiled[0], reason=spoiled[1])
-    if obstacles:
-        return replace(result, verdict=Verdict.INCONCLUSIVE, reason=obstacles[0])
-    if measure.kind == "quantile" and (doubt := _unsteady(measure, result, unsteady_blocks(a, b), alpha)):
+    if terms.obstacles:
+        return replace(result, verdict=Verdict.INCONCLUSIVE, reason=terms.obstacles[0])
+    if doubt := _doubtful(measure, result, crowded_blocks(a, b), "were not alone on the processors", alpha):
         return replace(result, verdict=Verdict.INCONCLUSIVE, reason=doubt)
-    if decision.verdict is Verdict.PASS and (failed := sides[0].failed + sides[1].failed):
+    drifted = unsteady_blocks(a, b) if measure.kind == "quantile" else frozenset()
+    if doubt := _doubtful(measure, result, drifted, "were not steady", alpha):
+        return replace(result, verdict=Verdict.INCONCLUSIVE, reason=doubt)
+    if decision.verdict is Verdict.PASS and (failed := both.first.failed + both.second.failed):
         reason = (
             f"{len(failed)} launch{'es' * (len(failed) > 1)} failed: the survivors alone prove nothing ({failed[0]})"
         )
@@ -171,8 +198,8 @@ def _compare_one(
     return result
 
 
-def _unsteady(measure: Metric, result: Result, blocks: frozenset[int], alpha: float) -> str | None:
-    """Why launches that drifted or never settled leave the verdict open; None if it stands without their blocks too."""
+def _doubtful(measure: Metric, result: Result, blocks: frozenset[int], what: str, alpha: float) -> str | None:
+    """Why launches of some blocks leave the verdict open; None if it stands without those blocks too."""
     assert result.margin is not None
     kept = [pair for pair in result.pairs if pair.block not in blocks]
     if result.verdict not in {Verdict.PASS, Verdict.FAIL} or len(kept) == len(result.pairs):
@@ -180,15 +207,13 @@ def _unsteady(measure: Metric, result: Result, blocks: frozenset[int], alpha: fl
     without = decide(worse(measure, kept), limit_of(measure, result.margin), alpha)
     if without.verdict is result.verdict:
         return None
-    named = ", ".join(str(block) for block in sorted(blocks))
-    return f"launches in block {named} were not steady, and without them the {result.verdict} does not hold"
+    named = ", ".join(str(block + 1) for block in sorted(blocks))
+    return f"launches in block {named} {what}, and without them the {result.verdict} does not hold"
 
 
-def _spoiled(
-    measure: Metric, a: pd.DataFrame, b: pd.DataFrame, sides: tuple[Side, Side], result: Result
-) -> tuple[Verdict, str] | None:
+def _spoiled(measure: Metric, both: _Both, result: Result) -> tuple[Verdict, str] | None:
     """Why there is nothing to judge, if so."""
-    for side, rows in zip(sides, (a, b), strict=True):
+    for side, rows in ((both.first, both.a), (both.second, both.b)):
         if not side.ok:
             why = (*side.failed, *side.invalid, "nothing was launched")[0]
             return Verdict.INVALID, f"no valid launch of {side.label}: {why}"
@@ -197,17 +222,19 @@ def _spoiled(
                 why = f"{measure.title} needs {measure.needs} steady requests per launch; {side.label} has fewer"
                 return Verdict.INCONCLUSIVE, why
             return Verdict.INVALID, f"{measure.title} was not measured for {side.label}"
-    if impossible := next((note for note in result.notes if note.startswith("zero or negative")), None):
+    if impossible := next((note for note in result.notes if note.startswith("negative in")), None):
         return Verdict.INVALID, f"{measure.title} is {impossible}: a stepped clock or a damaged record"
-    blocks = len({*a["block"], *b["block"]})
+    if nothing := next((note for note in result.notes if note.startswith("zero in")), None):
+        return Verdict.INVALID, f"{measure.title} is {nothing}: there is no ratio to nothing"
+    blocks = len({*both.a["block"], *both.b["block"]})
     if len(result.pairs) * 2 < blocks:
         return Verdict.INVALID, f"only {len(result.pairs)} of {blocks} blocks have a valid launch on both sides"
     return None
 
 
-def _estimate_one(measure: Metric, a: pd.DataFrame, b: pd.DataFrame, alpha: float) -> Result | None:
+def _estimated(measure: Metric, both: _Both, alpha: float) -> Result | None:
     """A metric without a margin: shown if both sides have it."""
-    pairs, notes = pairs_of(measure.id, a, b)
+    pairs, notes = pairs_of(measure, both.a, both.b)
     if not pairs:
         return None
     # The verdict is not used; margin 0 makes p_worse the test of "not worse at all".
@@ -250,8 +277,10 @@ def _with_bh(results: Sequence[Result]) -> list[Result]:
 
 
 def worse(measure: Metric, pairs: Iterable[Pair]) -> dict[int, float]:
-    """Block to log ratio, turned so that positive is worse."""
+    """Block to log ratio, or to the difference of a share, turned so that positive is worse."""
     sign = -1 if measure.direction == "higher" else 1
+    if measure.by_difference:
+        return {pair.block: sign * (pair.b - pair.a) for pair in pairs}
     return {pair.block: sign * math.log(pair.ratio) for pair in pairs}
 
 
@@ -261,13 +290,14 @@ def rows_of(launches: pd.DataFrame, variant: str) -> pd.DataFrame:
 
 
 def _row(result: Result) -> dict[str, Any]:
-    bounds, decision = result.bounds, result.decision
+    bounds, decision = result.bounds or result.shifts, result.decision
     return {
         "metric": result.metric.id,
         "unit": result.metric.unit,
         "a": result.a,
         "b": result.b,
         "ratio": result.ratio,
+        "difference": result.shift,
         "low": bounds[0] if bounds else None,
         "high": bounds[1] if bounds else None,
         "margin": result.margin,

@@ -12,6 +12,10 @@ blocks keeps its error rate where an interval over requests does not.
 One block decides when the others, judged at 2 alpha, no longer give the verdict. Twice, because one block fewer is less
 evidence even where nothing is wrong: at alpha itself the check would cost 24 points of power at five blocks; at twice
 alpha it costs less than five.
+
+How much is enough stands at the end. Effects are log ratios. `sd` is the standard deviation of a block's log ratio; two
+launches that each scatter by s give sd = s·√2 and a little more from the requests. Formulas: noncentral t for power;
+Lan and DeMets (1983) with Pocock's spending for looks.
 """
 
 from __future__ import annotations
@@ -20,11 +24,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cache
 
 import numpy as np
-from scipy import special
+from scipy import optimize, special
 
-from bench.judge.power import detectable, t_quantile
+from bench.phrases import counted
 
 # Two blocks leave nothing to leave out.
 MIN_BLOCKS = 3
@@ -32,6 +37,10 @@ MIN_BLOCKS = 3
 MIN_TRIMMED = 5
 # A spread this small in log units is rounding, not noise.
 EXACT = 1e-12
+# Where a group-sequential plan looks, in blocks.
+LOOKS = (5, 8, 12, 16)
+# What to assume before a pilot: launches that scatter by 2 %, medians of about 60 requests.
+TYPICAL_SD = 0.032
 
 
 class Verdict(StrEnum):
@@ -98,7 +107,9 @@ def decide(differences: Mapping[int, float], limit: float, alpha: float = 0.05) 
     )
     if n < MIN_BLOCKS:
         return replace(
-            decision, verdict=Verdict.INCONCLUSIVE, reason=f"{n} blocks: a verdict needs at least {MIN_BLOCKS}"
+            decision,
+            verdict=Verdict.INCONCLUSIVE,
+            reason=f"{counted(n, 'block')}: a verdict needs at least {MIN_BLOCKS}",
         )
     decider = deciding_block(d, limit, alpha, decision.verdict)
     if decider is not None:
@@ -107,7 +118,7 @@ def decide(differences: Mapping[int, float], limit: float, alpha: float = 0.05) 
             decision,
             verdict=Verdict.INCONCLUSIVE,
             deciding_block=block,
-            reason=f"block {block} decides: without it the {decision.verdict} does not hold",
+            reason=f"block {block + 1} decides: without it the {decision.verdict} does not hold",
         )
     return decision
 
@@ -175,3 +186,84 @@ def _side(interval: Interval, limit: float) -> Verdict:
     if interval.low > limit:
         return Verdict.FAIL
     return Verdict.PASS if interval.high < limit else Verdict.INCONCLUSIVE
+
+
+@cache
+def t_quantile(probability: float, df: int) -> float:
+    """Quantile of Student's t."""
+    return float(special.stdtrit(df, probability))
+
+
+@cache
+def noncentrality(blocks: int, alpha: float, power: float) -> float:
+    """How many standard errors beyond its limit a mean must truly lie to be found with this power."""
+    critical = t_quantile(1 - alpha, blocks - 1)
+
+    def missing(shift: float) -> float:
+        return float(1 - special.nctdtr(blocks - 1, shift, critical)) - power
+
+    # Far beyond the answer the distribution function is no longer computed; close above it, it is.
+    upper = critical + 2
+    while missing(upper) < 0:
+        upper *= 1.25
+    return float(optimize.brentq(missing, 0.0, upper))
+
+
+def detectable(blocks: int, sd: float, margin: float, alpha: float = 0.05, power: float = 0.8) -> float:
+    """The relative slowdown found with this power, 0.1 for 10 %; the margin itself where there is no noise."""
+    gap = noncentrality(blocks, alpha, power) * sd / math.sqrt(blocks)
+    return math.expm1(math.log1p(margin) + gap) if gap < 100 else math.inf
+
+
+@cache
+def spent_alpha(looks: Sequence[int], alpha: float = 0.05) -> tuple[float, ...]:
+    """One-sided level to use at each look so that all together cost `alpha`; looks in blocks, ascending.
+
+    Lan and DeMets with Pocock's spending alpha·ln(1 + (e−1)·t), solved by carrying the density of the not yet stopped
+    score forward on a grid (Armitage, McPherson and Rowe 1969).
+    """
+    times = np.asarray(looks, dtype=float) / looks[-1]
+    spend = np.diff(alpha * np.log1p((math.e - 1) * times), prepend=0.0)
+    grid = np.linspace(-9.0, 9.0, 1501)
+    step = grid[1] - grid[0]
+    levels: list[float] = []
+    density = np.zeros(0)
+    before = 0.0
+    for time, share in zip(times, spend, strict=True):
+        if not levels:
+            score = np.exp(-(grid**2) / (2 * time)) / math.sqrt(2 * math.pi * time)
+        else:
+            spread = time - before
+            kernel = np.exp(-((grid[:, None] - grid[None, :]) ** 2) / (2 * spread)) / math.sqrt(2 * math.pi * spread)
+            score = kernel @ density * step
+        tail = (np.cumsum(score[::-1])[::-1] - score / 2) * step
+        bound = float(np.interp(share, tail[::-1], grid[::-1]))
+        levels.append(float(special.ndtr(-bound / math.sqrt(time))))
+        density, before = score * np.clip((bound - grid) / step + 0.5, 0.0, 1.0), float(time)
+    return tuple(levels)
+
+
+def looks_until(blocks: int) -> tuple[int, ...]:
+    """The looks of a group-sequential plan of at most that many blocks, its last block included."""
+    return (*(look for look in LOOKS if look < blocks), blocks)
+
+
+def level_at(blocks: int, planned: int, alpha: float = 0.05) -> float:
+    """The one-sided level for an analysis after so many of the planned blocks of a group-sequential plan."""
+    looks = looks_until(planned)
+    if blocks >= planned:
+        return spent_alpha(looks, alpha)[-1]
+    # A plan that was cut short between two looks has its last look where it ended.
+    schedule = tuple(sorted({*looks, blocks}))
+    return spent_alpha(schedule, alpha)[schedule.index(blocks)]
+
+
+def describe(blocks: int, sd: float = TYPICAL_SD, margin: float = 0.05, alpha: float = 0.05) -> str:
+    """What a plan will be able to find, as a sentence."""
+    if blocks < 3:
+        return f"{counted(blocks, 'block')}: no verdict is possible; 3 are the least, 5 a sensible start"
+    found = detectable(blocks, sd, margin, alpha)
+    return (
+        f"{blocks} blocks: a {found:.0%} slowdown is found with 80 % "
+        f"(margin {margin:.0%}, blocks scattering by {sd:.1%})"
+    )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from bench.analyse.energy import steady_window
 from bench.analyse.series import Samples, Series
@@ -17,13 +16,17 @@ from bench.record.schema import Check, CheckStatus, LaunchRecord
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that a rule may look at: the launch as recorded, cut to its steady window where that is meant."""
+    """All that a rule may look at: the launch as recorded, cut to its steady window where that is meant.
+
+    `others` are the other launches of its run, where a rule compares it with them.
+    """
 
     record: LaunchRecord
     requests: pa.Table
     samples: Samples
     scenario: Mapping[str, Any]
     fingerprint: Mapping[str, Any]
+    others: Sequence[LaunchRecord] = ()
 
     @cached_property
     def window(self) -> tuple[int, int] | None:
@@ -66,30 +69,28 @@ class Evidence:
         return found if isinstance(found, dict) else {}
 
 
-Verdict = tuple[CheckStatus, str]
+# What a rule says of a launch, and on what grounds.
+Said = tuple[CheckStatus, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One named check."""
+    """One named check, with its limit and what to do where it is not kept."""
 
     name: str
     limit: str
     remedy: str
-    judge: Callable[[Evidence], Verdict | None]
+    look: Callable[[Evidence], Said | None]
 
     def check(self, evidence: Evidence) -> Check | None:
         """Applied to a launch; None where it does not concern it (a board's rule on a desktop)."""
-        verdict = self.judge(evidence)
-        if verdict is None:
+        said = self.look(evidence)
+        if said is None:
             return None
-        status, words = verdict
+        status, words = said
         return Check(self.name, status, words, self.limit, None if status == "ok" else self.remedy)
 
 
-def failed(evidence: Evidence) -> Iterator[str]:
-    """What became of the failed steady requests, most frequent first."""
-    bad = evidence.steady.filter(pc.is_valid(evidence.steady["error_kind"]))
-    counts = pc.value_counts(bad["error_kind"].combine_chunks()).to_pylist() if len(bad) else []
-    for row in sorted(counts, key=lambda row: -row["counts"]):
-        yield f"{row['counts']} × {row['values']}"
+def rule(*, limit: str, remedy: str, name: str | None = None) -> Callable[[Callable[[Evidence], Said | None]], Rule]:
+    """Make a function the rule of its name, or of another one."""
+    return lambda look: Rule(name or look.__name__, limit, remedy, look)

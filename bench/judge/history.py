@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 from scipy import special
 
-from bench.analyse.metrics import metric
+from bench.analyse.metrics import change, comparable, metric
 from bench.analyse.run import Run
 from bench.errors import UsageError
 from bench.judge import baseline
-from bench.judge.pairs import values_of, variant_id
+from bench.judge.comparable import values_of, variant_id
+from bench.phrases import counted
 
 SHORTEST = 3
 P_LIMIT = 0.001
@@ -30,7 +31,7 @@ PENALTY = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Shift:
     """A lasting step: `session` is the first on the new level, `ratio` new over old level."""
 
     session: str
@@ -45,16 +46,16 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class History:
     """One metric over sessions, in order of time, and where it stepped."""
 
     metric: str
     variant: str
     sessions: int
-    changes: tuple[Change, ...]
+    changes: tuple[Shift, ...]
 
     def __str__(self) -> str:
-        head = f"{self.variant} {self.metric}: {self.sessions} sessions"
+        head = f"{self.variant} {self.metric}: {counted(self.sessions, 'session')}"
         if self.sessions < 2 * SHORTEST:
             return f"{head}; {2 * SHORTEST} are needed to see a change"
         if not self.changes:
@@ -62,7 +63,7 @@ class Series:
         return f"{head}: " + "; ".join(map(str, self.changes))
 
 
-def of_file(path: Path, metrics: Sequence[str] | None = None) -> list[Series]:
+def of_file(path: Path, metrics: Sequence[str] | None = None) -> list[History]:
     """The history in a baseline file."""
     stored = baseline.load(path)
     names = [metric(name).id for name in metrics or stored.margins]
@@ -76,7 +77,7 @@ def of_file(path: Path, metrics: Sequence[str] | None = None) -> list[Series]:
     ]
 
 
-def of_runs(folder: Path, variant: str | None = None, metrics: Sequence[str] | None = None) -> list[Series]:
+def of_runs(folder: Path, variant: str | None = None, metrics: Sequence[str] | None = None) -> list[History]:
     """The history in a folder of runs, by the time they were made; every variant unless one is named."""
     runs = [Run.open(manifest.parent) for manifest in sorted(folder.glob("[!.]*/manifest.json"))]
     if not runs:
@@ -87,14 +88,15 @@ def of_runs(folder: Path, variant: str | None = None, metrics: Sequence[str] | N
     return [series(name, each, list(_sessions(runs, each, name))) for each in names for name in wanted]
 
 
-def series(name: str, variant: str, sessions: Sequence[tuple[str, str, float]]) -> Series:
+def series(name: str, variant: str, sessions: Sequence[tuple[str, str, float]]) -> History:
     """Find the steps in (session, day, value) triples in order of time."""
-    logs = np.log([value for _, _, value in sessions])
+    logs = comparable(metric(name), [value for _, _, value in sessions])
     worse = -1 if metric(name).direction == "higher" else 1
     changes = tuple(
-        Change(sessions[at][0], sessions[at][1], math.exp(step), p, worse * step > 0) for at, step, p in steps(logs)
+        Shift(sessions[at][0], sessions[at][1], change(metric(name), step), p, worse * step > 0)
+        for at, step, p in steps(logs)
     )
-    return Series(name, variant, len(sessions), changes)
+    return History(name, variant, len(sessions), changes)
 
 
 def steps(logs: np.ndarray, least: float = LEAST) -> list[tuple[int, float, float]]:

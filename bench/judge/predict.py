@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.analyse.metrics import Metric, metric
+from bench.analyse.metrics import Metric, comparable, metric
 from bench.judge import likeness
 from bench.judge.baseline import Baseline, Session, session
+from bench.judge.comparable import Side, crowded_blocks
 from bench.judge.compare import Comparison, with_holm
-from bench.judge.decide import Decision, Interval, Verdict, p_above
-from bench.judge.pairs import Side
-from bench.judge.power import noncentrality, t_quantile
+from bench.judge.decide import Decision, Interval, Verdict, noncentrality, p_above, t_quantile
 from bench.judge.result import Result, explain, limit_of
+from bench.phrases import counted
 
 if TYPE_CHECKING:
     from bench.analyse.run import Run
@@ -81,7 +81,7 @@ def judge_new(y_new: float, prediction: Prediction, k: int, limit: float, sign: 
     how = "the reference workload taken into account" if prediction.used_reference else "by their spread alone"
     return Decision(
         verdict=verdict,
-        reason=f"held against {k} sessions, {how}",
+        reason=f"held against {counted(k, 'session')}, {how}",
         blocks=k,
         interval=interval,
         sd=prediction.error,
@@ -118,6 +118,11 @@ def _obstacle(run: Run, baseline: Baseline, new: Session) -> tuple[Verdict | Non
         return None, f"the machine has changed since ({'; '.join(changed)}): a report, never a verdict"
     if run.manifest.scenario_digest != baseline.scenario_digest:
         return None, "the scenario asks for something else than it did: a report, never a verdict"
+    rows = run.per_launch
+    mine = rows[rows["variant"] == baseline.variant] if len(rows) else rows
+    if blocks := crowded_blocks(mine):
+        named = ", ".join(str(block + 1) for block in sorted(blocks))
+        return Verdict.INCONCLUSIVE, f"launches in block {named} were not alone on the processors"
     kept = [one for one in baseline.sessions if one.run != new.run]
     if len(kept) < ENOUGH_SESSIONS:
         return Verdict.INCONCLUSIVE, f"{len(kept)} stored sessions; a verdict needs {ENOUGH_SESSIONS}"
@@ -143,27 +148,33 @@ def _one(
         missing = "this run" if value is None else "the stored sessions"
         decision = Decision(Verdict.INVALID, f"{measure.title} was not measured in {missing}", len(values))
         return Result(measure, middle, value, decision, (), margin, decision.verdict, decision.reason)
-    prediction = predict(np.log(values), *_references(measure.id, having, new.reference))
-    decision = judge_new(math.log(value), prediction, len(values), limit_of(measure, margin), sign, alpha)
+    prediction = predict(comparable(measure, values), *_references(measure, having, new.reference))
+    decision = judge_new(
+        float(comparable(measure, value)), prediction, len(values), limit_of(measure, margin), sign, alpha
+    )
     if obstacle:
         return Result(measure, middle, value, decision, (), margin, *obstacle)
     result = Result(measure, middle, value, decision, (), margin, decision.verdict)
     return replace(result, reason=f"{explain(result)}, {decision.reason}")
 
 
-def _references(name: str, having: list[Session], new: Mapping[str, float]) -> tuple[Array | None, float | None]:
+def _references(measure: Metric, having: list[Session], new: Mapping[str, float]) -> tuple[Array | None, float | None]:
+    name = measure.id
     if name not in new or any(name not in one.reference for one in having):
         return None, None
-    return np.log([one.reference[name] for one in having]), math.log(new[name])
+    return comparable(measure, [one.reference[name] for one in having]), float(comparable(measure, new[name]))
 
 
 def expectation(baseline: Baseline, name: str, margin: float) -> str:
     """What a baseline lets a new session be, as a sentence."""
-    values = np.log([one.values[name] for one in baseline.sessions if name in one.values])
+    measure = metric(name)
+    values = comparable(measure, [one.values[name] for one in baseline.sessions if name in one.values])
     if len(values) < ENOUGH_SESSIONS:
-        return f"  {name}: {len(values)} sessions; a verdict needs {ENOUGH_SESSIONS}"
+        return f"  {name}: {counted(len(values), 'session')}; a verdict needs {ENOUGH_SESSIONS}"
     plain = predict(values)
     sign = -1 if metric(name).direction == "higher" else 1
     reach = limit_of(metric(name), margin) + t_quantile(0.95, plain.df) * plain.error
-    limit = math.exp(plain.expected + sign * reach)
-    return f"  {name}: {math.exp(plain.expected):.4g} expected, fails beyond {limit:.4g} (margin {margin:.1%})"
+    middle, limit = plain.expected, plain.expected + sign * reach
+    if not measure.by_difference:
+        middle, limit = math.exp(middle), math.exp(limit)
+    return f"  {name}: {middle:.4g} expected, fails beyond {limit:.4g} (margin {margin:.1%})"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
-from bench.errors import IncomparableError, UnknownName
+from bench.errors import IncomparableError
 from bench.judge.baseline import Baseline
 from bench.scenario.load import Scenario
 from bench.scenario.matrix import ATTACHED_MODEL
@@ -27,7 +27,7 @@ def rebuild(baseline: Baseline, today: Scenario, variant: str | None = None) -> 
     `variant` is today's variant, of the baseline's name unless given. IncomparableError if model or workload differ.
     """
     recorded = Scenario.parse(baseline.recipe, today.path)
-    old, new = _variant(recorded, baseline.variant), _variant(today, variant or baseline.variant)
+    old, new = recorded.variant(baseline.variant), today.variant(variant or baseline.variant)
     _alike(recorded, today, old, new)
     model = today.model.model_dump(mode="json", by_alias=True, exclude_unset=True)
     document: dict[str, Any] = {
@@ -72,13 +72,6 @@ def _alike(recorded: Scenario, today: Scenario, old: Variant, new: Variant) -> N
         found.append("workload")
     if found:
         raise IncomparableError(f"the baseline's scenario and today's differ in {', '.join(found)}")
-
-
-def _variant(scenario: Scenario, name: str) -> Variant:
-    for variant in scenario.variants:
-        if variant.id == name:
-            return variant
-    raise UnknownName("variant", name, (variant.id for variant in scenario.variants))
 
 
 def _engine(variant: Variant) -> dict[str, Any]:

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 from bench.analyse.metrics import Metric
 from bench.errors import UsageError
+from bench.judge.comparable import Pair
 from bench.judge.decide import Decision, Interval, Verdict
-from bench.judge.pairs import Pair
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """One metric compared: `a` and `b` are medians over launches, `ratio` is b over a, `bounds` its interval.
+
+    A metric that is compared by difference has `shift` and `shifts` instead, b − a and its interval.
 
     `verdict` is None where there is no margin; `p_adjusted` is then Benjamini and Hochberg's, else Holm's.
     """
@@ -33,7 +35,18 @@ class Result:
     def ratio(self) -> float | None:
         """Geometric mean of the blocks' ratios."""
         interval = self.decision.interval
-        return math.exp(self._sign * interval.estimate) if interval else None
+        return math.exp(self._sign * interval.estimate) if interval and not self.metric.by_difference else None
+
+    @property
+    def shift(self) -> float | None:
+        """Mean of the blocks' differences, of a metric that is compared so."""
+        interval = self.decision.interval
+        return self._sign * interval.estimate if interval and self.metric.by_difference else None
+
+    @property
+    def shifts(self) -> tuple[float, float] | None:
+        """The difference's interval."""
+        return self._ends(self.decision.interval) if self.metric.by_difference else None
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -47,13 +60,17 @@ class Result:
 
     @property
     def limit(self) -> float | None:
-        """The ratio at which the margin lies."""
-        return None if self.margin is None else 1 + self._sign * self.margin
+        """The ratio, or the difference, at which the margin lies."""
+        if self.margin is None:
+            return None
+        return self._sign * self.margin + (0 if self.metric.by_difference else 1)
 
     @property
     def mde(self) -> float | None:
         """The change for the worse, as a share, that these data would have found with 80 %."""
         mde = self.decision.mde
+        if mde is not None and self.metric.by_difference:
+            return math.log1p(mde)
         return mde if mde is None or self._sign > 0 else 1 - 1 / (1 + mde)
 
     @property
@@ -61,14 +78,23 @@ class Result:
         return -1 if self.metric.direction == "higher" else 1
 
     def _ratios(self, interval: Interval | None) -> tuple[float, float] | None:
+        ends = None if self.metric.by_difference else self._ends(interval)
+        return None if ends is None else (math.exp(ends[0]), math.exp(ends[1]))
+
+    def _ends(self, interval: Interval | None) -> tuple[float, float] | None:
         if interval is None or not math.isfinite(interval.low):
             return None
         low, high = sorted((self._sign * interval.low, self._sign * interval.high))
-        return math.exp(low), math.exp(high)
+        return low, high
 
 
 def limit_of(measure: Metric, margin: float) -> float:
-    """A margin as a log ratio, positive is worse: 5 % more where less is better, 5 % less where more is."""
+    """A margin as a log ratio, positive is worse: 5 % more where less is better, 5 % less where more is.
+
+    Of a metric that is compared by difference it is the share itself: 5 % are five percentage points.
+    """
+    if measure.by_difference:
+        return margin
     if measure.direction != "higher":
         return math.log1p(margin)
     if margin >= 1:
@@ -78,17 +104,34 @@ def limit_of(measure: Metric, margin: float) -> float:
 
 def explain(result: Result) -> str:
     """Where the interval lies beside the margin, in the metric's own direction."""
-    assert result.bounds is not None
     assert result.margin is not None
-    low, high = result.bounds[0] - 1, result.bounds[1] - 1
+    low, high = _changes(result)
     up = result.metric.direction != "higher"
     word = "up" if up else "down"
     least, most = (low, high) if up else (-high, -low)
+    allowed = amount(result, result.margin)
     match result.verdict:
         case Verdict.FAIL:
-            return f"{word} by at least {least:.1%}; {result.margin:.1%} is allowed"
+            return f"{word} by at least {amount(result, least)}; {allowed} is allowed"
         case Verdict.PASS if most < 0:
-            return f"{'down' if up else 'up'} by at least {-most:.1%}, which is better"
+            return f"{'down' if up else 'up'} by at least {amount(result, -most)}, which is better"
         case Verdict.PASS:
-            return f"{word} by at most {most:.1%}; {result.margin:.1%} is allowed"
-    return f"between {low:+.1%} and {high:+.1%}: the limit of {'+' if up else '-'}{result.margin:.1%} lies in between"
+            return f"{word} by at most {amount(result, most)}; {allowed} is allowed"
+    between = f"between {amount(result, low, '+')} and {amount(result, high, '+')}"
+    return f"{between}: the limit of {'+' if up else '-'}{allowed} lies in between"
+
+
+def amount(result: Result, share: float, sign: str = "") -> str:
+    """A change of a result's metric in words: per cent, or percentage points where it is compared by difference."""
+    if not result.metric.by_difference:
+        return f"{share:{sign}.1%}"
+    return f"{100 * share:{sign}.1f} points"
+
+
+def _changes(result: Result) -> tuple[float, float]:
+    """The interval as changes: of the ratio from one, or of the difference from zero."""
+    if result.metric.by_difference:
+        assert result.shifts is not None
+        return result.shifts
+    assert result.bounds is not None
+    return result.bounds[0] - 1, result.bounds[1] - 1

@@ -1,26 +1,30 @@
-"""The validity rules, each a few lines, and the one table that lists them."""
+"""Rules about the machine and the harness: throttling, power, memory, clocks, stops, and readings that came late."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
-import pyarrow.compute as pc
 
 from bench.analyse.energy import COVERED, CROSS_CHECK, of_window, source_of
 from bench.analyse.series import Series
-from bench.analyse.steady import of_requests
-from bench.judge.evidence import Evidence, Rule, Verdict, failed
+from bench.judge.evidence import Evidence, Said, rule
+from bench.record.cooling import Effect, effect
+from bench.record.schema import ProbeAccount
 
 # NVML's clock-event reasons.
 HARDWARE = {0x8: "hardware slowdown", 0x20: "software thermal", 0x40: "hardware thermal", 0x80: "power brake"}
 POWER_CAP = 0x4
-STEAL, FOREIGN_CPU, CAPPED = 0.01, 0.05, 0.02
-CLIENT_CORE = 0.7
+CAPPED = 0.02
+SLEPT_MS = 1.0
 LOCKED_SHARE = 0.97
 
 
-def gpu_throttle(e: Evidence) -> Verdict | None:
+@rule(
+    limit=f"no hardware or thermal slowdown; power limit in ≤ {CAPPED:.0%} of samples",
+    remedy="cool the GPU, lower its clock with `sudo nvidia-smi -lgc`, or declare a power limit with `-pl`",
+)
+def gpu_throttle(e: Evidence) -> Said | None:
     """NVML says why its clock is not higher."""
     masks = {name: e.during("nvml", name) for name in e.samples.matching("nvml", end=".clock_reasons")}
     known = {name: series for name, series in masks.items() if len(series)}
@@ -38,19 +42,33 @@ def gpu_throttle(e: Evidence) -> Verdict | None:
     return "ok", "no hardware or thermal slowdown"
 
 
-def thermal_throttle(e: Evidence) -> Verdict | None:
-    """A cooling device that slows something down is at work."""
-    states = {name: e.during("thermal", name) for name in e.samples.matching("thermal", start="throttle.")}
-    known = {name: series for name, series in states.items() if len(series)}
+@rule(
+    limit="no cooling device that slows a processor or the GPU at work",
+    remedy="a lower power mode (`sudo nvpmodel -m`), the fan at full speed (`sudo jetson_clocks --fan`), a cool-down",
+)
+def thermal_throttle(e: Evidence) -> Said | None:
+    """A cooling device that slows a processor or the GPU is at work, or one of unknown effect changed its state."""
+    named = {name: name.removeprefix("throttle.") for name in e.samples.matching("thermal", start="throttle.")}
+    states = {kind: e.during("thermal", name) for name, kind in named.items() if effect(kind) is not Effect.HARMLESS}
+    known = {kind: series for kind, series in states.items() if len(series)}
     if not known:
         return ("unknown", "cooling devices gave no reading") if states else None
-    active = {name: float(np.mean(series.value > 0)) for name, series in known.items() if np.any(series.value > 0)}
-    if not active:
-        return "ok", f"{len(known)} cooling devices at rest"
-    return "violated", "; ".join(f"{name.removeprefix('throttle.')} in {share:.0%}" for name, share in active.items())
+    slowing = {kind: series for kind, series in known.items() if effect(kind) is Effect.SLOWS}
+    active = {kind: float(np.mean(series.value > 0)) for kind, series in slowing.items() if np.any(series.value > 0)}
+    if active:
+        return "violated", "; ".join(f"{kind} in {share:.0%}" for kind, share in active.items())
+    # A state that was there before and stayed may be a setting; one that moved is the machine's answer to heat.
+    moved = [kind for kind, series in known.items() if kind not in slowing and _span(series)]
+    if moved:
+        return "warning", f"{', '.join(moved)} changed while measuring, and what it does is not known"
+    return "ok", f"{len(known)} cooling devices at rest"
 
 
-def clock_below_lock(e: Evidence) -> Verdict | None:
+@rule(
+    limit=f"≥ {LOCKED_SHARE:.0%} of the locked GPU clock under load",
+    remedy="the board throttles although its clocks are locked: a lower power mode, or better cooling",
+)
+def clock_below_lock(e: Evidence) -> Said | None:
     """Clocks are said to be locked, and yet the GPU runs below its lock under load."""
     jetson = e.fingerprint.get("jetson") or {}
     if not (jetson.get("clocks") or {}).get("gpu"):
@@ -67,7 +85,11 @@ def clock_below_lock(e: Evidence) -> Verdict | None:
     return "ok", f"{clock.value.min():.0f} MHz at least, locked at {lock:.0f}"
 
 
-def over_current(e: Evidence) -> Verdict | None:
+@rule(
+    limit="no under-voltage or average over-current event",
+    remedy="a stronger supply, or a lower power mode (`sudo nvpmodel -m`)",
+)
+def over_current(e: Evidence) -> Said | None:
     """The Tegra's own counters of under-voltage and average over-current events."""
     grown = {name: e.growth("thermal", f"{name}_events") for name in ("oc1", "oc2")}
     if not any(len(e.samples.of("thermal", f"{name}_events")) for name in grown):
@@ -78,7 +100,8 @@ def over_current(e: Evidence) -> Verdict | None:
     return "ok", "no under-voltage, no average over-current"
 
 
-def instant_over_current(e: Evidence) -> Verdict | None:
+@rule(limit="no instantaneous over-current event", remedy="common at full power; a lower power mode avoids it")
+def instant_over_current(e: Evidence) -> Said | None:
     """Short peaks are normal at full power on some boards: a warning with a rate."""
     count = e.growth("thermal", "oc3_events")
     if count is None or e.window is None:
@@ -87,7 +110,11 @@ def instant_over_current(e: Evidence) -> Verdict | None:
     return ("warning", f"{rate:.1f} events/s") if count else ("ok", "no event")
 
 
-def swap(e: Evidence) -> Verdict | None:
+@rule(
+    limit="no page swapped while measuring",
+    remedy="a smaller model or cache; `sudo swapoff -a`, `sudo systemctl disable nvzramconfig` on a Jetson",
+)
+def swap(e: Evidence) -> Said | None:
     """Pages went to swap or came from it while measuring."""
     moved = [e.growth("pressure", name) for name in ("swap_in_pages", "swap_out_pages")]
     if None in moved:
@@ -96,7 +123,8 @@ def swap(e: Evidence) -> Verdict | None:
     return ("violated", f"{pages:.0f} pages while measuring") if pages else ("ok", "no page moved")
 
 
-def out_of_memory(e: Evidence) -> Verdict | None:
+@rule(limit="nothing killed", remedy="a smaller model or cache, or fewer other programs")
+def out_of_memory(e: Evidence) -> Said | None:
     """The kernel killed something for want of memory, at any time of the launch."""
     kills = e.samples.of("pressure", "oom_kills").grown()
     if kills is None:
@@ -104,155 +132,73 @@ def out_of_memory(e: Evidence) -> Verdict | None:
     return ("violated", f"{kills:.0f} processes killed by the kernel") if kills else ("ok", "none killed")
 
 
-def foreign_gpu(e: Evidence) -> Verdict | None:
-    """Somebody else's processes on the GPU."""
-    counts = [e.during("nvml", name) for name in e.samples.matching("nvml", end=".foreign_processes")]
-    if not counts:
-        return None
-    known = [series for series in counts if len(series)]
-    if not known:
-        return "unknown", f"the driver does not list processes ({counts[0].why})"
-    most = max(float(series.value.max()) for series in known)
-    return ("violated", f"{most:.0f} other processes") if most else ("ok", "none")
-
-
-def steal(e: Evidence) -> Verdict | None:
-    """The hypervisor gave this machine's processors to others."""
-    parts = {name: e.growth("host", name) for name in ("cpu_busy_s", "cpu_idle_s", "cpu_iowait_s", "cpu_steal_s")}
-    if None in parts.values():
-        return "unknown", "processor time was not recorded"
-    total = sum(part or 0.0 for part in parts.values())
-    share = (parts["cpu_steal_s"] or 0.0) / total if total else 0.0
-    allowed = e.design.get("max_steal", STEAL)
-    words = f"{share:.2%} of processor time" + (f", the scenario allows {allowed:.0%}" if allowed != STEAL else "")
-    return ("violated" if share > allowed else "ok"), words
-
-
-def foreign_cpu(e: Evidence) -> Verdict | None:
-    """Processor time that neither the engine nor the harness used."""
-    busy, idle = e.growth("host", "cpu_busy_s"), e.growth("host", "cpu_idle_s")
-    ours = [e.growth("tree", "cpu_s"), e.growth("tree", "harness_cpu_s"), e.growth("sampler", "cpu_s")]
-    if busy is None or idle is None or ours[0] is None or not busy + idle:
-        return "unknown", "processor time of the engine was not recorded"
-    share = max(0.0, busy - sum(part or 0.0 for part in ours)) / (busy + idle)
-    return ("warning" if share > FOREIGN_CPU else "ok"), f"{share:.1%} of the machine's processor time"
-
-
-def steadiness(e: Evidence) -> Verdict | None:
-    """Answers that came later and later, or settled only past the middle: no median stands for such a launch."""
-    seen = of_requests(e.requests)
-    if seen.kind == "too short":
-        return None
-    moved = seen.drift or seen.change or 0.0
-    if seen.kind in ("slowdown", "not steady"):
-        return "warning", f"{seen.kind}: TTFT changed by {moved:+.1%} over {seen.n} requests"
-    return "ok", f"{seen.kind}: steady from request {(seen.first or 0) + 1} on of {seen.n}"
-
-
-def client_saturation(e: Evidence) -> Verdict | None:
-    """The load generator itself was the bottleneck."""
-    if e.window is None:
-        return None
-    used = e.rate("tree", "harness_cpu_s")
-    delays = e.steady["dispatch_delay_ms"].drop_null().to_numpy()
-    ttft = e.steady["ttft_ms"].drop_null().to_numpy()
-    limit = max(1.0, 0.02 * float(np.median(ttft))) if len(ttft) else 1.0
-    words, status = [], "ok"
-    # In a closed loop a request is meant to be sent when it is sent; an open one shows a client that falls behind.
-    if len(delays):
-        late = float(np.quantile(delays, 0.99))
-        words.append(f"dispatched {late:.2f} ms late at p99, limit {limit:.1f}")
-        status = "violated" if late > limit else status
-    if used is not None:
-        words.append(f"harness used {used:.2f} of a core")
-        status = "violated" if used > CLIENT_CORE else status
-    if not words:
-        return "unknown", "neither dispatch delays nor the harness's processor time were recorded"
-    return ("violated" if status == "violated" else "ok"), "; ".join(words)
-
-
-def clocks(e: Evidence) -> Verdict | None:
-    """The machine slept, or its wall clock was set, while measuring."""
-    asleep, step = e.during("sampler", "suspended_ms"), e.during("sampler", "clock_step_ms")
-    if not len(asleep) or not len(step):
+@rule(limit="wall clock within 1 ms", remedy="no clock setting during a run")
+def clocks(e: Evidence) -> Said | None:
+    """The wall clock was set while measuring."""
+    step = e.during("sampler", "clock_step_ms")
+    if not len(step):
         return "unknown", "clocks were not compared"
-    slept, moved = _span(asleep), _span(step)
-    if slept > 1.0:
-        return "violated", f"the machine slept for {slept / 1000:.1f} s"
+    moved = _span(step)
     if moved > 1.0:
         # Every stamp is monotonic, so durations are right; times of day before and after do not belong together.
         return "warning", f"wall clock moved by {moved:.1f} ms against the monotonic one"
     return "ok", f"wall clock within {moved:.3f} ms of the monotonic one"
 
 
-def _span(series: Series) -> float:
-    return float(series.value.max() - series.value.min())
+@rule(
+    limit="no process stopped or frozen, no suspend",
+    remedy="no Ctrl-Z, SIGSTOP, `docker pause` or closed lid during a run (`systemd-inhibit bench run …` keeps it "
+    "awake)",
+)
+def stopped(e: Evidence) -> Said | None:
+    """Somebody kept a process of the launch, or the whole machine, from running, at any time of the launch."""
+    words = []
+    for stop in e.record.stops or ():
+        known = stop.start_ns is not None and stop.end_ns is not None
+        for_s = f" for {((stop.end_ns or 0) - (stop.start_ns or 0)) / 1e9:.2f} s" if known else ""
+        words.append(f"the {stop.process} (process {stop.pid}) was stopped{for_s}")
+    engine = e.samples.of("tree", "stopped")
+    if np.any(engine.value > 0) and not any(stop.process == "engine" for stop in e.record.stops or ()):
+        words.append("a process of the engine was stopped")
+    frozen, asleep = (e.samples.of("sampler", name).grown() for name in ("frozen_ms", "suspended_ms"))
+    # The sampler's own stop is a pause that it noticed itself.
+    if frozen and not any(stop.process == "sampler" for stop in e.record.stops or ()):
+        words.append(f"everything stood still for {frozen / 1000:.2f} s (frozen)")
+    if asleep is not None and asleep > SLEPT_MS:
+        words.append(f"the machine slept for {asleep / 1000:.1f} s")
+    if words:
+        return "violated", "; ".join(words)
+    if e.record.stops is None or frozen is None or asleep is None:
+        return "unknown", "nobody watched whether processes were stopped"
+    return "ok", "every process ran throughout"
 
 
-def tokens(e: Evidence) -> Verdict | None:
-    """The server generated what was asked for."""
-    if e.workload.get("ignore_eos", True) is not True:
-        return None
-    done = e.steady.filter(e.steady["ok"])
-    if not len(done):
-        return None
-    given, asked = done["completion_tokens"], done["output_tokens_asked"]
-    if given.null_count or asked.null_count:
-        return "unknown", f"{given.null_count} of {len(done)} answers came without a count"
-    wrong = int(pc.sum(pc.not_equal(given, asked)).as_py())
-    if wrong:
-        return "violated", f"{wrong} of {len(done)} answers have another length than asked for"
-    return "ok", f"{len(done)} answers, all as long as asked for"
-
-
-def failed_requests(e: Evidence) -> Verdict | None:
-    """A request that fails is a result, and not one of latency."""
-    if not len(e.steady):
-        return None
-    bad = list(failed(e))
-    return ("violated", ", ".join(bad)) if bad else ("ok", f"all {len(e.steady)} succeeded")
-
-
-def cache_contamination(e: Evidence) -> Verdict | None:
-    """Prompts that were to be new and were found in a prefix cache."""
-    if e.workload.get("unique", True) is not True:
-        return None
-    done = e.steady.filter(e.steady["ok"])
-    cached, prompt = pc.sum(done["cached_tokens"]).as_py(), pc.sum(done["prompt_tokens"]).as_py()
-    source = "the server counted"
-    if cached is None:
-        cached, prompt = e.growth("engine", "prefix_hits"), e.growth("engine", "prefix_queries")
-        source = "the engine's metrics count"
-    if cached is None or not prompt:
-        return "unknown", "the server does not say how many prompt tokens were cached"
-    share = cached / prompt
-    words = f"{source} {cached:.0f} of {prompt:.0f} prompt tokens cached ({share:.1%})"
-    return ("violated" if share > 0.05 else "warning" if cached else "ok"), words
-
-
-def sampling(e: Evidence) -> Verdict | None:
+@rule(limit=f"≥ {COVERED:.0%} of readings in time", remedy="`bench doctor` shows what each probe can do")
+def sampling(e: Evidence) -> Said | None:
     """The sampler kept its periods."""
-    account = e.record.client.get("sampler")
-    if not account:
+    account = e.record.client.sampler
+    if account is None:
         return "unknown", "the sampler gave no account"
-    if not account.get("complete"):
+    if not account.complete:
         return "warning", "the sampler was lost before its end"
-    troubled = list(_troubles(account.get("probes") or {}))
-    if lost := account.get("lost_lines"):
+    troubled = list(_troubles(account.probes))
+    if lost := account.lost_lines:
         troubled.append(f"{lost} lines could not be written")
     return ("warning", "; ".join(troubled)) if troubled else ("ok", "every probe kept its period")
 
 
-def _troubles(probes: dict[str, dict[str, float | str | None]]) -> Iterator[str]:
+def _troubles(probes: Mapping[str, ProbeAccount]) -> Iterator[str]:
     for name, probe in probes.items():
-        due = float(probe.get("samples") or 0) + float(probe.get("missed") or 0)
-        if probe.get("error"):
-            yield f"{name}: {probe['error']}"
-        elif due and float(probe.get("missed") or 0) / due > 1 - COVERED:
-            yield f"{name}: {probe['missed']} of {due:.0f} readings late"
+        missed = probe.missed or 0
+        due = (probe.samples or 0) + missed
+        if probe.error:
+            yield f"{name}: {probe.error}"
+        elif due and missed / due > 1 - COVERED:
+            yield f"{name}: {missed} of {due:.0f} readings late"
 
 
-def power_coverage(e: Evidence) -> Verdict | None:
+@rule(limit=f"≥ {COVERED:.0%} of the window covered", remedy="more requests per launch")
+def power_coverage(e: Evidence) -> Said | None:
     """Power was read often enough, and its two sources agree."""
     source = source_of(e.record, e.samples)
     if source is None or e.window is None:
@@ -266,104 +212,5 @@ def power_coverage(e: Evidence) -> Verdict | None:
     return "ok", f"{energy.joules:.1f} J{relative}, {energy.coverage or 0:.0%} covered"
 
 
-def server_agrees(e: Evidence) -> Verdict | None:
-    """The server's own mean TTFT against ours: its clock starts later and stops earlier, by milliseconds."""
-    total, count = e.growth("engine", "ttft_sum_s"), e.growth("engine", "ttft_count")
-    ours = e.steady.filter(e.steady["ok"])["ttft_ms"].drop_null().to_numpy()
-    if total is None or not count or not len(ours):
-        return None
-    # The pages around the window may hold a request more: only means of about as many can be compared.
-    if abs(count - len(ours)) > max(2, 0.2 * len(ours)):
-        return "unknown", f"its page counts {count:.0f} requests in the window, the client {len(ours)}"
-    server, client = 1000 * total / count, float(ours.mean())
-    words = f"server {server:.1f} ms, client {client:.1f} ms on the mean"
-    apart = client - server
-    return ("warning" if apart > max(5.0, 0.2 * client) or apart < -max(1.0, 0.05 * client) else "ok"), words
-
-
-RULES = (
-    Rule(
-        "gpu_throttle",
-        f"no hardware or thermal slowdown; power limit in ≤ {CAPPED:.0%} of samples",
-        "cool the GPU, lower its clock with `sudo nvidia-smi -lgc`, or declare a power limit with `-pl`",
-        gpu_throttle,
-    ),
-    Rule(
-        "thermal_throttle",
-        "no cooling device active",
-        "a lower power mode (`sudo nvpmodel -m`), the fan at full speed (`sudo jetson_clocks --fan`), a cool-down",
-        thermal_throttle,
-    ),
-    Rule(
-        "clock_below_lock",
-        f"≥ {LOCKED_SHARE:.0%} of the locked GPU clock under load",
-        "the board throttles although its clocks are locked: a lower power mode, or better cooling",
-        clock_below_lock,
-    ),
-    Rule(
-        "over_current",
-        "no under-voltage or average over-current event",
-        "a stronger supply, or a lower power mode (`sudo nvpmodel -m`)",
-        over_current,
-    ),
-    Rule(
-        "instant_over_current",
-        "no instantaneous over-current event",
-        "common at full power; a lower power mode avoids it",
-        instant_over_current,
-    ),
-    Rule(
-        "swap",
-        "no page swapped while measuring",
-        "a smaller model or cache; `sudo swapoff -a`, `sudo systemctl disable nvzramconfig` on a Jetson",
-        swap,
-    ),
-    Rule("out_of_memory", "nothing killed", "a smaller model or cache, or fewer other programs", out_of_memory),
-    Rule("foreign_gpu", "no other process on the GPU", "stop it: `nvidia-smi` lists them", foreign_gpu),
-    Rule(
-        "steal",
-        f"≤ {STEAL:.0%} stolen, or `design.max_steal`",
-        "a machine of its own, or a dedicated instance",
-        steal,
-    ),
-    Rule(
-        "foreign_cpu",
-        f"≤ {FOREIGN_CPU:.0%} used by others",
-        "stop other programs; on a Jetson `sudo systemctl isolate multi-user.target`",
-        foreign_cpu,
-    ),
-    Rule(
-        "steadiness",
-        "TTFT neither drifts nor settles only past the middle",
-        "a cool-down, a lower power mode, a longer warm-up, or fewer neighbours",
-        steadiness,
-    ),
-    Rule(
-        "client_saturation",
-        f"dispatched within max(1 ms, 2 % of TTFT) at p99, ≤ {CLIENT_CORE} of a core",
-        "a lower rate or fewer streams; `bench selfcheck` shows what this client can carry here",
-        client_saturation,
-    ),
-    Rule("clocks", "no suspend, wall clock within 1 ms", "no sleep, no clock setting during a run", clocks),
-    Rule(
-        "tokens",
-        "every answer as long as asked for",
-        "an engine that honours ignore_eos and min_tokens, or `workload.ignore_eos: false`",
-        tokens,
-    ),
-    Rule("failed_requests", "no failed request", "engine.log of the launch has the reason", failed_requests),
-    Rule(
-        "cache_contamination",
-        "≤ 5 % of prompt tokens from a cache",
-        "`enable_prefix_caching: false` among the engine's args, or `workload.unique: true`",
-        cache_contamination,
-    ),
-    Rule("sampling", f"≥ {COVERED:.0%} of readings in time", "`bench doctor` shows what each probe can do", sampling),
-    Rule("power_coverage", f"≥ {COVERED:.0%} of the window covered", "more requests per launch", power_coverage),
-    Rule(
-        "server_agrees",
-        "client − server ≤ max(5 ms, 20 %)",
-        "time goes between engine and client: a proxy, the HTTP front-end, or a busy event loop",
-        server_agrees,
-    ),
-)
+def _span(series: Series) -> float:
+    return float(series.value.max() - series.value.min())

@@ -17,10 +17,10 @@ import pandas as pd
 
 from bench.analyse.metrics import METRICS
 from bench.analyse.run import Run
-from bench.judge import policy
 from bench.judge.compare import Comparison
-from bench.judge.decide import Verdict, t_interval
-from bench.judge.power import looks_until
+from bench.judge.decide import Verdict, looks_until, t_interval
+from bench.judge.gate import comparisons, policy
+from bench.phrases import counted
 
 if TYPE_CHECKING:
     from bench.scenario.load import Scenario
@@ -68,7 +68,7 @@ def complete_blocks(launches: pd.DataFrame) -> int:
 
 def decided(run: Run, blocks: int) -> str | None:
     """Why this look ends the run: everything passed, or something failed."""
-    return verdict_reached(policy.comparisons(run, policy.policy(run)), blocks)
+    return verdict_reached(comparisons(run, policy(run)), blocks)
 
 
 def verdict_reached(comparisons: Iterable[Comparison], blocks: int) -> str | None:
@@ -76,9 +76,10 @@ def verdict_reached(comparisons: Iterable[Comparison], blocks: int) -> str | Non
     results = [(comparison, result) for comparison in comparisons for result in comparison.gated]
     for comparison, result in results:
         if result.verdict is Verdict.FAIL:
-            return f"after {blocks} blocks {comparison.b.label} is worse in {result.metric.title} ({result.reason})"
+            worse = f"{comparison.b.label} is worse in {result.metric.title} ({result.reason})"
+            return f"after {counted(blocks, 'block')} {worse}"
     if results and all(result.verdict is Verdict.PASS for _, result in results):
-        return f"after {blocks} blocks every gated metric has passed"
+        return f"after {counted(blocks, 'block')} every gated metric has passed"
     return None
 
 

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from bench.analyse import answers
-from bench.analyse.divergence import Quality
-from bench.analyse.divergence import compare as compare_answers
+from bench.analyse.divergence import Divergence, diverge
 from bench.analyse.estimate import Estimate
 from bench.errors import IncomparableError, UsageError
-from bench.judge.compare import Comparison
-from bench.judge.pairs import variant_id
+from bench.judge.comparable import variant_id
+from bench.judge.compare import Comparison, Terms
 from bench.judge.result import Result
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ class Trade:
     status: str
     reason: str | None
     changes: tuple[Change, ...]
-    quality: Quality
+    quality: Divergence
 
     def __getitem__(self, name: str) -> Change | None:
         return next((change for change in self.changes if change.metric == name), None)
@@ -116,13 +115,13 @@ def trades(run: Run) -> list[Trade]:
     against = reference(run)
     theirs = answers.of_variant(run, against)
     return [
-        _trade(run, against, variant, compare_answers(theirs, answers.of_variant(run, variant)))
+        _trade(run, against, variant, diverge(theirs, answers.of_variant(run, variant)))
         for variant in run.variants
         if variant != against
     ]
 
 
-def _trade(run: Run, against: str, variant: str, quality: Quality) -> Trade:
+def _trade(run: Run, against: str, variant: str, quality: Divergence) -> Trade:
     records = [launch.record for launch in run.all if launch.record.variant == variant]
     bad = next((record for record in records if record.status != "ok"), None)
     if not any(record.status == "ok" for record in records):
@@ -141,7 +140,7 @@ def _trade(run: Run, against: str, variant: str, quality: Quality) -> Trade:
 def _measured(run: Run, against: str, variant: str) -> Iterator[Change]:
     names = (*(f"{name}.p50" for name in _lengths(run)), *MEASURED)
     try:
-        compared = Comparison.of(run, against, variant, metrics=names, alpha=ALPHA)
+        compared = Comparison.on(Terms(metrics=names, alpha=ALPHA), run, against, variant)
     except IncomparableError as error:
         yield from (Change(name, "", None, None, None, None, None, "unknown", error.message) for name in names)
         return
@@ -158,7 +157,7 @@ def _measured(run: Run, against: str, variant: str) -> Iterator[Change]:
         yield Change(name, result.metric.unit, result.a, result.b, result.ratio, low, high, certainty)
 
 
-def _still(run: Run, against: str, variant: str, quality: Quality) -> Iterator[Change]:
+def _still(run: Run, against: str, variant: str, quality: Divergence) -> Iterator[Change]:
     """What does not vary from launch to launch: the weights' size, and perplexity over its documents."""
     theirs, ours = _weights(run, against), _weights(run, variant)
     ratio = ours / theirs if ours and theirs else None
@@ -184,7 +183,7 @@ def _still(run: Run, against: str, variant: str, quality: Quality) -> Iterator[C
 
 def _weights(run: Run, variant: str) -> float | None:
     sizes = [launch.record.facts.get("checkpoint_bytes") for launch in run.all if launch.record.variant == variant]
-    return next((float(size) for size in sizes if size), None)
+    return next((float(size) for size in sizes if size and isinstance(size, int | float)), None)
 
 
 def _lengths(run: Run) -> list[str]:

@@ -1,4 +1,4 @@
-"""Is a launch a measurement at all? Named rules over what was recorded: see analyse.rules for the table.
+"""Is a launch a measurement at all? Named rules over what was recorded: of load, machine, others and start.
 
 `violated` makes a launch invalid: it is repeated within a budget, then reported, and never averaged in silence.
 `warning` stands beside the figure; `unknown` says that a rule could not be applied, and why.
@@ -6,63 +6,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from bench.analyse import oracle
 from bench.analyse.durations import with_durations
 from bench.analyse.series import Samples
-from bench.judge.evidence import Evidence
-from bench.judge.rules import RULES
+from bench.judge import crowding, rules, starts, traffic
+from bench.judge.evidence import Evidence, Rule
 from bench.record import tables
-from bench.record.documents import read_launch, read_manifest
+from bench.record.documents import read_launch, read_manifest, scenario_of
 from bench.record.schema import Check, LaunchRecord
 
+RULES = tuple(
+    found for part in (traffic, rules, crowding, starts) for found in vars(part).values() if isinstance(found, Rule)
+)
 
-def judge(
+
+def checks(
     record: LaunchRecord,
     requests: pa.Table,
     samples: pa.Table,
     *,
     scenario: Mapping[str, Any] | None = None,
     fingerprint: Mapping[str, Any] | None = None,
+    others: Sequence[LaunchRecord] = (),
 ) -> list[Check]:
-    """Every rule that concerns the launch, applied to its recorded tables."""
-    evidence = Evidence(record, with_durations(requests), Samples(samples), scenario or {}, fingerprint or {})
-    return [check for rule in RULES if (check := rule.check(evidence)) is not None]
-
-
-def rule() -> Callable[[Path], list[Check]]:
-    """The rule that the conductor is handed: a finished launch's folder in, checks out."""
-    return judge_folder
+    """Every rule that concerns the launch, applied to its recorded tables; `others` are its run's other launches."""
+    evidence = Evidence(record, with_durations(requests), Samples(samples), scenario or {}, fingerprint or {}, others)
+    return [check for one in RULES if (check := one.check(evidence)) is not None]
 
 
 def judge_folder(folder: Path) -> list[Check]:
-    """The checks of a launch on disk. RecordError if its folder is damaged."""
+    """The checks of a launch on disk: the rule that a run is carried out by. RecordError if its folder is damaged."""
     record = read_launch(folder)
     manifest = read_manifest(folder.parent.parent)
-    found = judge(
+    return checks(
         record,
         tables.read(folder / "requests.parquet", "requests"),
         tables.read(folder / "samples.parquet", "samples"),
-        scenario=_scenario(manifest.scenario_text),
+        scenario=scenario_of(manifest),
         fingerprint=manifest.fingerprint,
+        others=_others(folder) if record.start.forked else (),
     )
-    # The one rule that looks at other launches.
-    if record.start.get("mode") == "forked":
-        others = [read_launch(path.parent) for path in folder.parent.glob("[!.]*/launch.json") if path.parent != folder]
-        found += [one for one in (oracle.check(record, others),) if one is not None]
-    return found
 
 
-def _scenario(text: str) -> Mapping[str, Any]:
-    try:
-        document = YAML(typ="safe").load(text)
-    except YAMLError:
-        return {}
-    return document if isinstance(document, dict) else {}
+def _others(folder: Path) -> list[LaunchRecord]:
+    """The launches beside this one; read where a rule looks at them, for they grow with the run."""
+    return [read_launch(path.parent) for path in folder.parent.glob("[!.]*/launch.json") if path.parent != folder]

@@ -11,12 +11,11 @@ from time import monotonic_ns
 from typing import Any
 
 from bench.loadgen.answer import answer
-from bench.loadgen.arrivals import Schedule
 from bench.loadgen.exchange import Exchange
-from bench.loadgen.pause import Pause
+from bench.loadgen.job import Schedule
+from bench.loadgen.punctuality import Pause, Timer
 from bench.loadgen.rows import Turn
 from bench.loadgen.target import Target
-from bench.loadgen.timer import Timer
 from bench.loadgen.wire import Connection
 
 # An open load of unknown depth starts with this many connections open; more are opened when needed.
@@ -133,6 +132,7 @@ class Driver:
                 turn.intended_ns = monotonic_ns()
                 if answered is None:
                     turn.failure = ("cancelled", "not sent: the turn before it has no answer to go on from")
+                    turn.over_ns = turn.intended_ns
                     self._count()
                     continue
                 turn.body, said = _continued(turn.body, [*said, {"role": "assistant", "content": answered}])
@@ -140,6 +140,7 @@ class Driver:
             elif len(turns) > 1:
                 said = json.loads(bytes(turn.body)).get("messages", [])
             await self._ask(line, turn)
+            turn.over_ns = monotonic_ns()
             self._count()
 
     def _count(self) -> None:

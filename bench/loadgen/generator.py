@@ -9,22 +9,25 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from array import array
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import IO, Any, Self
 
+from bench import pipes
 from bench.errors import InternalError
-from bench.loadgen import frames
-from bench.loadgen.arrivals import schedule
-from bench.loadgen.job import Driven, Job
+from bench.loadgen.job import Driven, Frame, Job, receive, schedule, send
 from bench.loadgen.rows import KINDS, NONE
+from bench.record.schema import ClientAccount, ClockAccount
 
 _NULLABLE = ("kernel_ns", "tokens")
 _SUMMED = ("cpu_s", "wall_s", "parse_cpu_s", "events", "missed")
-# Longer than any message takes, even on a machine that swaps.
+# Longer than any message takes, even on a machine that swaps. It is spent in slices: a slice that took longer, because
+# this process was stopped in it, counts as one.
 _PATIENCE_S = 60.0
+_SLICE_S = 1.0
 _TAIL = 12
 _WORST = ("rss_mib", "loop_lag_p99_ms")
 
@@ -60,7 +63,7 @@ class LoadGenerator:
         """The process that drives, which is not part of what is measured."""
         return () if self._process is None else (self._process.pid,)
 
-    def account(self) -> dict[str, Any]:
+    def account(self) -> ClientAccount:
         """`Driven.client` of all jobs so far in one: sums, and the worst of what cannot be added up."""
         jobs = self._accounts
         total: dict[str, Any] = {key: sum(job[key] for job in jobs) for key in _SUMMED}
@@ -68,20 +71,15 @@ class LoadGenerator:
             total[key] = max((job[key] for job in jobs if job[key] is not None), default=None)
         total["scheduling"] = jobs[-1]["scheduling"] if jobs else None
         total["cpu_us_per_event"] = total["cpu_s"] * 1e6 / total["events"] if total["events"] else None
-        return total
+        return ClientAccount(**total)
 
-    def clock(self) -> dict[str, int]:
+    def clock(self) -> ClockAccount:
         """How the wall clock stood against the monotonic one, from the first job to the last; empty before any."""
         clocks = [job["clock"] for job in self._accounts]
         if not clocks:
-            return {}
+            return ClockAccount()
         first, last = clocks[0]["offset_before_ns"], clocks[-1]["offset_after_ns"]
-        return {
-            "offset_before_ns": first,
-            "offset_after_ns": last,
-            "steps": sum(clock["steps"] for clock in clocks),
-            "stepped_ns": last - first,
-        }
+        return ClockAccount(first, last, sum(clock["steps"] for clock in clocks), last - first)
 
     def close(self) -> None:
         """End the process."""
@@ -93,7 +91,7 @@ class LoadGenerator:
         assert process.stdout is not None
         head, payload = _encoded(job)
         try:
-            frames.write(process.stdin, head, payload)
+            send(process.stdin.fileno(), head, payload)
         except BrokenPipeError:
             raise self._died() from None
         pipe = process.stdout.fileno()
@@ -101,10 +99,12 @@ class LoadGenerator:
             # It may take its time before a message, and none within one.
             select.select([pipe], [], [])
             try:
-                frame = frames.read(lambda most: _next(pipe, most))
+                frame = receive(lambda most: _next(pipe, most))
             except TimeoutError:
+                silent = "was stopped (SIGSTOP) and not continued" if _stopped(process.pid) else "fell silent"
                 process.send_signal(signal.SIGABRT)
-                raise self._died(f"fell silent in mid-message for {_PATIENCE_S:.0f} s") from None
+                process.send_signal(signal.SIGCONT)
+                raise self._died(f"{silent} in mid-message for {_PATIENCE_S:.0f} s") from None
             if frame is None:
                 raise self._died()
             head, payload = frame
@@ -163,13 +163,21 @@ class LoadGenerator:
 
 def _next(pipe: int, most: int) -> bytes:
     """Some bytes from the pipe; TimeoutError if none come."""
-    if not select.select([pipe], [], [], _PATIENCE_S)[0]:
-        raise TimeoutError
-    return os.read(pipe, most)
+    left = _PATIENCE_S
+    while left > 0:
+        began = time.monotonic()
+        if select.select([pipe], [], [], min(_SLICE_S, left))[0]:
+            return pipes.read_some(pipe, most)
+        left -= min(_SLICE_S, time.monotonic() - began)
+    raise TimeoutError
 
 
-def _encoded(job: Job) -> frames.Frame:
-    plan = schedule(job.arrivals, len(job.requests), job.seed)
+def _stopped(child: int) -> bool:
+    return os.waitid(os.P_PID, child, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _encoded(job: Job) -> Frame:
+    plan = schedule(job.arrivals, job.requests, job.seed)
     requests: list[dict[str, Any]] = []
     bodies: list[bytes] = []
     for request in job.requests:

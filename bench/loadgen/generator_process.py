@@ -18,19 +18,18 @@ from typing import Any
 
 import uvloop
 
-from bench.loadgen import frames, rows
-from bench.loadgen.arrivals import Schedule
+from bench import pipes
+from bench.loadgen import rows
 from bench.loadgen.clock import Clock
 from bench.loadgen.driver import Driver
-from bench.loadgen.job import Request
-from bench.loadgen.priority import first_in_line
+from bench.loadgen.job import Frame, Request, Schedule, receive, send
+from bench.loadgen.punctuality import Timer, first_in_line
 from bench.loadgen.target import Target, ask_for_stamps
-from bench.loadgen.timer import Timer
 
 _PR_SET_PDEATHSIG = 1
 _TICK_NS = 20_000_000
 _PROGRESS_NS = 200_000_000
-# An open-loop request that leaves later than this after its intended time was missed.
+# An open-loop request that leaves later than this after its time, for no other reason than us, was missed.
 _LATE_NS = 1_000_000
 
 
@@ -46,16 +45,16 @@ def main() -> None:
     # While any socket asks for receive stamps the kernel stamps every packet: none is missed at the start of a job.
     keeper = socket.socket()
     ask_for_stamps(keeper)
-    stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
-    while (frame := frames.read(stdin.read)) is not None:
+    stdin, stdout = sys.stdin.fileno(), sys.stdout.fileno()
+    while (frame := receive(lambda most: pipes.read_some(stdin, most))) is not None:
         try:
             head, payload = _serve(*frame)
         except Exception:
             head, payload = {"failed": traceback.format_exc()}, b""
-        frames.write(stdout, head, payload)
+        send(stdout, head, payload)
 
 
-def _serve(head: dict[str, Any], payload: bytes) -> frames.Frame:
+def _serve(head: dict[str, Any], payload: bytes) -> Frame:
     conversations = _conversations(head["requests"], payload)
     count = sum(map(len, conversations))
     schedule = Schedule(head["streams"], tuple(head["offsets_ns"]), head["max_in_flight"])
@@ -136,7 +135,7 @@ class _Watch:
         now = time.monotonic_ns()
         if now - self._reported > _PROGRESS_NS and select.select((), (sys.stdout,), (), 0)[1]:
             self._reported = now
-            frames.write(sys.stdout.buffer, {"done": done, "of": self._count})
+            send(sys.stdout.fileno(), {"done": done, "of": self._count})
 
     def _tick(self) -> None:
         now = time.monotonic_ns()
@@ -147,7 +146,7 @@ class _Watch:
         self._timer.set(self._due)
 
 
-def _results(head: dict[str, Any], conversations: list[list[rows.Turn]], watch: _Watch) -> frames.Frame:
+def _results(head: dict[str, Any], conversations: list[list[rows.Turn]], watch: _Watch) -> Frame:
     cpu = time.process_time_ns()
     columns = rows.Columns()
     table: list[dict[str, Any]] = []
@@ -163,7 +162,12 @@ def _results(head: dict[str, Any], conversations: list[list[rows.Turn]], watch: 
             # The raw bytes have said what they had to say.
             turn.exchange, turn.body = None, b""
     table.sort(key=lambda fields: int(fields["request_id"]))
-    late = [row["sent_ns"] - row["intended_ns"] for row in table if row["sent_ns"] is not None]
+    rows.release(table, conversations, head["max_in_flight"] if head["streams"] is None else None)
+    late = [
+        row["sent_ns"] - (row["released_ns"] or row["intended_ns"]) - (row["connect_ns"] or 0)
+        for row in table
+        if row["sent_ns"] is not None
+    ]
     watch.client |= {
         "events": events,
         "cpu_us_per_event": watch.client["cpu_s"] * 1e6 / events if events else None,

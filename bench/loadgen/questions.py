@@ -13,14 +13,14 @@ from itertools import chain, count, zip_longest
 from pathlib import Path
 from typing import Any
 
+from bench.data import EVALUATION
 from bench.engines.engine import Checkpoint, Endpoint
 from bench.errors import UsageError
-from bench.loadgen import prompts
 from bench.loadgen.job import Request
+from bench.loadgen.prompts import COMPLETIONS, Asked, Batch, requests
 from bench.loadgen.vocabulary import vocabulary
 from bench.scenario.model import ConversationPrompts, Quality, Workload
 
-CORPUS = Path(__file__).parents[1] / "quality" / "corpus" / "evaluation.jsonl"
 USE_CASES = {"fault-triage": 1, "manual-zh": 1, "two-turn": 2}
 # Tokens read of each text, tokens continued from its beginning, and tokens of each use case's answer.
 READ, BEGUN, CONTINUED, ANSWERED = 256, 40, 24, 64
@@ -41,25 +41,17 @@ def quality_requests(
         return []
     texts = corpus(quality, base)
     numbers = count(first_id)
-    asked = [*_texts(texts, endpoint, checkpoint, numbers)]
+    # A server without /v1/completions can neither be asked how likely a text is nor to go on with one.
+    asked = [*_texts(texts, endpoint, checkpoint, numbers)] if endpoint.completions else []
     for name, turns in USE_CASES.items():
-        asked += prompts.requests(
-            _workload(name, turns),
-            seed=0,
-            stage="quality",
-            first_id=first_id + len(asked),
-            count=turns,
-            endpoint=endpoint,
-            checkpoint=checkpoint,
-            base=base,
-            label=f"founding:{name}",
-        )
+        batch = Batch("quality", first_id + len(asked), turns, label=f"founding:{name}")
+        asked += requests(Asked(_workload(name, turns), endpoint, checkpoint, base), batch)
     return asked
 
 
 def corpus(quality: Quality, base: Path) -> dict[str, str]:
     """The evaluation texts by name, languages taking turns so that a smaller number keeps them all."""
-    file = base / quality.corpus if quality.corpus else CORPUS
+    file = base / quality.corpus if quality.corpus else EVALUATION
     by_language: dict[str, dict[str, str]] = {}
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -116,7 +108,7 @@ def _request(number: int, name: str, label: str, endpoint: Endpoint, fields: Map
         request_id=number,
         prompt_id=name,
         stage="quality",
-        path=endpoint.prefix + prompts.COMPLETIONS,
+        path=endpoint.prefix + COMPLETIONS,
         body={key: value for key, value in body.items() if value is not None},
         label=label,
         output_tokens=int(fields["max_tokens"]),

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import struct
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from bench.loadgen.answer import Answer, answer
+from bench.loadgen.choice import broken
 from bench.loadgen.clock import Clock
 from bench.loadgen.exchange import Exchange
-from bench.loadgen.job import Request
+from bench.loadgen.job import Request, released
 
 _TIMESPEC = struct.Struct("@ll")
-KINDS = ("role", "content", "reasoning", "usage", "finish", "done", "comment", "error", "other")
+KINDS = ("role", "content", "reasoning", "usage", "finish", "done", "comment", "error", "other", "tool")
 _CODE = {kind: code for code, kind in enumerate(KINDS)}
 NONE = -1
 
@@ -28,6 +30,8 @@ class Turn:
     exchange: Exchange | None = None
     failure: tuple[str, str] | None = None
     body: bytes | memoryview = b""
+    # when the driver had done with it, whatever became of it
+    over_ns: int | None = None
 
 
 @dataclass(slots=True)
@@ -71,6 +75,7 @@ def row(turn: Turn, clock: Clock, columns: Columns, *, keep_text: bool) -> tuple
         "bucket": request.bucket,
         "turn": request.turn,
         "intended_ns": turn.intended_ns,
+        "released_ns": None,
         "sent_ns": exchange.sent_ns,
         "sent_end_ns": exchange.sent_end_ns,
         "connect_ns": exchange.connect_ns,
@@ -79,6 +84,7 @@ def row(turn: Turn, clock: Clock, columns: Columns, *, keep_text: bool) -> tuple
         "first_chunk_ns": at(said.first_chunk_read),
         "first_token_ns": at(first),
         "first_answer_ns": at(said.first_answer_read),
+        "first_argument_ns": at(said.first_argument_read),
         "last_token_ns": at(said.last_token_read),
         "end_ns": stamps[-1] if stamps and exchange.complete else exchange.end_ns,
         "stamp_source": ("kernel" if trusted else "user") if stamps else None,
@@ -89,13 +95,34 @@ def row(turn: Turn, clock: Clock, columns: Columns, *, keep_text: bool) -> tuple
         "prompt_tokens": said.prompt_tokens,
         "completion_tokens": said.completion_tokens,
         "cached_tokens": said.cached_tokens,
+        "count_reason": said.counts.reason,
+        "first_tokens": said.first_tokens,
+        "first_share": said.first_share,
         "output_tokens_asked": request.output_tokens,
         "server_ttft_ms": said.server_ttft_ms,
+        "server_tpot_ms": said.counts.server_tpot_ms,
         "finish_reason": said.finish_reason,
         "error_kind": kind,
         "error": sentence,
         "text": said.text if keep_text and exchange.reads else None,
     }, said
+
+
+def release(table: Sequence[dict[str, Any]], conversations: Sequence[Sequence[Turn]], cap: int | None) -> None:
+    """Fill in `released_ns` of an open load's rows: when its cap let each conversation begin.
+
+    A place is free when the last byte of the answer that held it was there, not when this client had noticed.
+    """
+    if cap is None:
+        return
+    by_id = {row["request_id"]: row for row in table}
+
+    def over(turns: Sequence[Turn]) -> int:
+        return int(by_id[turns[-1].request.request_id]["end_ns"] or turns[-1].over_ns or turns[-1].intended_ns)
+
+    times = released([turns[0].intended_ns for turns in conversations], [over(turns) for turns in conversations], cap)
+    for turns, time in zip(conversations, times, strict=True):
+        by_id[turns[0].request.request_id]["released_ns"] = time
 
 
 def logprobs(request: Request, said: Answer) -> dict[str, Any] | None:
@@ -158,8 +185,17 @@ def _verdict(turn: Turn, exchange: Exchange, said: Answer) -> tuple[str | None, 
         return kind, f"{sentence}, after {said.token_events} token events" if said.token_events else sentence
     if said.malformed is not None:
         return "protocol", said.malformed
+    if broken(said.finish_reason):
+        return "aborted", f"the server broke the answer off (finish_reason {said.finish_reason!r}), {_after(said)}"
     if not said.token_events:
-        return "empty", f"the server answered {said.status} and ended without a single token"
+        counted = f", though it counted {said.completion_tokens}" if said.completion_tokens else ""
+        aside = f"; it said: {said.aside}" if said.aside else ""
+        return "empty", f"the server answered {said.status} and ended without a single token{counted}{aside}"
     if not said.done and said.finish_reason is None:
-        return "closed", f"the stream ended without finish_reason or [DONE], after {said.token_events} token events"
+        aside = f"; it said: {said.aside}" if said.aside else ""
+        return "closed", f"the stream ended without finish_reason or [DONE], {_after(said)}{aside}"
     return None, None
+
+
+def _after(said: Answer) -> str:
+    return f"after {said.token_events} token event{'s' * (said.token_events != 1)}"

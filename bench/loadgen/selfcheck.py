@@ -40,7 +40,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class LoadResult:
     """What one load showed. Errors of the time to first token in ms; `bias` is their mean, the others are absolute.
 
     `gap_error` is the same for the times between tokens, all of them pooled. `server_late` is how far behind its own
@@ -75,7 +75,7 @@ class Reading:
 class SelfCheck:
     """The client's own error on this host, by load."""
 
-    readings: tuple[Reading, ...]
+    readings: tuple[LoadResult, ...]
 
 
 FULL = (
@@ -93,7 +93,7 @@ def selfcheck(*, quick: bool = False) -> SelfCheck:
     return SelfCheck(tuple(check(load) for load in (QUICK if quick else FULL)))
 
 
-def check(load: Load) -> Reading:
+def check(load: Load) -> LoadResult:
     """One load, driven and compared with the server's log."""
     with tempfile.TemporaryDirectory(prefix="firsttoken-") as folder:
         truth = Path(folder) / "truth.jsonl"
@@ -153,7 +153,7 @@ def _job(load: Load, port: int) -> Job:
     return Job("127.0.0.1", port, asked, Arrivals(closed=load.streams), timeout_s=60.0)
 
 
-def _reading(load: Load, driven: Driven, truth: dict[int, dict[str, Any]]) -> Reading:
+def _reading(load: Load, driven: Driven, truth: dict[int, dict[str, Any]]) -> LoadResult:
     answered = [row for row in driven.requests if row["error_kind"] is None]
     if not answered:
         raise InternalError(f"the self-check's requests failed; the first said: {driven.requests[0]['error']}")
@@ -165,7 +165,7 @@ def _reading(load: Load, driven: Driven, truth: dict[int, dict[str, Any]]) -> Re
     lags = [row["client_lag_us"] / 1e3 for row in answered if row["client_lag_us"] is not None]
     client, absolute = driven.client, [abs(error) for error in errors]
     cost = client["cpu_s"] * 1e6 / client["events"]
-    return Reading(
+    return LoadResult(
         load=load,
         stamp_source="kernel" if all(row["stamp_source"] == "kernel" for row in answered) else "user",
         scheduling=client["scheduling"],

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from time import monotonic_ns
 from typing import Any
 
-from bench.loadgen.pause import Pause
+from bench.loadgen.punctuality import Pause
 from bench.loadgen.wire import Connection, SocketConnection, StreamConnection
 
 # Missing from Python's socket module. This number is the layout of two longs, which 64-bit kernels write.

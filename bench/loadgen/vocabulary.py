@@ -46,10 +46,11 @@ class Vocabulary:
                 made.append(token)
         return made
 
-    def text(self, length: int, draw: random.Random) -> str:
-        """Text that encodes to exactly so many tokens, those that the tokenizer adds on its own included."""
+    def text(self, length: int, draw: random.Random, begun: str = "") -> str:
+        """Text that encodes to exactly so many tokens, `begun` and those that the tokenizer adds itself included."""
         if self.tokenizer is None:
-            return " ".join(draw.choice(WORDS) for _ in range(length))
+            words = begun.split()
+            return " ".join([*words, *(draw.choice(WORDS) for _ in range(length - len(words)))])
 
         least = len(self.tokenizer.encode("").ids)
         if length <= least:
@@ -58,13 +59,13 @@ class Vocabulary:
                 hint="ask for more tokens, or set `form: ids`",
             )
         for _ in range(_DRAWS):
-            if (text := self._attempt(length, least, draw)) is not None:
-                return text
+            if (made := self._attempt(begun, length, least, draw)) is not None:
+                return made
         raise UsageError(f"found no text of exactly {length} tokens for this tokenizer", hint="set `form: ids`")
 
-    def _attempt(self, length: int, least: int, draw: random.Random) -> str | None:
+    def _attempt(self, begun: str, length: int, least: int, draw: random.Random) -> str | None:
         """Words until there is enough, cut where the last token ends; a letter more where the count jumps."""
-        words: list[str] = []
+        words: list[str] = [begun] if begun else []
         while True:
             words += [draw.choice(WORDS) for _ in range(max(8, length - len(words), length // 8))]
             text = " ".join(words)

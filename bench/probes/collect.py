@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.probes.doctor import Diagnosis
-from bench.probes.lines import Lines
+from bench.probes.listener import Listener
 from bench.probes.roots import Roots, reason
 
 SYS = (
@@ -146,7 +146,7 @@ def _tegrastats(roots: Roots, count: int = 5) -> list[str]:
     program = roots.which("tegrastats")
     if program is None:
         return []
-    lines = Lines([program, "--interval", "500"])
+    lines = Listener([program, "--interval", "500"])
     found: list[str] = []
     try:
         for _ in range(20 * count):

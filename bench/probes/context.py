@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,8 +25,8 @@ class Watched:
 class Context:
     """Roots to read, processes to watch, and the probe's options from the sampler's configuration.
 
-    A probe's factory takes one Context. Beside the contract of probes.base.Probe a probe may have `alone = True` (it
-    waits for others: give it a thread of its own), `raw()` and `parse()` (a reading in two steps: base.Deferred),
+    A probe's factory takes one Context. Beside the contract of probes.probe.Probe a probe may have `alone = True` (it
+    waits for others: give it a thread of its own), `raw()` and `parse()` (a reading in two steps: probe.Deferred),
     `close()`, and `hint(field, reason) -> str | None`, the command that would turn a null into a value: `bench doctor`
     prints it.
     """
@@ -33,6 +34,8 @@ class Context:
     roots: Roots = field(default_factory=Roots)
     watched: Watched = field(default_factory=Watched)
     options: Mapping[str, Any] = field(default_factory=dict)
+    # what time it is, s, for a probe that has to tell late from silent
+    clock: Callable[[], float] = time.monotonic
 
 
 def nulls(fields: tuple[FieldInfo, ...], reason: str) -> dict[str, Reading]:

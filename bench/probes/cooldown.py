@@ -19,6 +19,17 @@ WINDOW_S = 10.0
 PERIOD_S = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Timekeeper:
+    """What time it is, s, and how to let some pass."""
+
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+REAL = Timekeeper()
+
+
 def temperatures(roots: Roots) -> dict[str, float]:
     """Every temperature that can be read now, °C by zone; GPUs as gpu0, gpu1, …"""
     found: dict[str, float] = {}
@@ -39,22 +50,21 @@ def idle_reference(
     roots: Roots,
     *,
     seconds: float = 30.0,
-    period_s: float = PERIOD_S,
     read: Callable[[Roots], Mapping[str, float]] = temperatures,
-    sleep: Callable[[float], None] = time.sleep,
+    keeper: Timekeeper = REAL,
 ) -> dict[str, float]:
     """The idle temperature of each zone: the median over `seconds`, taken once, before the first launch of a run."""
     seen: dict[str, list[float]] = {}
-    for index in range(max(1, round(seconds / period_s))):
+    for index in range(max(1, round(seconds / PERIOD_S))):
         if index:
-            sleep(period_s)
+            keeper.sleep(PERIOD_S)
         for zone, degrees in read(roots).items():
             seen.setdefault(zone, []).append(degrees)
     return {zone: statistics.median(values) for zone, values in seen.items()}
 
 
 @dataclass(frozen=True, slots=True)
-class CoolDown:
+class Cooled:
     """How the wait ended. `slope_c_per_s` is the steepest zone's; None while there were too few readings."""
 
     reference: dict[str, float]
@@ -96,21 +106,18 @@ def cool_down(
     *,
     above_idle_c: float = 5.0,
     timeout_s: float = 300.0,
-    window_s: float = WINDOW_S,
-    period_s: float = PERIOD_S,
     read: Callable[[Roots], Mapping[str, float]] = temperatures,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> CoolDown:
+    keeper: Timekeeper = REAL,
+) -> Cooled:
     """Wait until every zone is within `above_idle_c` of its reference and has stopped changing, or the time is up.
 
     A zone that is not in the reference (a GPU that was powered off then) is left out. Without any, returns at once.
     """
-    start, history = clock(), deque[tuple[float, Mapping[str, float]]]()
+    start, history = keeper.clock(), deque[tuple[float, Mapping[str, float]]]()
     while True:
-        now, temps = clock(), dict(read(roots))
+        now, temps = keeper.clock(), dict(read(roots))
         history.append((now, temps))
-        while history and now - history[0][0] > window_s:
+        while history and now - history[0][0] > WINDOW_S:
             history.popleft()
         above = {zone: degrees - reference[zone] for zone, degrees in temps.items() if zone in reference}
         worst = max(above, key=above.__getitem__, default=None)
@@ -122,7 +129,7 @@ def cool_down(
         )
         late = now - start >= timeout_s
         if (near and settled) or late:
-            return CoolDown(
+            return Cooled(
                 reference=dict(reference),
                 start=temps,
                 above_idle_c=above_idle_c,
@@ -132,7 +139,7 @@ def cool_down(
                 waited_s=now - start,
                 timed_out=not (near and settled),
             )
-        sleep(period_s)
+        keeper.sleep(PERIOD_S)
 
 
 def _slope(history: deque[tuple[float, Mapping[str, float]]], zones_: Mapping[str, float]) -> float | None:

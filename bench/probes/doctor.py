@@ -31,7 +31,7 @@ REASONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Quantity:
     """One quantity: `status` is ok or the reason why it is null; `fix` the command that would help."""
 
     probe: str
@@ -60,7 +60,7 @@ class Diagnosis:
     host_class: str
     banner: str | None
     fingerprint: dict[str, Any]
-    findings: tuple[Finding, ...]
+    findings: tuple[Quantity, ...]
     advice: tuple[Advice, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -75,15 +75,15 @@ def examine(machine: Machine, *, jtop: bool = False) -> Diagnosis:
     return Diagnosis(machine.host_class, machine.banner, machine.fingerprint, tuple(findings), tuple(advise(machine)))
 
 
-def _probe(name: str, roots: Roots) -> Iterator[Finding]:
+def _probe(name: str, roots: Roots) -> Iterator[Quantity]:
     fitting = suitable(roots)
     if name in ("jetson", "nvml") and name not in fitting:
-        yield Finding(name, "*", "not_found", None, "", _absent(name, roots), fix=None)
+        yield Quantity(name, "*", "not_found", None, "", _absent(name, roots), fix=None)
         return
     try:
         probe = load("probes", name)(Context(roots, Watched(engine=os.getpid(), harness=(os.getppid(),))))
     except Exception as error:
-        yield Finding(
+        yield Quantity(
             name, "*", "not_found", None, "", f"{type(error).__name__}: {error}", fix=_driver_fix(name, error)
         )
         return
@@ -93,7 +93,7 @@ def _probe(name: str, roots: Roots) -> Iterator[Finding]:
         reading = readings.get(info.field, Reading.null("not_found"))
         status = reading.reason or "ok"
         fix = hint(info.field, status) if reading.value is None else None
-        yield Finding(name, info.field, status, reading.value, info.unit, info.doc, info.scope, fix)
+        yield Quantity(name, info.field, status, reading.value, info.unit, info.doc, info.scope, fix)
     close = getattr(probe, "close", None)
     if close is not None:
         close()

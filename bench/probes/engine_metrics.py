@@ -1,8 +1,8 @@
 """What the engine says of itself on /metrics: queue, prefill, decode, cache, and its own time to first token.
 
-vLLM and FastDeploy give the same quantities under their own prefix; names have changed between vLLM versions, so each
-field has its spellings, newest first. Histograms are kept as their sum and count: a difference of both over any window
-gives that window's mean.
+vLLM, FastDeploy, SGLang and llama.cpp give the same quantities under their own prefix; names have changed between vLLM
+versions, so each field has its spellings, newest first. Histograms are kept as their sum and count: a difference of
+both over any window gives that window's mean.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from bench.probes.context import Context, nulls
 from bench.probes.probe import Reading
 from bench.record.schema import FieldInfo
 
-PREFIXES = ("vllm:", "fastdeploy:", "sglang:")
+PREFIXES = ("vllm:", "fastdeploy:", "sglang:", "llamacpp:")
 LONGEST = 4 << 20
 
 # field: unit, meaning, sample names without prefix
 _FIELDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "running": ("1", "requests being served", ("num_requests_running", "num_running_reqs")),
-    "waiting": ("1", "requests in the queue", ("num_requests_waiting", "num_queue_reqs")),
+    "running": ("1", "requests being served", ("num_requests_running", "num_running_reqs", "requests_processing")),
+    "waiting": ("1", "requests in the queue", ("num_requests_waiting", "num_queue_reqs", "requests_deferred")),
     "kv_usage": (
         "1",
         "share of the KV cache in use",
@@ -36,11 +36,16 @@ _FIELDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "prefix_hits": (
         "tokens",
         "cumulative: prompt tokens found there",
-        ("prefix_cache_hits_total", "prefix_cache_hits", "gpu_prefix_cache_hits_total"),
+        (
+            "prefix_cache_hits_total",
+            "prefix_cache_hits",
+            "gpu_prefix_cache_hits_total",
+            "prompt_tokens_cached_total",
+        ),
     ),
     "preemptions": ("1", "cumulative: requests put back", ("num_preemptions_total",)),
     "prompt_tokens": ("tokens", "cumulative", ("prompt_tokens_total",)),
-    "generation_tokens": ("tokens", "cumulative", ("generation_tokens_total",)),
+    "generation_tokens": ("tokens", "cumulative", ("generation_tokens_total", "tokens_predicted_total")),
     **{
         f"{name}_{part}": (unit, f"cumulative: {doc}", (f"{histogram}_{end}",))
         for name, histogram, doc in (

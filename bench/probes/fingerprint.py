@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.probes.boards import identify
-from bench.probes.nvml import describe
+from bench.probes.nvml import describe, unified
 from bench.probes.power_mode import clocks, locked, power_mode
 from bench.probes.roots import Roots, number, text
 
@@ -101,7 +101,7 @@ def _memory(roots: Roots) -> dict[str, Any]:
         "swap_mib": int(values["SwapTotal"]) // 1024 if "SwapTotal" in values else None,
         "zram": any("zram" in line for line in swaps),
         "transparent_hugepages": _chosen(text(roots.in_sys("kernel/mm/transparent_hugepage/enabled"))),
-        "unified": identify(roots) is not None,
+        "unified": unified(roots),
     }
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from bench.probes.context import Context, nulls
 from bench.probes.probe import Reading
-from bench.probes.roots import Answer, Source, parsed
+from bench.probes.roots import Answer, SensorFile, parsed
 from bench.probes.tree import TICK_S
 from bench.record.schema import FieldInfo
 
@@ -29,7 +29,7 @@ _VMSTAT = {
 }
 
 
-class Host:
+class HostUsage:
     """Free memory at the sampler's full rate, and every fifth time the processor time of the whole machine.
 
     /proc/stat lists every interrupt of every core and costs the kernel several times what /proc/meminfo does.
@@ -40,8 +40,8 @@ class Host:
     stat_every = 5
 
     def __init__(self, context: Context) -> None:
-        self._stat = Source(f"{context.roots.tasks}/stat", 256)
-        self._meminfo = Source(f"{context.roots.proc}/meminfo", 8192, every=10)
+        self._stat = SensorFile(f"{context.roots.tasks}/stat", 256)
+        self._meminfo = SensorFile(f"{context.roots.proc}/meminfo", 8192, every=10)
         counters = {
             "cpu_busy_s": "user, nice, system, interrupts; all cores, since boot",
             "cpu_idle_s": "idle, all cores, since boot",
@@ -114,9 +114,9 @@ class Pressure:
 
     def __init__(self, context: Context) -> None:
         roots = context.roots
-        self._vmstat = Source(f"{roots.tasks}/vmstat", 16384)
-        self._stall = {kind: Source(f"{roots.tasks}/pressure/{kind}", 512) for kind in ("cpu", "memory", "io")}
-        self._zram = [Source(path) for path in sorted(roots.in_sys("block").glob("zram*/mm_stat"))]
+        self._vmstat = SensorFile(f"{roots.tasks}/vmstat", 16384)
+        self._stall = {kind: SensorFile(f"{roots.tasks}/pressure/{kind}", 512) for kind in ("cpu", "memory", "io")}
+        self._zram = [SensorFile(path) for path in sorted(roots.in_sys("block").glob("zram*/mm_stat"))]
         self.fields = (
             *(
                 FieldInfo(

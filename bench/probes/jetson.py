@@ -16,7 +16,7 @@ from bench.probes.boards import INPUT_RAILS, Board, identify
 from bench.probes.context import Context
 from bench.probes.power_mode import is_gpu
 from bench.probes.probe import Reading
-from bench.probes.roots import Answer, Roots, Source, listing, scaled, text
+from bench.probes.roots import Answer, Roots, SensorFile, listing, scaled, text
 from bench.record.schema import FieldInfo
 
 
@@ -25,7 +25,7 @@ class Rail:
     """One supply line: files whose product is its power (voltage and current, or power alone), and the scale to W."""
 
     label: str
-    sources: tuple[Source, ...]
+    sources: tuple[SensorFile, ...]
     scale: float
 
     def power(self, answers: Iterable[Answer]) -> Reading:
@@ -57,9 +57,9 @@ def rails(roots: Roots) -> list[Rail]:
     return [found[label] for label in sorted(found)]
 
 
-def _source(path: Path) -> Source:
+def _source(path: Path) -> SensorFile:
     """A file read ten times a second."""
-    return Source(path, every=10)
+    return SensorFile(path, every=10)
 
 
 def _channels(chip: Path) -> Iterator[tuple[str, str]]:

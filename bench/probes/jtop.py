@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from bench.probes.context import Context, nulls
-from bench.probes.lines import Lines
+from bench.probes.listener import Listener
 from bench.probes.probe import Reading
+from bench.programs import FOLDER
 from bench.record.schema import FieldInfo
 
 # jtop's names are kept. Two traps: its `avg` is the mean of the last two readings, and its total power adds up rails
@@ -26,7 +25,7 @@ _REMEDIES = {
     "permission": "sudo usermod -aG jtop $USER, then log in again; in a container: -v /run/jtop.sock:/run/jtop.sock",
     "version": "sudo pip3 install -U jetson-stats && sudo systemctl restart jtop.service: one version on both sides",
 }
-SIDECAR = Path(__file__).with_name("jtop_sidecar.py")
+SIDECAR = FOLDER / "jtop_process.py"
 
 
 class JTop:
@@ -37,7 +36,7 @@ class JTop:
     def __init__(self, context: Context) -> None:
         self.period_s = float(context.options.get("period_s", 1.0))
         python = str(context.options.get("python") or context.roots.which("python3") or sys.executable)
-        self._lines = Lines([python, str(SIDECAR), str(self.period_s)])
+        self._lines = Listener([python, str(SIDECAR), str(self.period_s)], clock=context.clock)
         self._known: dict[str, FieldInfo] = {}
         self._last = 0
         self.trouble: str | None = None
@@ -56,7 +55,7 @@ class JTop:
         if line is None:
             return nulls(self.fields, "not_found")
         if line.number == self._last:
-            late = time.monotonic() - line.at > max(3 * (self.interval_s or self.period_s), 3.0)
+            late = self._lines.silent_s() > max(3 * (self.interval_s or self.period_s), 3.0)
             return nulls(self.fields, "stale") if late else {}
         self._last = line.number
         values = self._take(line.text)

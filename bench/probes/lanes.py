@@ -48,6 +48,7 @@ class Lane:
         self.max_gap_s = self.cpu_s = 0.0
         self.error: str | None = None
         self.built = threading.Event()
+        self._reading = threading.Lock()
         self._spec, self._context, self._sink, self._least = spec, context, sink, least_period_s
         self._deferred: Deferred | None = None
         self._last = self._parse_s = 0.0
@@ -73,6 +74,19 @@ class Lane:
 
     def read(self) -> None:
         """One reading into the file, and when the next is due."""
+        with self._reading:
+            self._read()
+            self.due = self._next(time.monotonic())
+
+    def mark(self, patience_s: float) -> None:
+        """One reading more, beside those that are due; none if one is under way that does not end in time."""
+        if self._reading.acquire(timeout=patience_s):
+            try:
+                self._read()
+            finally:
+                self._reading.release()
+
+    def _read(self) -> None:
         probe = self.probe
         if probe is None:
             return
@@ -84,7 +98,6 @@ class Lane:
         except Exception as error:
             made = self._failure(error, probe)
         now, self.busy_since = time.monotonic(), None
-        self.due = self._next(now)
         if made:
             # The middle of a quick reading; a slow one says nothing about the time when it began.
             self._sink.write(int((now - min(now - start, self.period_s) / 2) * 1e9), probe.name, made)

@@ -10,11 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import InternalError
 from bench.probes.fingerprint import fingerprint
 from bench.probes.roots import Roots
+
+if TYPE_CHECKING:
+    from bench.emulate.board import EmulatedBoard
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,21 @@ class Machine:
         return str(self.fingerprint["host_class"])
 
 
+def emulated(folder: Path, board: EmulatedBoard, *, privileged: bool = False) -> Roots:
+    """Write an emulated board's files into `folder`; where to read them."""
+    from bench.emulate.board import build
+
+    return Roots(**build(folder, board, privileged=privileged))
+
+
+def require_board(emulate: str | None) -> None:
+    """UnknownName, with the nearest, for a board that there is no emulation of."""
+    if emulate is not None:
+        from bench.emulate.board import find
+
+        find(emulate)
+
+
 @contextmanager
 def machine(
     emulate: str | None = None, *, folder: Path | None = None, faults: Sequence[str] = (), privileged: bool = False
@@ -39,17 +57,17 @@ def machine(
     """This machine, or an emulated board that lives until the context ends.
 
     `emulate` names a board (`orin-nx`, `agx-orin`, `orin-nx@5`, …; UnknownName lists them); its files go to `folder`,
-    or to a temporary one that is removed. `faults` go wrong on the way: see probes.emulate.animate.
+    or to a temporary one that is removed. `faults` go wrong on the way: see emulate.board.animate.
     """
     if emulate is None:
         yield Machine(Roots(), fingerprint())
         return
-    from bench.emulate.board import build, find
+    from bench.emulate.board import find
 
     board = find(emulate)
     where = folder or Path(tempfile.mkdtemp(prefix=f"bench-{board.key}-"))
     where.mkdir(parents=True, exist_ok=True)
-    roots = build(where, board, privileged=privileged)
+    roots = emulated(where, board, privileged=privileged)
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.emulate.board", str(where), emulate, *faults],
         stdin=subprocess.PIPE,

@@ -1,7 +1,7 @@
 """Memory before, during and after a launch: will it fit, is the board about to freeze, was everything given back.
 
-On a Tegra board the GPU's allocations are in no process's size and in no control group: what is left for everyone
-(MemAvailable) is the only figure that counts them. There the kind is `unified`, elsewhere `discrete`.
+On a Tegra board, and on GB10, the GPU's allocations are in no process's size and in no control group: what is left for
+everyone (MemAvailable) is the only figure that counts them. There the kind is `unified`, elsewhere `discrete`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench.probes.boards import identify
-from bench.probes.nvml import device_memory, guarded, handles
-from bench.probes.roots import Roots, Source
-from bench.record.schema import Check
+from bench.probes.nvml import device_memory, guarded, handles, shares_memory, unified
+from bench.probes.roots import Roots, SensorFile
+from bench.record.schema import Check, MemoryReturned, MemoryState
 
 MIB = 2**20
 # A process with CUDA, an allocator and an HTTP server before its first weight; of the order of 1 GiB on Orin.
@@ -28,30 +27,15 @@ FLOOR_SHARE = 0.04
 FLOOR_MIB = 300
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryState:
-    """What there is at one time, MiB; None where it cannot be read."""
-
-    kind: str
-    total_mib: float | None
-    available_mib: float | None
-    swap_used_mib: float | None
-    device_total_mib: float | None = None
-    device_used_mib: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for launch.json."""
-        return asdict(self)
-
-
 def memory(roots: Roots) -> MemoryState:
     """The memory now."""
-    values = _meminfo(Source(roots.in_proc("meminfo"), 8192))
-    unified = identify(roots) is not None
-    total, used = (None, None) if unified else _device(roots)
+    values = _meminfo(SensorFile(roots.in_proc("meminfo"), 8192))
+    nvml, gpus = (None, []) if identify(roots) else handles(roots)
+    shared = identify(roots) is not None or shares_memory(nvml, gpus)
+    total, used = (None, None) if shared else _device(nvml, gpus)
     swap_total, swap_free = values.get("SwapTotal"), values.get("SwapFree")
     return MemoryState(
-        "unified" if unified else "discrete",
+        "unified" if shared else "discrete",
         values.get("MemTotal"),
         values.get("MemAvailable"),
         swap_total - swap_free if swap_total is not None and swap_free is not None else None,
@@ -105,12 +89,13 @@ class Watchdog:
     def __init__(
         self, roots: Roots, stop: Callable[[str], None], *, floor_mib: float | None = None, period_s: float = 0.2
     ) -> None:
-        self._source = Source(roots.in_proc("meminfo"), 8192)
+        self._source = SensorFile(roots.in_proc("meminfo"), 8192)
         total = _meminfo(self._source).get("MemTotal")
         self.floor_mib = floor_mib or max(FLOOR_MIB, FLOOR_SHARE * (total or 0.0))
         self.tripped: str | None = None
         self._stop = stop
         self._period_s = period_s
+        self._low = 0
         self._halt = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="memory watchdog", daemon=True)
 
@@ -122,24 +107,31 @@ class Watchdog:
         self._halt.set()
         self._thread.join()
 
+    def look(self) -> bool:
+        """Look once; whether that was the second low reading in a row, on which the engine was stopped."""
+        available = _meminfo(self._source).get("MemAvailable")
+        if available is None or available >= self.floor_mib:
+            self._low = 0
+            return False
+        self._low += 1
+        if self._low < 2:
+            return False
+        self.tripped = (
+            f"only {available:.0f} MiB of memory were left, below the floor of {self.floor_mib:.0f} MiB: "
+            "the engine was stopped before the board froze"
+        )
+        self._stop(self.tripped)
+        return True
+
     def _watch(self) -> None:
-        low = 0
-        while not self._halt.wait(self._period_s):
-            available = _meminfo(self._source).get("MemAvailable")
-            low = low + 1 if available is not None and available < self.floor_mib else 0
-            if low >= 2:
-                self.tripped = (
-                    f"only {available:.0f} MiB of memory were left, below the floor of {self.floor_mib:.0f} MiB: "
-                    "the engine was stopped before the board froze"
-                )
-                self._stop(self.tripped)
-                return
+        while not self._halt.wait(self._period_s) and not self.look():
+            pass
 
 
 @contextmanager
 def guarded_memory(roots: Roots, stop: Callable[[str], None]) -> Iterator[Watchdog | None]:
     """A watchdog on a unified-memory board; None elsewhere, where the kernel can kill one process and live on."""
-    if identify(roots) is None:
+    if not unified(roots):
         yield None
         return
     with Watchdog(roots, stop) as watchdog:
@@ -148,7 +140,7 @@ def guarded_memory(roots: Roots, stop: Callable[[str], None]) -> Iterator[Watchd
 
 def returned(
     before: MemoryState, roots: Roots, *, timeout_s: float = 20.0, tolerance_mib: float | None = None
-) -> dict[str, Any]:
+) -> MemoryReturned:
     """Wait until the memory is back to what it was before the launch; says how long it took and what is missing.
 
     `returned` is None where memory cannot be read. The tolerance is 2 % of the total, at least 128 MiB.
@@ -161,13 +153,7 @@ def returned(
         waited = time.monotonic() - start
         done = missing is None or missing <= allowed
         if done or waited >= timeout_s:
-            return {
-                "returned": None if missing is None else done,
-                "missing_mib": missing,
-                "tolerance_mib": allowed,
-                "waited_s": waited,
-                "kind": state.kind,
-            }
+            return MemoryReturned(None if missing is None else done, missing, allowed, waited, state.kind)
         time.sleep(0.2)
 
 
@@ -180,7 +166,7 @@ def _missing(before: MemoryState, after: MemoryState) -> float | None:
     return missing
 
 
-def _meminfo(source: Source) -> dict[str, float]:
+def _meminfo(source: SensorFile) -> dict[str, float]:
     try:
         rows = source.raw().decode(errors="replace").splitlines()
     except OSError:
@@ -194,9 +180,8 @@ def _meminfo(source: Source) -> dict[str, float]:
     return found
 
 
-def _device(roots: Roots) -> tuple[float | None, float | None]:
+def _device(nvml: Any, gpus: list[Any]) -> tuple[float | None, float | None]:
     """Total and used memory of all GPUs, MiB."""
-    nvml, gpus = handles(roots)
     total = [guarded(nvml, gpu, lambda n, g: device_memory(n, g).total / MIB).value for gpu in gpus]
     used = [guarded(nvml, gpu, lambda n, g: device_memory(n, g).used / MIB).value for gpu in gpus]
     return _sum(total), _sum(used)

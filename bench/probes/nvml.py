@@ -6,10 +6,12 @@ can lose a GPU in mid-run: every single call is guarded, and what it cannot say 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from bench.probes.boards import identify
 from bench.probes.context import Context
 from bench.probes.probe import Reading
 from bench.probes.roots import Roots
@@ -27,6 +29,9 @@ _REASONS = {
 }
 _POWER_INSTANT = 186  # NVML_FI_DEV_POWER_INSTANT
 _MIB = 2**20
+# Superchips whose GPU lives in the processor's LPDDR: GB10 (DGX Spark and its siblings by other makers), Thor, Orin.
+# Grace Hopper and Grace Blackwell servers are coherent, yet have memory of their own on the GPU.
+_INTEGRATED = re.compile(r"\b(GB10|Thor|Orin)\b")
 
 Call = Callable[[Any, Any], float | None]
 
@@ -226,6 +231,17 @@ def power_scope(nvml: Any, gpu: Any) -> str:
     """What the power figure covers: a MIG slice's is that of the whole card."""
     mig = guarded(nvml, gpu, lambda n, g: n.nvmlDeviceGetMigMode(g)[0])
     return "parent_gpu" if mig.value else "gpu board"
+
+
+def unified(roots: Roots) -> bool:
+    """Whether processor and GPU share one memory: Tegra boards by their device tree, others by their GPU's name."""
+    return identify(roots) is not None or shares_memory(*handles(roots))
+
+
+def shares_memory(nvml: Any, gpus: list[Any]) -> bool:
+    """Whether a GPU has no memory of its own. NVML answers `not supported` for its memory, as it does elsewhere too."""
+    names = [_words(nvml, partial(nvml.nvmlDeviceGetName, gpu)) or "" for gpu in gpus]
+    return any(_INTEGRATED.search(name) for name in names)
 
 
 def describe(roots: Roots) -> list[dict[str, Any]]:

@@ -7,15 +7,24 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
+from bench.probes.accounts import Processors, Threads
 from bench.probes.context import Context, nulls
 from bench.probes.probe import Reading
-from bench.probes.roots import Source, peek
-from bench.probes.tree import Tree, processes
+from bench.probes.roots import SensorFile, peek
+from bench.probes.roots import reason as why
+from bench.probes.tree import Task, Tree, processes
 from bench.record.schema import FieldInfo
+
+# Two accounts read further apart than this are read again, once: the sampler was put off its processor in between.
+SKEW_S = 0.005
 
 
 class Processes:
-    """The engine's tree of processes, and the harness's own: the cost of looking."""
+    """The engine's tree of processes, and the harness's own: the cost of looking.
+
+    The machine's processors are read with them: what others used is the difference, and only a reading of all at one
+    time has one. `account_skew_s` says how far apart the two accounts of a reading lie.
+    """
 
     name = "tree"
     period_s = 1.0
@@ -25,19 +34,29 @@ class Processes:
         self._watched = context.watched
         self._engine = Tree(self._proc)
         self._harness = Tree(self._proc, reaped=False)
+        self._processors = Processors(self._proc)
+        self._threads = Threads(self._proc)
         self._read_bytes: dict[int, int] = {}
         docs = {
             "processes": ("1", "processes of the engine"),
             "threads": ("1", "threads of the engine"),
+            "stopped": ("1", "processes of the engine that somebody has stopped (SIGSTOP)"),
             "rss_mib": ("MiB", "sum of resident sizes; counts shared pages once per process"),
             "peak_rss_mib": ("MiB", "sum of each living process's own peak: an upper bound of the tree's"),
             "cpu_s": ("s", "cumulative: CPU time of the engine"),
             "major_faults": ("1", "cumulative: page faults of the engine that waited for a disk"),
             "read_bytes": ("B", "cumulative: bytes the engine fetched from storage"),
+            "run_s": ("s", "cumulative: time that the engine's threads ran, as the scheduler keeps it"),
+            "wait_s": ("s", "cumulative: time that the engine's threads waited for a processor"),
             "harness_cpu_s": ("s", "cumulative: CPU time of the harness, the sampler apart"),
+            "sampler_cpu_s": ("s", "cumulative: CPU time of the sampler at this reading"),
+            "machine_busy_s": ("s", "cumulative: time of all processors, neither idle nor stolen, at this reading"),
+            "machine_processors": ("1", "processors that are switched on"),
+            "account_skew_s": ("s", "how far apart the accounts of this reading were read"),
         }
+        scopes = {"harness": "harness", "sampler": "sampler", "machine": "machine", "account": "sampler"}
         self.fields = tuple(
-            FieldInfo(self.name, field, unit, doc, "harness" if field.startswith("harness") else "engine")
+            FieldInfo(self.name, field, unit, doc, scopes.get(field.partition("_")[0], "engine"))
             for field, (unit, doc) in docs.items()
         )
 
@@ -47,6 +66,7 @@ class Processes:
         apart = (*engine, os.getpid())
         if self._engine.roots != engine:
             self._engine = Tree(self._proc, engine)
+            self._threads = Threads(self._proc)
             self._read_bytes = {}
         if (self._harness.roots, self._harness.apart) != (self._watched.harness, apart):
             self._harness = Tree(self._proc, self._watched.harness, apart=apart, reaped=False)
@@ -55,17 +75,41 @@ class Processes:
         readings = nulls(self.fields, "not_found")
         if self._harness.members:
             readings["harness_cpu_s"] = Reading(self._harness.cpu_s)
-        members = self._engine.scan(present)
+        members, accounts = self._accounts(present)
+        readings |= accounts
         if not members:
             return readings
+        ran = self._threads.read(members)
+        readings["run_s"], readings["wait_s"] = map(Reading, ran) if ran else [Reading.null("unsupported")] * 2
         readings["processes"] = Reading(len(members))
         readings["threads"] = Reading(sum(task.threads for task in members.values()))
+        readings["stopped"] = Reading(sum(task.stopped for task in members.values()))
         readings["rss_mib"] = Reading(sum(task.rss_mib for task in members.values()))
         readings["cpu_s"] = Reading(self._engine.cpu_s)
         readings["major_faults"] = Reading(self._engine.major_faults)
         readings["peak_rss_mib"] = self._sum(members, "status", b"VmHWM:", 1 / 1024)
         readings["read_bytes"] = self._disk(members)
         return readings
+
+    def _accounts(self, present: set[int]) -> tuple[dict[int, Task], dict[str, Reading]]:
+        """The engine's members and the machine's processors, read as close together as this process gets to."""
+        skew = 0.0
+        for _ in range(2):
+            begun = time.monotonic()
+            try:
+                busy = Reading(self._processors.busy_s())
+            except (OSError, ValueError, IndexError) as error:
+                busy = Reading.null(why(error) if isinstance(error, OSError) else "parse_failed")
+            members = self._engine.scan(present)
+            skew = time.monotonic() - begun
+            if skew < SKEW_S:
+                break
+        return members, {
+            "sampler_cpu_s": Reading(time.process_time()),
+            "machine_busy_s": busy,
+            "machine_processors": Reading(float(self._processors.count)),
+            "account_skew_s": Reading(skew),
+        }
 
     def _sum(self, members: Iterable[int], file: str, key: bytes, scale: float) -> Reading:
         total, seen = 0.0, False
@@ -181,8 +225,8 @@ class TreeMemory:
             # A group that holds the harness too says nothing about the engine.
             return {name: Reading.null("unsupported") for name in ("cgroup_mib", "cgroup_peak_mib")}
         folder = f"{self._roots.sys}/fs/cgroup{group}"
-        peak = Source(f"{folder}/memory.peak").read(1 / 2**20)
-        current = Source(f"{folder}/memory.current").read(1 / 2**20)
+        peak = SensorFile(f"{folder}/memory.peak").read(1 / 2**20)
+        current = SensorFile(f"{folder}/memory.current").read(1 / 2**20)
         cache, shared = (_entry(f"{folder}/memory.stat", key) for key in (b"file ", b"shmem "))
         if current.value is not None and isinstance(cache, int) and isinstance(shared, int):
             current = Reading(current.value - (cache - shared) / 2**20)

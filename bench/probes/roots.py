@@ -144,7 +144,7 @@ def scaled(answer: Answer, scale: float) -> Reading:
     return parsed(answer, lambda data: int(data) * scale)
 
 
-class Source:
+class SensorFile:
     """One file read again and again through one descriptor: a few microseconds a time.
 
     A file that was there and goes away gives `stale`; one that was never there, `not_found`. It is opened again when

@@ -8,21 +8,25 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench import pipes
 from bench.plugins import available, load
 from bench.probes.boards import is_orin
 from bench.probes.context import Watched
 from bench.probes.roots import Roots
 from bench.probes.sampler_process import START_S
 from bench.probes.sink import FILE
-from bench.record.schema import FieldInfo
+from bench.record.documents import parsed
+from bench.record.schema import FieldInfo, ProbeAccount, SamplerAccount
 
 STOP_S = 3.0
+# A mark is there within milliseconds; on a machine that leaves the sampler no processor it may take its time.
+MARK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +52,18 @@ class SamplerInfo:
         """CPU time of the sampler as a share of one core."""
         return self.cpu_s / self.wall_s if self.cpu_s is not None and self.wall_s else None
 
-    def facts(self) -> dict[str, Any]:
-        """The account without the fields, for launch.json."""
-        return {
-            "probes": self.probes,
-            "cpu_s": self.cpu_s,
-            "wall_s": self.wall_s,
-            "cpu_share": self.cpu_share,
-            "rss_mib": self.rss_mib,
-            "lost_lines": self.lost_lines,
-            "complete": self.complete,
-            "log": self.log,
-        }
+    def account(self) -> SamplerAccount:
+        """The same without the fields, for launch.json."""
+        return SamplerAccount(
+            probes={name: parsed(ProbeAccount, said) for name, said in self.probes.items()},
+            cpu_s=self.cpu_s,
+            wall_s=self.wall_s,
+            cpu_share=self.cpu_share,
+            rss_mib=self.rss_mib,
+            lost_lines=self.lost_lines,
+            complete=self.complete,
+            log=self.log,
+        )
 
 
 class Sampler:
@@ -71,27 +75,26 @@ class Sampler:
         self._watched = watched
         self._buffer = b""
         self._first: dict[str, Any] = {}
+        self._marks = 0
 
     @classmethod
     def start(
         cls,
         folder: Path,
+        watched: Watched | None = None,
         *,
-        pid: int | None = None,
-        harness_pids: Sequence[int] = (),
-        metrics_url: str | None = None,
         probes: Mapping[str, Mapping[str, Any]] | None = None,
         period_s: float = 0.1,
         roots: Roots | None = None,
     ) -> Sampler:
-        """Sample into `folder`/samples.jsonl until stop().
+        """Sample into `folder`/samples.jsonl until stop(), `watched` at first.
 
         `probes` maps names of bench.probes to options (`period_s` among them); left out, those that fit the machine.
         No probe is read more often than every `period_s` seconds. UnknownName if a probe does not exist.
         """
         roots = roots or Roots()
-        watched = Watched(pid, tuple(harness_pids), metrics_url)
-        chosen = suitable(roots, metrics_url) if probes is None else probes
+        watched = watched or Watched()
+        chosen = suitable(roots, watched.metrics_url) if probes is None else probes
         config = {
             "folder": str(folder),
             "probes": {name: _spec(name, options) for name, options in chosen.items()},
@@ -124,18 +127,20 @@ class Sampler:
         self._watched.engine = pid
         self._tell({"watch": {"engine": pid}})
 
-    def set_harness(self, pids: Sequence[int]) -> None:
-        """Charge these processes and their children to the harness."""
-        self._tell({"watch": {"harness": list(pids)}})
-
     def set_metrics_url(self, url: str | None) -> None:
         """Where the engine serves Prometheus metrics, once its port is known."""
         self._tell({"watch": {"metrics_url": url}})
 
+    def mark(self) -> bool:
+        """Have whose processor time it was read now, at the end of a span that counts; whether it was read in time."""
+        self._marks += 1
+        self._tell({"mark": self._marks})
+        return self._hear_of("marked", MARK_S) == {"marked": self._marks}
+
     def stop(self) -> SamplerInfo:
         """End it and give its account; what it has written stays whatever happens."""
         self._tell({"stop": True})
-        last = self._hear(STOP_S)
+        last = self._hear_of("probes", STOP_S)
         try:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -166,11 +171,16 @@ class Sampler:
         pipe = self._process.stdin
         if pipe is None or pipe.closed:
             return
-        try:
-            pipe.write(json.dumps(message).encode() + b"\n")
-            pipe.flush()
-        except OSError:
-            pass  # it died; stop() says so
+        with suppress(OSError):  # it died; stop() says so
+            pipes.write_all(pipe.fileno(), json.dumps(message).encode() + b"\n")
+
+    def _hear_of(self, key: str, timeout_s: float) -> dict[str, Any] | None:
+        """The next line that has this key, and of marks the latest one; what comes before is late and dropped."""
+        end = time.monotonic() + timeout_s
+        while (message := self._hear(end - time.monotonic())) is not None:
+            if key in message and message.get("marked", self._marks) == self._marks:
+                return message
+        return None
 
     def _hear(self, timeout_s: float) -> dict[str, Any] | None:
         """The next line it says, or None if it is silent or gone."""

@@ -6,6 +6,7 @@ import json
 import os
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from bench.probes.probe import Reading
 
@@ -39,10 +40,10 @@ class Sink:
             lines.append(_line(t_ns, probe, made() if callable(made) else made))
         # After a short write the next line starts on a fresh one: the reader drops the half.
         data = b"\n" * self._broken + b"".join(lines)
-        try:
-            written = os.write(self._fd, data) if lines else 0
-        except OSError:
-            written = 0
+        written = 0
+        with suppress(OSError):
+            while lines and written < len(data):
+                written += os.write(self._fd, data[written:])
         whole = data[:written].count(b"\n") - self._broken * (written > 0)
         self._broken = self._broken if not lines else written != len(data)
         self.lost += len(lines) - whole

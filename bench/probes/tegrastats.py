@@ -8,13 +8,12 @@ A token that is absent is a null, never a zero.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Mapping
 
 from bench.probes.boards import identify
 from bench.probes.context import Context, nulls
 from bench.probes.jetson import module_power, total_power
-from bench.probes.lines import Lines
+from bench.probes.listener import Listener
 from bench.probes.probe import Reading
 from bench.record.schema import FieldInfo
 
@@ -98,7 +97,7 @@ class Tegrastats:
         self._board = identity.board if identity else None
         program = context.roots.which("tegrastats")
         argv = [program, "--interval", str(round(self.period_s * 1000))] if program else None
-        self._lines = Lines(argv)
+        self._lines = Listener(argv, clock=context.clock)
         self._known: dict[str, FieldInfo] = {}
         self._last = 0
         self._note(self._parse(self._lines.first(2.0 + 2 * self.period_s) or ""))
@@ -114,7 +113,7 @@ class Tegrastats:
         if line is None:
             return nulls(self.fields, "not_found" if self._lines.argv is None else "stale")
         if line.number == self._last:
-            late = time.monotonic() - line.at > max(3 * self.period_s, 1.0)
+            late = self._lines.silent_s() > max(3 * self.period_s, 1.0)
             return nulls(self.fields, "stale") if late else {}
         self._last = line.number
         values = self._parse(line.text)

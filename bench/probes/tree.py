@@ -29,6 +29,7 @@ class Task:
     threads: int
     start: int
     rss_mib: float
+    stopped: bool = False
 
     @classmethod
     def read(cls, proc: str, pid: int) -> Task | None:
@@ -52,6 +53,7 @@ class Task:
             threads=int(part[17]),
             start=int(part[19]),
             rss_mib=int(part[21]) * PAGE / 2**20,
+            stopped=part[0] == b"T",
         )
 
 

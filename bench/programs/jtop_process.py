@@ -8,6 +8,8 @@ version, the interval asked for and the one in force (the service has one for al
 from __future__ import annotations
 
 import json
+import os
+import select
 import sys
 import time
 from pathlib import Path
@@ -18,9 +20,21 @@ if Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
     del sys.path[0]
 
 
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write everything, waiting where there is no room; OSError if the other side is gone."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            waiting = select.poll()
+            waiting.register(descriptor, select.POLLOUT)
+            waiting.poll()
+
+
 def say(message: dict[str, Any]) -> None:
     """One line."""
-    print(json.dumps(message), flush=True)
+    write_all(1, json.dumps(message).encode() + b"\n")
 
 
 def kind_of(error: Exception) -> str:

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import random
+import select
 import signal
 import sys
 import time
@@ -27,14 +28,26 @@ def main() -> None:
     # Whoever gave the job has gone: nobody wants its result any more.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    reports = os.fdopen(os.dup(1), "w", buffering=1)
+    reports = os.dup(1)
     os.dup2(2, 1)
 
     def report(event: str, **fields: Any) -> None:
-        reports.write(json.dumps({"event": event, **fields}) + "\n")
+        write_all(reports, json.dumps({"event": event, **fields}).encode() + b"\n")
 
     report("started")
     quantize(job, report)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write everything, waiting where there is no room; OSError if the other side is gone."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            waiting = select.poll()
+            waiting.register(descriptor, select.POLLOUT)
+            waiting.poll()
 
 
 def quantize(job: dict[str, Any], report: Callable[..., None]) -> None:

@@ -10,13 +10,12 @@ results/<scenario>/<run-id>/
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,11 +23,25 @@ from typing import Any, Self
 import pyarrow as pa
 
 from bench.errors import InternalError, RecordError
-from bench.record import tables
+from bench.phrases import is_full, unwritten
+from bench.record import engine_log, tables
 from bench.record.documents import read_launch, read_manifest, write_document
 from bench.record.schema import LaunchRecord, Manifest, Phase
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+@dataclass(slots=True)
+class LaunchTables:
+    """What one launch saw, as rows and columns of record.schema.TABLES, on its way to the disk.
+
+    `samples` are None where a sampler streamed them into the launch's folder: those are taken over.
+    """
+
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    chunks: dict[str, list[Any]] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    phases: list[Phase] = field(default_factory=list)
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[dict[str, Any]] | None = None
 
 
 class RunFolder:
@@ -105,26 +118,23 @@ class RunFolder:
         self,
         launch_id: str,
         record: LaunchRecord,
-        *,
-        requests: Sequence[Mapping[str, Any]] = (),
-        chunks: Mapping[str, Sequence[Any]] | None = None,
-        events: Sequence[Mapping[str, Any]] = (),
-        phases: Sequence[Phase] = (),
-        samples: Sequence[Mapping[str, Any]] | None = None,
-        logprobs: Sequence[Mapping[str, Any]] | None = None,
+        seen: LaunchTables | None = None,
     ) -> Path:
-        """Make the launch whole: all tables on the disk, then one rename. The sampler's are taken over."""
+        """Make the launch whole: all tables on the disk, then one rename."""
         self._held()
+        seen = seen or LaunchTables()
         partial, final = self._partial(launch_id), self.launch_path(launch_id)
         content = {
-            "requests": tables.from_rows("requests", requests),
-            "chunks": tables.from_columns("chunks", chunks or {}),
-            "events": tables.from_rows("events", events),
-            "phases": tables.from_rows("phases", [asdict(phase) for phase in phases]),
-            "samples": tables.streamed_samples(partial) if samples is None else tables.from_rows("samples", samples),
+            "requests": tables.from_rows("requests", seen.requests),
+            "chunks": tables.from_columns("chunks", seen.chunks),
+            "events": tables.from_rows("events", seen.events),
+            "phases": tables.from_rows("phases", [asdict(phase) for phase in seen.phases]),
+            "samples": (
+                tables.streamed_samples(partial) if seen.samples is None else tables.from_rows("samples", seen.samples)
+            ),
         }
-        if logprobs:
-            content["logprobs"] = tables.from_documents(logprobs)
+        if seen.logprobs:
+            content["logprobs"] = tables.from_documents(seen.logprobs)
         with _explained(partial):
             for name, table in content.items():
                 tables.write(partial / f"{name}.parquet", table)
@@ -169,17 +179,15 @@ class RunFolder:
         path = self.launch_path(launch_id) / "logprobs.parquet"
         return tables.to_documents(path) if path.exists() else []
 
-    def log(self, launch_id: str) -> Iterator[tuple[int, str, str]]:
-        """The engine's output: stamp (ns), stream (out or err), text. A line cut short by a crash is left out."""
-        path = self.launch_path(launch_id) / "engine.log"
+    def log(self, launch_id: str) -> Iterator[engine_log.LogLine]:
+        """The engine's output. A line cut short by a crash is left out."""
+        path = self.launch_path(launch_id) / engine_log.NAME
         if not path.exists():
             return
         with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
             for line in file:
-                stamp, _, rest = line.rstrip("\n").partition(" ")
-                stream, _, text = rest.partition(" ")
-                if stamp.isdecimal() and stream in ("out", "err"):
-                    yield int(stamp), stream, text
+                if (parsed := engine_log.parse(line.rstrip("\n"))) is not None:
+                    yield parsed
 
     def _partial(self, launch_id: str) -> Path:
         return self.path / "launches" / f".{launch_id}.partial"
@@ -203,9 +211,9 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if is_full(error):
             raise RecordError(
-                f"no space left while writing {path}; every finished launch is safe",
+                f"{unwritten(path, error)}; every finished launch is safe",
                 hint="free some space, then `bench run --resume` goes on from there",
             ) from error
-        raise RecordError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise RecordError(unwritten(path, error)) from error

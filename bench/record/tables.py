@@ -76,13 +76,20 @@ def write(path: Path, table: pa.Table) -> None:
 
 
 def read(path: Path, table: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """A recorded table, or some of its columns; RecordError if it is missing, damaged or has another shape."""
+    """A recorded table, or some of its columns; RecordError if it is missing, damaged or has another shape.
+
+    A column that may be null and that an earlier version did not write yet is null throughout.
+    """
     result = _load(path, columns)
     wanted = (
         arrow_schema(table) if columns is None else pa.schema([arrow_schema(table).field(name) for name in columns])
     )
-    if missing := set(wanted.names) - set(result.schema.names):
-        raise RecordError(f"{path} lacks the columns {', '.join(sorted(missing))}", hint="another version wrote it")
+    # A column that may be null and is not there had not been invented when the launch was recorded.
+    missing = [field for field in wanted if field.name not in result.schema.names]
+    if lacking := sorted(field.name for field in missing if not field.nullable):
+        raise RecordError(f"{path} lacks the columns {', '.join(lacking)}", hint="another version wrote it")
+    for field in missing:
+        result = result.append_column(field, pa.nulls(len(result), field.type))
     return result.select(wanted.names)
 
 
@@ -106,9 +113,9 @@ def _array(table: str, column: Column, values: Sequence[Any] | None, length: int
 
 def _load(path: Path, columns: Sequence[str] | None) -> pa.Table:
     try:
-        return pq.read_table(
-            path, columns=None if columns is None else list(columns), page_checksum_verification=True, partitioning=None
-        )
+        # Columns that the file does not have are left out.
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return file.read(None if columns is None else list(columns))
     except FileNotFoundError as error:
         raise RecordError(f"{path} does not exist", hint="the launch's folder is damaged") from error
     except (pa.ArrowException, OSError, ValueError) as error:

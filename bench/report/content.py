@@ -7,20 +7,20 @@ from collections.abc import Callable
 from bench import __version__
 from bench.analyse.run import Run
 from bench.errors import BenchError
-from bench.report.elements import Document, Note, Notes, Section
+from bench.report.elements import Note, Notes, Page, Section
 from bench.report.numbers import count
-from bench.report.sections import SECTIONS
+from bench.report.sections import order
 from bench.report.view import View
 
 
-def document(run: Run) -> Document:
+def document(run: Run) -> Page:
     """The content of one run's report."""
     view, manifest = View(run), run.manifest
-    sections = tuple(section for make in SECTIONS if (section := _made(make, view)) is not None)
+    sections = tuple(section for make in order(view) if (section := _made(make, view)) is not None)
     description = " ".join(str(run.scenario.get("description") or "").split())
     what = f"{count(len(run.variants), 'variant')}, {count(len(run.all), 'launch')}"
     when = (manifest.created or "").replace("T", " ")[:16]
-    return Document(
+    return Page(
         title=manifest.scenario,
         subtitle=" · ".join(part for part in (description, what, when) if part),
         sections=sections,

@@ -20,7 +20,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class Heading:
     """A column's heading, its unit or explanation beneath, and whether it holds numbers."""
 
     title: str
@@ -32,7 +32,7 @@ class Column:
 class Table:
     """Rows of cells under columns."""
 
-    columns: tuple[Column, ...]
+    columns: tuple[Heading, ...]
     rows: tuple[tuple[Cell, ...], ...]
     caption: str = ""
 
@@ -80,7 +80,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
+class Printed:
     """Lines of output, verbatim."""
 
     lines: tuple[str, ...]
@@ -102,7 +102,7 @@ class Fold:
     blocks: tuple[Block, ...]
 
 
-Block = Table | Figure | Prose | Notes | Facts | Log | Timeline | Fold
+Block = Table | Figure | Prose | Notes | Facts | Printed | Timeline | Fold
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class Page:
     """A whole report. `banner` is stamped across it."""
 
     title: str

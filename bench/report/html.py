@@ -15,9 +15,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bench.analyse.run import Run
-from bench.report import elements
+from bench.record.documents import keep_text
 from bench.report.content import document
 from bench.report.drawing import SPACE
+from bench.report.elements import Block, Fold, Timeline
 
 # Nothing may be fetched, framed or sent: answers and logs in the page are someone else's words.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -27,9 +28,7 @@ def render(runs: Sequence[Run]) -> str:
     """One page for one run or several; the first gives the title."""
     documents = [document(run) for run in runs]
     numbers = count(1)
-    timelines = any(
-        _holds(section.blocks, elements.Timeline) for document in documents for section in document.sections
-    )
+    timelines = any(_holds(section.blocks, Timeline) for document in documents for section in document.sections)
     return (
         _environment()
         .get_template("page.html")
@@ -58,12 +57,8 @@ def _links(runs: Sequence[Run], titles: Sequence[str]) -> list[str]:
 
 
 def write(runs: Run | Sequence[Run], path: Path) -> Path:
-    """Write the page in one go, so that a browser never sees half of it; the path is returned."""
-    text = render([runs] if isinstance(runs, Run) else runs)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.partial")
-    draft.write_text(text, encoding="utf-8")
-    return draft.replace(path)
+    """Write the page; the path is returned."""
+    return keep_text(path, render([runs] if isinstance(runs, Run) else runs))
 
 
 @cache
@@ -105,8 +100,5 @@ def _asset(name: str) -> Markup:
     return Markup(files("bench.report").joinpath("assets", name).read_text(encoding="utf-8"))
 
 
-def _holds(content: tuple[elements.Block, ...], kind: type) -> bool:
-    return any(
-        isinstance(block, kind) or (isinstance(block, elements.Fold) and _holds(block.blocks, kind))
-        for block in content
-    )
+def _holds(content: tuple[Block, ...], kind: type) -> bool:
+    return any(isinstance(block, kind) or (isinstance(block, Fold) and _holds(block.blocks, kind)) for block in content)

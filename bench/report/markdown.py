@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from bench.analyse.run import Run
+from bench.phrases import escaped
 from bench.report.content import document
-from bench.report.elements import Block, Cell, Document, Facts, Figure, Fold, Log, Notes, Prose, Table, Timeline
+from bench.report.elements import Block, Cell, Facts, Figure, Fold, Notes, Page, Printed, Prose, Table, Timeline
 
 
 def render(runs: Sequence[Run]) -> str:
@@ -15,47 +16,41 @@ def render(runs: Sequence[Run]) -> str:
     return "\n".join(_document(document(run)) for run in runs)
 
 
-def _document(content: Document) -> str:
+def _document(content: Page) -> str:
     """One report; headings, tables and code fences of GitHub's dialect."""
-    lines = [f"# {escape(content.title)}", "", escape(content.subtitle)]
+    lines = [f"# {escaped(content.title)}", "", escaped(content.subtitle)]
     if content.banner:
-        lines += ["", f"> **EMULATED** {escape(content.banner)}"]
+        lines += ["", f"> **EMULATED** {escaped(content.banner)}"]
     for section in content.sections:
-        lines += ["", f"## {escape(section.title)}"]
+        lines += ["", f"## {escaped(section.title)}"]
         for block in section.blocks:
             lines += ["", *_block(block)]
-    return "\n".join([*lines, "", escape(content.foot), ""])
-
-
-def escape(text: str) -> str:
-    """Text that Markdown and the HTML inside it leave alone, on one line."""
-    flat = " ".join(text.split())
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", flat).replace("&", "&amp;")
+    return "\n".join([*lines, "", escaped(content.foot), ""])
 
 
 def _block(block: Block) -> Iterator[str]:
     match block:
         case Prose(paragraphs):
-            yield "\n\n".join(escape(paragraph) for paragraph in paragraphs)
+            yield "\n\n".join(escaped(paragraph) for paragraph in paragraphs)
         case Notes(items):
             for note in items:
-                yield f"- **{escape(note.text)}** {escape(note.detail)}".rstrip()
+                yield f"- **{escaped(note.text)}** {escaped(note.detail)}".rstrip()
         case Table():
             yield from _table(block)
         case Facts(pairs, title):
             if title:
-                yield f"**{escape(title)}**"
+                yield f"**{escaped(title)}**"
                 yield ""
             for name, value in pairs:
-                yield f"- {escape(name)}: {escape(value)}"
+                yield f"- {escaped(name)}: {escaped(value)}"
         case Figure(alt=alt):
-            yield f"*{escape(alt)}*"
-        case Log(lines):
+            yield f"*{escaped(alt)}*"
+        case Printed(lines):
             # A fence longer than any run of backticks inside cannot be closed from within.
             fence = "`" * max(3, 1 + max((len(run) for line in lines for run in re.findall("`+", line)), default=0))
             yield from (fence, *lines, fence)
         case Fold(title, inner):
-            yield f"<details><summary>{escape(title)}</summary>"
+            yield f"<details><summary>{escaped(title)}</summary>"
             for item in inner:
                 yield ""
                 yield from _block(item)
@@ -67,14 +62,14 @@ def _block(block: Block) -> Iterator[str]:
 
 def _table(table: Table) -> Iterator[str]:
     if table.caption:
-        yield escape(table.caption)
+        yield escaped(table.caption)
         yield ""
     titles = (f"{column.title} ({column.note})" if column.note else column.title for column in table.columns)
-    yield "| " + " | ".join(escape(title) for title in titles) + " |"
+    yield "| " + " | ".join(escaped(title) for title in titles) + " |"
     yield "|" + "|".join("---:" if column.numeric else "---" for column in table.columns) + "|"
     for row in table.rows:
         yield "| " + " | ".join(_cell(cell) for cell in row) + " |"
 
 
 def _cell(cell: Cell) -> str:
-    return f"{escape(cell.text)} ({escape(cell.note)})" if cell.note else escape(cell.text)
+    return f"{escaped(cell.text)} ({escaped(cell.note)})" if cell.note else escaped(cell.text)

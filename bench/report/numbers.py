@@ -1,9 +1,16 @@
-"""Numbers as people read them: as many digits as they carry, the same in a whole column, a dash for null."""
+"""Numbers as people read them: as many digits as they carry, the same in a whole column, a dash for null.
+
+A result's change, interval and margin have two typographies: plain for terminals and CI (`-5.0%`), and that of a page
+(`−5.0 %`, `×3.2`).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+
+from bench.judge.result import Result, amount
+from bench.phrases import numbered
 
 NULL = "–"
 _THIN, _TO = "\u202f", "\u00a0to\u00a0"
@@ -64,6 +71,47 @@ def changes(bounds: tuple[float, float] | None) -> str:
     return f"{first}{_TO}{change(high)}"
 
 
+def moved(result: Result, *, page: bool = False) -> str:
+    """A result's change: of the ratio from one, or of a share in points."""
+    if result.shift is not None:
+        return _set(amount(result, result.shift, "+"), page=page)
+    if page:
+        return change(result.ratio)
+    return "" if result.ratio is None else amount(result, result.ratio - 1, "+")
+
+
+def span(result: Result, *, page: bool = False) -> str:
+    """The interval of a result's change; nothing where there is none."""
+    if result.shifts is None and page:
+        return changes(result.bounds)
+    ends = result.shifts or [end - 1 for end in result.bounds or ()]
+    return (" to " if page else " … ").join(_set(amount(result, end, "+"), page=page) for end in ends)
+
+
+def allowed(margin: float | None, *, points: bool = False, page: bool = False) -> str:
+    """A relative margin; `points` where it is of a share's difference, and plain figures beyond 100 %."""
+    if margin is None:
+        return NULL if page else ""
+    if margin > 1:
+        return number(margin) if page else f"{margin:.3g}"
+    if page:
+        return f"{100 * margin:g} {'points' if points else '%'}"
+    return f"{100 * margin:.1f} points" if points else f"{margin:.1%}"
+
+
+def detectable(result: Result, *, page: bool = False) -> str:
+    """The change that these data would have found with 80 %; nothing known is a dash on a page."""
+    if result.mde is None:
+        return NULL if page else ""
+    if result.metric.by_difference:
+        return amount(result, result.mde)
+    return f"{100 * result.mde:.1f} %" if page else f"{result.mde:.0%}"
+
+
+def _set(text: str, *, page: bool) -> str:
+    return text.replace("-", "−") if page else text
+
+
 def duration(seconds: float | None) -> str:
     """Seconds in the unit that suits: 850 ms, 12.1 s, 4 min 10 s, 2 h 5 min."""
     if seconds is None or not math.isfinite(seconds):
@@ -79,13 +127,6 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
-def count(amount: int, noun: str, plural: str | None = None) -> str:
-    """`1 launch`, `3 launches`."""
-    many = plural or (f"{noun}es" if noun.endswith(("s", "ch", "x")) else f"{noun}s")
-    return f"{number(amount, 0)} {noun if amount == 1 else many}"
-
-
-def listed(items: Iterable[str], last: str = "and") -> str:
-    """`a, b and c`."""
-    parts = list(items)
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} {last} {parts[-1]}" if parts else ""
+def count(amount: int, noun: str) -> str:
+    """`1 launch`, `3 launches`, `1 200 requests`."""
+    return f"{number(amount, 0)} {numbered(amount, noun)}"

@@ -11,9 +11,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from bench.judge.compare import Comparison
 from bench.judge.result import Result
+from bench.phrases import listed
 from bench.report.drawing import BAD, INK, MUTED, NARROW, colour, figure
 from bench.report.elements import Figure
-from bench.report.numbers import change, count, listed
+from bench.report.numbers import change, count
 from bench.report.view import View
 
 # Metrics that a candidate can have in the figure, and which come first.

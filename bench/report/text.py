@@ -13,11 +13,13 @@ from rich.text import Text
 
 from bench.analyse.metrics import metric
 from bench.analyse.run import Run
+from bench.phrases import listed
 from bench.record.documents import plain
-from bench.report.numbers import decimals, interval, listed, number
+from bench.report.elements import Note
+from bench.report.numbers import decimals, interval, number
 from bench.report.sections.headline import limits
 from bench.report.sections.summary import columns
-from bench.report.view import View
+from bench.report.view import View, contended, crowded_variants, neighbour_notes
 
 _MARK = {"": "·", "good": "·", "muted": "·", "warn": "!", "bad": "!"}
 _STYLE = {"": "dim", "good": "", "muted": "dim", "warn": "yellow", "bad": "bold red"}
@@ -25,8 +27,11 @@ GAP = 2
 
 
 def summary(run: Run) -> RenderableType:
-    """The variants with their intervals, then what must be known beside them. A terminal too narrow for all metrics
-    gets them in several tables; where the output is no terminal, rich leaves the colours out."""
+    """What others did to the run, the variants with their intervals, then what must be known beside them.
+
+    A terminal too narrow for all metrics gets them in several tables; where the output is no terminal, rich leaves the
+    colours out.
+    """
     return _Summary(View(run))
 
 
@@ -40,20 +45,33 @@ class _Summary:
             yield Text(
                 f"EMULATED: {manifest.emulated}. No figure here is one of the board that it names.\n", "bold red"
             )
-        variants = self._view.variants
+        if sentence := contended(self._view):
+            yield Text(f"{sentence}\n", "bold red")
+        before = list(neighbour_notes(self._view))
+        for note in before:
+            yield _told(note)
+        if before:
+            yield Text()
+        variants, marked = self._view.variants, crowded_variants(self._view)
+        names = [_named(variant, variant in marked) for variant in variants]
         for columns_ in _fitted(
-            [_Column.of(self._view, name) for name in columns(self._view)], variants, options.max_width
+            [_Column.of(self._view, name) for name in columns(self._view)], names, options.max_width
         ):
             table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
             table.add_column("\nvariant", no_wrap=True)
             for column in columns_:
                 table.add_column(Text(f"{column.title}\n{column.unit}"), justify="right", no_wrap=True)
-            for place, variant in enumerate(variants):
-                table.add_row(Text(variant), *(column.cells[place] for column in columns_))
+            for place, name in enumerate(names):
+                table.add_row(name, *(column.cells[place] for column in columns_))
             yield table
             yield Text()
         for note in limits(self._view):
-            yield Text(f"{_MARK[note.tone]} {note.text} {note.detail}".rstrip(), _STYLE[note.tone])
+            if note not in before:
+                yield _told(note)
+
+
+def _told(note: Note) -> Text:
+    return Text(f"{_MARK[note.tone]} {note.text} {note.detail}".rstrip(), _STYLE[note.tone])
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +99,13 @@ class _Column:
         return max(len(self.title), len(self.unit), *(cell.cell_len for cell in self.cells)) + GAP
 
 
-def _fitted(columns_: list[_Column], variants: tuple[str, ...], width: int) -> Iterator[list[_Column]]:
+def _named(variant: str, contended: bool) -> Text:
+    return Text(variant).append(" contended", "bold red") if contended else Text(variant)
+
+
+def _fitted(columns_: list[_Column], names: list[Text], width: int) -> Iterator[list[_Column]]:
     """The columns in as many tables as it takes."""
-    room = width - max(map(len, variants), default=0) - GAP
+    room = width - max((name.cell_len for name in names), default=0) - GAP
     row: list[_Column] = []
     for column in columns_:
         if row and sum(item.width for item in row) + column.width > room:

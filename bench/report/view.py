@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,16 +10,18 @@ from typing import Any
 
 import pandas as pd
 
+from bench.analyse.crowd import Crowd, crowd
 from bench.analyse.run import Launch, Run
 from bench.errors import UsageError
-from bench.judge.pairs import variant_id
+from bench.judge.comparable import variant_id
+from bench.report.elements import Note
 
 # Colours of the palette; a ninth variant takes the first colour again, with another line style.
 COLOURS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SummaryRow:
     """One line of the summary; null where the sample carries no value."""
 
     value: float | None
@@ -39,14 +41,14 @@ class View:
         self.run = run
 
     @cached_property
-    def _rows(self) -> Mapping[tuple[str, str], Row]:
+    def _rows(self) -> Mapping[tuple[str, str], SummaryRow]:
         names = ("value", "low", "high", "n", "launches", "launch_min", "launch_max", "reason")
         return {
-            (str(row["variant"]), str(row["metric"])): Row(*(_none(row[name]) for name in names))
+            (str(row["variant"]), str(row["metric"])): SummaryRow(*(_none(row[name]) for name in names))
             for row in self.run.summary().to_dict("records")
         }
 
-    def row(self, variant: str, metric: str) -> Row | None:
+    def row(self, variant: str, metric: str) -> SummaryRow | None:
         """The summary of a metric, or None if the run has nothing of the kind."""
         return self._rows.get((variant, metric))
 
@@ -113,6 +115,32 @@ class View:
     def per_launch(self) -> pd.DataFrame:
         """One row per launch with every metric."""
         return self.run.per_launch
+
+
+def _crowd(view: View) -> Crowd:
+    """The run's launches by what neighbours did to them."""
+    return crowd(launch.record for launch in view.run.all)
+
+
+def contended(view: View) -> str | None:
+    """The report's first sentence where engines had to wait for other programs; None where none had."""
+    words = _crowd(view).contended
+    return f"Contended: {words}, so these figures are not the engine's alone." if words else None
+
+
+def neighbour_notes(view: View) -> Iterator[Note]:
+    """Others that ran beside the engine, and launches of which nobody knows."""
+    found = _crowd(view)
+    if found.accompanied:
+        shared = "The engine hardly waited for them; caches, memory and clocks were shared all the same."
+        yield Note(f"{found.accompanied[0].upper()}{found.accompanied[1:]}.", shared, "warn")
+    if found.unknown:
+        yield Note(f"{found.unknown[0].upper()}{found.unknown[1:]}.", tone="warn")
+
+
+def crowded_variants(view: View) -> frozenset[str]:
+    """The variants with a launch that had to wait for others."""
+    return frozenset(record.variant for record in _crowd(view).waited)
 
 
 def _none(value: Any) -> Any:

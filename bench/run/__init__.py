@@ -1,7 +1,7 @@
-"""The conductor: plan → launches → record."""
+"""Carrying out a run: plan → launches → record."""
 
 from __future__ import annotations
 
-from bench.run.conductor import execute, recorded, unfinished
+from bench.run.conductor import Rules, Setting, carry_out
 
-__all__ = ["execute", "recorded", "unfinished"]
+__all__ = ["Rules", "Setting", "carry_out"]

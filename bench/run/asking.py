@@ -7,7 +7,7 @@ import http.client
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.engines.engine import Checkpoint
 from bench.engines.server import Server
@@ -16,13 +16,12 @@ from bench.loadgen import prompts
 from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.job import Driven, Job, Request
 from bench.loadgen.questions import quality_requests
-from bench.plan.launches import PlannedLaunch
+from bench.plan.blocks import PlannedLaunch
+from bench.record.schema import RequestStage, WarmupStage
+from bench.run.seen import Seen, Stand
 from bench.scenario.model import Arrivals
 from bench.scenario.variant import Variant
-from bench.warmup.strategy import Stage, WarmupStrategy
-
-if TYPE_CHECKING:
-    from bench.run.launch import Seen, Stand
+from bench.warmup.step import Stage, WarmupStrategy
 
 # An engine may answer its health check and refuse work for a while; only such answers are worth another try.
 NOT_YET = frozenset({404, 425, 502, 503})
@@ -78,14 +77,14 @@ class Asking:
             if stage.until is None or (reason := stage.until(ttfts)) is not None:
                 break
         self.seen.record.warmup.append(
-            {
-                "label": stage.label,
-                "requests": sent,
-                "ok": ok,
-                "start_ns": begun,
-                "end_ns": time.monotonic_ns(),
-                "reason": reason or ("gave up unsettled" if stage.until is not None else None),
-            }
+            WarmupStage(
+                label=stage.label,
+                requests=sent,
+                ok=ok,
+                start_ns=begun,
+                end_ns=time.monotonic_ns(),
+                reason=reason or ("gave up unsettled" if stage.until is not None else None),
+            )
         )
 
     @property
@@ -103,8 +102,8 @@ class Asking:
         stamps["first_token"] = _earliest(self._drive(first, Arrivals(closed=1)).requests)
         answers = self._drive(rest, workload.arrivals, count=True).requests if rest else []
         stamps["second_token"] = _earliest(answers)
-        if not any(row["error_kind"] is None for row in self.seen.requests):
-            worst = self.seen.requests[-1]
+        if not any(row["error_kind"] is None for row in self.seen.tables.requests):
+            worst = self.seen.tables.requests[-1]
             raise LaunchError("request_failed", f"no request was answered; the last said: {worst['error']}")
 
     def question(self) -> None:
@@ -131,18 +130,12 @@ class Asking:
                 # Which tokens were judged: the answers name them by their text, if at all.
                 document["prompt"] = asked[document["request_id"]]
 
-    def _requests(self, stage: str, count: int, **how: Any) -> tuple[Request, ...]:
-        made = prompts.requests(
-            self.stand.scenario.model.workload,
-            seed=self.planned.seed,
-            stage=stage,
-            first_id=self.next_id,
-            count=count,
-            endpoint=self.server.endpoint,
-            checkpoint=self.checkpoint,
-            base=self.stand.scenario.base,
-            **how,
+    def _requests(self, stage: RequestStage, count: int, **how: Any) -> tuple[Request, ...]:
+        scenario = self.stand.scenario
+        asked = prompts.Asked(
+            scenario.model.workload, self.server.endpoint, self.checkpoint, scenario.base, self.planned.seed
         )
+        made = prompts.requests(asked, prompts.Batch(stage, self.next_id, count, **how))
         self.next_id += len(made)
         return tuple(made)
 
@@ -164,7 +157,9 @@ class Asking:
         )
         driven = self.load.drive(job, progress=self.stand.progress.requests if count else None)
         deadline = time.monotonic() + self.server.spec.ready_timeout_s
-        while not self.seen.requests and _not_yet(driven) and time.monotonic() < deadline and self.server.alive():
+        while (
+            not self.seen.tables.requests and _not_yet(driven) and time.monotonic() < deadline and self.server.alive()
+        ):
             self.seen.event("conductor", "not_yet", status=driven.requests[0]["status"])
             time.sleep(RETRY_S)
             driven = self.load.drive(job)
@@ -174,13 +169,13 @@ class Asking:
         return driven
 
     def _keep(self, driven: Driven) -> None:
-        seen = self.seen
-        seen.requests += driven.requests
+        tables, stamps = self.seen.tables, self.seen.record.stamps
+        tables.requests += driven.requests
         for column, values in driven.chunks.items():
-            seen.chunks.setdefault(column, []).extend(values)
-        seen.logprobs += driven.logprobs
-        if seen.record.stamps.get("ready") is None:
-            seen.record.stamps["ready"] = _earliest(driven.requests)
+            tables.chunks.setdefault(column, []).extend(values)
+        tables.logprobs += driven.logprobs
+        if stamps.get("ready") is None:
+            stamps["ready"] = _earliest(driven.requests)
 
     def _call(self, path: str) -> None:
         endpoint = self.server.endpoint

@@ -1,242 +1,190 @@
-"""From a plan to a recorded run: every launch in its order, each kept once it is over, resumed where it broke off."""
+"""From a scenario to a recorded run: every launch in its order, each kept once it is over, resumed after a break."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import platform
-import time
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from datetime import UTC, datetime
-from importlib.metadata import version
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 from bench import plugins
-from bench.engines.engine import Checkpoint
+from bench.engines.engine import Checkpoint, form
 from bench.engines.parents import Parents
-from bench.environments.environment import needed, provisioned
-from bench.errors import RecordError, UsageError
-from bench.home import home
+from bench.environments.environment import install, needed, provisioned
+from bench.errors import UsageError
+from bench.home import home, locked
 from bench.loadgen.selfcheck import selfcheck
 from bench.models import checkpoints
-from bench.plan.blocks import draw
-from bench.plan.budget import another_fits
-from bench.plan.launches import Plan, PlannedLaunch
+from bench.plan.blocks import Plan, draw
+from bench.plan.budget import TimeLimit
 from bench.probes.cooldown import idle_reference
 from bench.probes.fingerprint import fingerprint
 from bench.probes.machine import Machine, machine
 from bench.probes.power_mode import applied, verify
-from bench.record.schema import Check, LaunchRecord, Manifest
+from bench.record.schema import Check, LaunchRecord
 from bench.record.store import RunFolder
-from bench.run.launch import Stand, launch
+from bench.run import folders
+from bench.run.attempts import Attempt, Blocks, Retire, StopRule, attempts
+from bench.run.launch import launch
 from bench.run.progress import Progress, Silent
-from bench.run.turns import turn
+from bench.run.refusals import require
+from bench.run.seen import Seen, Stand
 from bench.scenario.load import Scenario
-from bench.scenario.variant import Variant
+from bench.scenario.sources import REMOTE
 
-# Rules handed down from the head, which the hands may not import: what makes a finished launch invalid, whether the
-# blocks so far are enough, and which variants need no more of them, and why. All see folders, so that they judge what
-# is on disk and nothing else.
+# What makes a finished launch invalid, from its folder.
 Judge = Callable[[Path], Sequence[Check]]
-StopRule = Callable[[Path], str | None]
-Retire = Callable[[Path], Mapping[str, str]]
+
+# Set to 1 where runs do not disturb each other: tests of the harness itself, or a GPU for each.
+BESIDE = "FIRSTTOKEN_BESIDE_OTHERS"
 
 
-def execute(
-    scenario: Scenario,
-    *,
-    results: Path,
-    plan: Plan | None = None,
-    progress: Progress | None = None,
-    judge: Judge | None = None,
-    stop_rule: StopRule | None = None,
-    retire: Retire | None = None,
-    resume: Path | None = None,
-    emulate: str | None = None,
-    apply: bool = False,
-    check_client: bool = True,
-    note: str | None = None,
-) -> Path:
-    """Run a scenario, or go on with one; the run's folder. BenchError if nothing could be started.
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Judgements handed down from the head, which the hands may not import; each sees a folder, and so what is on disk.
 
-    `apply` sets the power mode and clocks that the scenario declares, and puts them back at the end.
-    `check_client` measures the load generator's own error once, before the first launch. `note` is what readers of the
-    run should know of its purpose.
+    `judge` makes a finished launch invalid, `stop` says why the blocks so far are enough, `retire` which variants need
+    no more of them, and why. `limit` is what the run may take beside the scenario's own budget.
     """
-    progress = progress or Silent()
-    plan = plan or draw(scenario)
+
+    judge: Judge | None = None
+    stop: StopRule | None = None
+    retire: Retire | None = None
+    limit: TimeLimit | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """Where and how a run is carried out.
+
+    `install` installs the engine environments that are missing. `apply` sets the power mode and clocks that the
+    scenario declares, and puts them back at the end. `check_client` measures the load generator's own error once,
+    before the first launch. `note` is what readers of the run should know of its purpose.
+    """
+
+    results: Path
+    progress: Progress = field(default_factory=Silent)
+    rules: Rules = field(default_factory=Rules)
+    resume: folders.Resume = "never"
+    install: bool = False
+    emulate: str | None = None
+    apply: bool = False
+    check_client: bool = True
+    note: str | None = None
+
+
+def carry_out(scenario: Scenario, setting: Setting, plan: Plan | None = None) -> Path:
+    """Run a scenario by its own plan or another, or go on with a run; its folder. BenchError if none could be started.
+
+    A run that is complete already, where the setting asks for such a one, is left as it is.
+    """
+    plan, progress = plan or draw(scenario), setting.progress
+    earlier = folders.earlier(setting.results, scenario, plan, setting.resume, setting.emulate)
+    if earlier is not None and earlier.manifest.state == "complete":
+        progress.note(f"{scenario.name} is finished: {earlier.path}")
+        return earlier.path
+    if setting.install:
+        for name in sorted({name for variant in plan.variants if (name := needed(variant.engine))}):
+            install(name, progress=progress.preparing)
+    require(scenario)
     with ExitStack() as around:
-        host = around.enter_context(machine(emulate))
-        if apply:
-            for change in around.enter_context(applied(scenario.model.host, host.roots)):
-                progress.note(change)
-            host = dataclasses.replace(host, fingerprint=fingerprint(host.roots))
-        _require(scenario, host)
-        checkpoints = _checkpoints(plan, progress)
-        if resume:
-            folder = RunFolder.open(resume)
-            _require_same(folder, scenario, plan)
-        else:
-            folder = RunFolder.create(results, _manifest(scenario, plan, host))
-            folder.manifest.notes += [note] if note else []
-        with folder:
-            if check_client and "client" not in folder.manifest.fingerprint:
-                progress.preparing("checking the client against a scripted server")
-                folder.manifest.fingerprint["client"] = dataclasses.asdict(selfcheck(quick=True))
-            folder.manifest.state = "running"
+        host = around.enter_context(_host(scenario, setting))
+        weights = _weights(plan, progress)
+        # What was fetched just now may be too short for the prompts.
+        require(scenario)
+        notes = [setting.note] if setting.note else []
+        folder = around.enter_context(earlier or folders.new(setting.results, scenario, plan, host, notes))
+        around.enter_context(folders.under_way(folder))
+        if setting.check_client and "client" not in folder.manifest.fingerprint:
+            progress.preparing("checking the client against a scripted server")
+            folder.manifest.fingerprint["client"] = dataclasses.asdict(selfcheck(quick=True))
             folder.save(folder.manifest)
-            cool = scenario.model.design.cool_down is not None
-            if cool:
-                progress.preparing("taking the idle temperature")
-            idle_c = idle_reference(host.roots) if cool else {}
-            parents = around.enter_context(Parents())
-            stand = Stand(scenario, host, home() / "caches" / scenario.model.scenario, progress, parents, idle_c)
-            try:
-                _launches(stand, plan, checkpoints, folder, judge, stop_rule, retire)
-            except BaseException:
-                _close(folder, "interrupted")
-                raise
-            _close(folder, "complete")
+        parents = around.enter_context(Parents())
+        _Run(_stand(scenario, setting, host, parents), plan, weights, folder, setting.rules).launches()
     return folder.path
 
 
-def unfinished(results: Path, scenario: Scenario, plan: Plan | None = None) -> Path:
-    """The newest run of this scenario and plan (its own by default) that is not complete; RecordError if none is.
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run under way."""
 
-    One of another version of the scenario is not passed over, so that whoever goes on with it is told.
+    stand: Stand
+    plan: Plan
+    weights: Mapping[str, Checkpoint]
+    folder: RunFolder
+    rules: Rules
+
+    def launches(self) -> None:
+        """Carry out what the plan has and the folder has not."""
+        design, progress, done = self.stand.scenario.model.design, self.stand.progress, self.folder.finished()
+        limits = [] if self.rules.limit is None else [self.rules.limit]
+        if design.budget_minutes is not None:
+            limits.append(TimeLimit(design.budget_minutes, f"the budget of {design.budget_minutes:g} minutes"))
+        blocks = Blocks(self.folder.path, self._left_out, limits=limits, stop=self.rules.stop, retire=self.rules.retire)
+        for attempt in attempts(self.plan, done, blocks, design.retries, progress.note):
+            progress.launch(attempt.planned, attempt.number, attempt.of, attempt.attempt)
+            done[attempt.id] = record = self._recorded(attempt)
+            progress.finished(record)
+
+    def _left_out(self, words: str) -> None:
+        self.folder.manifest.notes.append(words)
+        self.stand.progress.note(words)
+
+    def _recorded(self, attempt: Attempt) -> LaunchRecord:
+        """Carry out a launch and put it on disk; judged last, from what is on the disk."""
+        seen = self._seen(attempt)
+        record, weights = seen.record, self.weights[attempt.planned.variant]
+        record.launch_id, record.attempt = attempt.id, attempt.attempt
+        record.facts |= {"checkpoint_digest": weights.digest, "checkpoint_bytes": weights.size_bytes}
+        path = self.folder.finish(attempt.id, record, seen.tables)
+        if self.rules.judge is not None:
+            record.checks += self.rules.judge(path)
+            violated = [check for check in record.checks if check.status == "violated"]
+            if violated and record.status == "ok":
+                record.status, record.reason_kind = "invalid", violated[0].name
+                record.reason = "; ".join(f"{check.name}: {check.evidence}" for check in violated)
+            self.folder.amend(record)
+        return record
+
+    def _seen(self, attempt: Attempt) -> Seen:
+        planned = attempt.planned
+        # Whole, because engines work in folders of their own.
+        partial = self.folder.begin(attempt.id).resolve()
+        try:
+            with _turn(self.stand.progress):
+                variant = self.plan.variant(planned.variant)
+                return launch(self.stand, planned, variant, self.weights[planned.variant], partial)
+        except BaseException:
+            self.folder.abandon(attempt.id)
+            raise
+
+
+@contextmanager
+def _turn(progress: Progress) -> Iterator[None]:
+    """Hold the machine for one launch, for two engines at once would measure each other.
+
+    Waits, and says for whom, while another run of this user has it.
     """
-    wanted = _launches_of(plan or draw(scenario))
-    for folder in _runs(results, scenario):
-        manifest = folder.manifest
-        another = manifest.scenario_digest == scenario.digest and manifest.plan != wanted
-        if manifest.state != "complete" and not another:
-            return folder.path
-    raise RecordError(
-        f"there is no unfinished run of {scenario.model.scenario!r} in {results / scenario.model.scenario}",
-        hint=f"`bench run {scenario.path}` starts one",
-    )
+    if os.environ.get(BESIDE) == "1":
+        yield
+        return
+    with locked(home() / "measuring.lock", lambda words: progress.note(f"{words}: another run measures")):
+        yield
 
 
-def recorded(results: Path, scenario: Scenario, plan: Plan, emulated: str | None = None) -> RunFolder | None:
-    """The newest run of this very scenario and plan on the same (emulated) machine, complete or not."""
-    wanted = (scenario.digest, _launches_of(plan), emulated)
-    for folder in _runs(results, scenario):
-        manifest = folder.manifest
-        if (manifest.scenario_digest, manifest.plan, manifest.emulated) == wanted:
-            return folder
-    return None
-
-
-def _runs(results: Path, scenario: Scenario) -> Iterator[RunFolder]:
-    """The scenario's runs, the newest first."""
-    manifests = (results / scenario.model.scenario).glob("[!.]*/manifest.json")
-    yield from (RunFolder.open(path.parent) for path in sorted(manifests, reverse=True))
-
-
-def _launches_of(plan: Plan) -> list[dict[str, Any]]:
-    return [dataclasses.asdict(planned) for planned in plan.launches]
-
-
-def _launches(
-    stand: Stand,
-    plan: Plan,
-    checkpoints: Mapping[str, Checkpoint],
-    folder: RunFolder,
-    judge: Judge | None,
-    stop_rule: StopRule | None,
-    retire: Retire | None,
-) -> None:
-    design = stand.scenario.model.design
-    begun = time.monotonic()
-    block_seconds: list[float] = []
-    done = folder.finished()
-    # By variant: what a launch stayed invalid for although it was repeated. Repeating it again would only cost time.
-    settled: dict[str, str | None] = {}
-    retired: dict[str, str] = {}
-    for number, planned in enumerate(plan.launches, 1):
-        if planned.position == 0 and planned.block > 0:
-            block_seconds.append(time.monotonic() - begun - sum(block_seconds))
-            reason = stop_rule(folder.path) if stop_rule else None
-            if reason is None and not another_fits(block_seconds, design.budget_minutes):
-                reason = f"another block would not end within the budget of {design.budget_minutes:g} minutes"
-            if reason:
-                left = f"stopped before block {planned.block + 1}: {reason}"
-                folder.manifest.notes.append(left)
-                stand.progress.note(left)
-                return
-            leaving = {
-                name: why for name, why in (retire(folder.path) if retire else {}).items() if name not in retired
-            }
-            retired |= leaving
-            for why in dict.fromkeys(leaving.values()):
-                names = [name for name in leaving if leaving[name] == why]
-                left = f"not launched from block {planned.block + 1} on: {', '.join(names)} ({why})"
-                folder.manifest.notes.append(left)
-                stand.progress.note(left)
-        if planned.variant in retired:
-            continue
-        for attempt in range(1, design.retries + 2):
-            launch_id = planned.id if attempt == 1 else f"{planned.id}~{attempt}"
-            record = done.get(launch_id)
-            if record is None:
-                stand.progress.launch(planned, number, len(plan.launches), attempt)
-                record = _one(stand, plan, planned, launch_id, attempt, checkpoints, folder, judge)
-                stand.progress.finished(record)
-            if record.status != "invalid":
-                settled.pop(planned.variant, None)
-                break
-            if settled.get(planned.variant) == record.reason_kind:
-                stand.progress.note(f"{launch_id} is invalid as before ({record.reason}) and is not repeated")
-                break
-            if attempt <= design.retries:
-                stand.progress.note(f"{launch_id} is invalid ({record.reason}) and is repeated")
-            else:
-                settled[planned.variant] = record.reason_kind
-
-
-def _one(
-    stand: Stand,
-    plan: Plan,
-    planned: PlannedLaunch,
-    launch_id: str,
-    attempt: int,
-    checkpoints: Mapping[str, Checkpoint],
-    folder: RunFolder,
-    judge: Judge | None,
-) -> LaunchRecord:
-    """Carry out a launch and put it on disk; judged last, from what is on the disk."""
-    # Whole, because engines work in folders of their own.
-    partial = folder.begin(launch_id).resolve()
-    try:
-        with turn(stand.progress):
-            seen = launch(stand, planned, plan.variant(planned.variant), checkpoints[planned.variant], partial)
-    except BaseException:
-        folder.abandon(launch_id)
-        raise
-    record = seen.record
-    record.launch_id, record.attempt = launch_id, attempt
-    weights = checkpoints[planned.variant]
-    record.facts |= {"checkpoint_digest": weights.digest, "checkpoint_bytes": weights.size_bytes}
-    path = folder.finish(
-        launch_id,
-        record,
-        requests=seen.requests,
-        chunks=seen.chunks,
-        events=seen.events,
-        phases=seen.phases,
-        logprobs=seen.logprobs,
-    )
-    if judge is not None:
-        record.checks += judge(path)
-        violated = [check for check in record.checks if check.status == "violated"]
-        if violated and record.status == "ok":
-            record.status, record.reason_kind = "invalid", violated[0].name
-            record.reason = "; ".join(f"{check.name}: {check.evidence}" for check in violated)
-        folder.amend(record)
-    return record
+@contextmanager
+def _host(scenario: Scenario, setting: Setting) -> Iterator[Machine]:
+    """The machine, in the state that the scenario declares; UsageError if it is another one."""
+    with ExitStack() as around:
+        host = around.enter_context(machine(setting.emulate))
+        if setting.apply:
+            for change in around.enter_context(applied(scenario.model.host, host.roots)):
+                setting.progress.note(change)
+            host = dataclasses.replace(host, fingerprint=fingerprint(host.roots))
+        _require(scenario, host)
+        yield host
 
 
 def _require(scenario: Scenario, host: Machine) -> None:
@@ -251,67 +199,29 @@ def _require(scenario: Scenario, host: Machine) -> None:
         )
 
 
-def _checkpoints(plan: Plan, progress: Progress) -> dict[str, Checkpoint]:
+def _weights(plan: Plan, progress: Progress) -> dict[str, Checkpoint]:
     """Weights and interpreters of every variant, before the first launch: a missing one is found here."""
-    found: dict[tuple[str, str], Checkpoint] = {}
+    found: dict[str, Checkpoint] = {}
+    known: dict[tuple[str, str, str], Checkpoint] = {}
     for variant in plan.variants:
-        plugins.load("engines", variant.engine.engine)
+        wanted = form(plugins.load("engines", variant.engine.engine))
         if name := needed(variant.engine):
             provisioned(name)
-        key = (variant.model_name, variant.quantization)
-        if key not in found:
-            progress.preparing(f"model {variant.model.source} as {variant.quantization}")
-            found[key] = checkpoints.resolve(variant.model, variant.quantization, progress=progress.preparing)
-    return {variant.id: found[variant.model_name, variant.quantization] for variant in plan.variants}
+        key = (variant.model_name, variant.quantization, wanted)
+        if key not in known:
+            if variant.model.source != REMOTE:
+                progress.preparing(f"model {variant.model.source} as {variant.quantization}")
+            known[key] = checkpoints.resolve(
+                variant.model, variant.quantization, form=wanted, progress=progress.preparing
+            )
+        found[variant.id] = known[key]
+    return found
 
 
-def _manifest(scenario: Scenario, plan: Plan, host: Machine) -> Manifest:
-    now = datetime.now(UTC)
-    return Manifest(
-        run_id=f"{now:%Y%m%d-%H%M%S}-{scenario.digest[:6]}",
-        scenario=scenario.model.scenario,
-        scenario_digest=scenario.digest,
-        scenario_text=scenario.text,
-        seed=plan.seed,
-        variants=[_described(variant) for variant in plan.variants],
-        plan=_launches_of(plan),
-        fingerprint=dict(host.fingerprint),
-        versions={"firsttoken": version("firsttoken"), "python": platform.python_version()},
-        created=now.isoformat(timespec="seconds"),
-        emulated=host.emulated,
-    )
-
-
-def _described(variant: Variant) -> dict[str, Any]:
-    """A variant as plain data; what tells it apart, and a digest of all the rest."""
-    full: dict[str, Any] = {
-        "engine": variant.engine.model_dump(by_alias=True, exclude_defaults=True),
-        "model": variant.model.model_dump(exclude_defaults=True),
-        "quantization": variant.quantization,
-        "warmup": [dataclasses.asdict(step) for step in variant.warmup],
-        "page_cache": variant.page_cache,
-    }
-    # As for the slowdown: a digest of what older runs had no word for stays what it was.
-    if variant.start != "exec":
-        full["start"] = variant.start
-    if variant.slowdown is not None:
-        full["slowdown"] = dataclasses.asdict(variant.slowdown)
-    digest = hashlib.sha256(json.dumps(full, sort_keys=True).encode()).hexdigest()
-    return {"id": variant.id, "factors": variant.factors, "digest": digest, **full}
-
-
-def _require_same(folder: RunFolder, scenario: Scenario, plan: Plan) -> None:
-    """RecordError if the scenario or its plan has changed since the run was begun."""
-    if folder.manifest.scenario_digest != scenario.digest:
-        raise RecordError(
-            f"{folder.path} was begun with another version of {scenario.model.scenario!r}",
-            hint="undo the change to the scenario, or start a new run without --resume",
-        )
-    if folder.manifest.plan != _launches_of(plan):
-        raise RecordError(f"{folder.path} was begun with another plan", hint="start a new run without --resume")
-
-
-def _close(folder: RunFolder, state: Literal["complete", "interrupted"]) -> None:
-    folder.manifest.state = state
-    folder.manifest.finished = datetime.now(UTC).isoformat(timespec="seconds")
-    folder.save(folder.manifest)
+def _stand(scenario: Scenario, setting: Setting, host: Machine, parents: Parents) -> Stand:
+    idle_c: Mapping[str, float] = {}
+    if scenario.model.design.cool_down is not None:
+        setting.progress.preparing("taking the idle temperature")
+        idle_c = idle_reference(host.roots)
+    caches = home() / "caches" / scenario.model.scenario
+    return Stand(scenario, host, caches, setting.progress, parents, idle_c)

@@ -2,84 +2,48 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from bench import plugins
-from bench.engines import server, startup
-from bench.engines.engine import Checkpoint, Endpoint, Engine, LaunchContext, LaunchTrace
+from bench.engines import device, startup
+from bench.engines.engine import Checkpoint, Endpoint, Engine, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.failure import told
 from bench.engines.origin import start_check
 from bench.engines.parent import CannotFork
-from bench.engines.parents import Parents
+from bench.engines.server import Server, free_port, start
 from bench.engines.slowed import slowed
 from bench.engines.spans import SpanSink
 from bench.errors import LaunchError
 from bench.loadgen.generator import LoadGenerator
-from bench.plan.launches import PlannedLaunch
+from bench.plan.blocks import PlannedLaunch
+from bench.probes.context import Watched
 from bench.probes.cooldown import cool_down
-from bench.probes.machine import Machine
+from bench.probes.devices import without_gpu
 from bench.probes.memory import guarded_memory, idle, returned, will_it_fit
 from bench.probes.processes import held_mib
 from bench.probes.sampler import Sampler
-from bench.record.schema import LaunchRecord, Phase
+from bench.record.documents import parsed
+from bench.record.schema import ExitReport, LaunchRecord, MemoryServed, Stop
 from bench.run import oracle
 from bench.run.asking import Asking
-from bench.run.progress import Progress
-from bench.scenario.load import Scenario
+from bench.run.seen import Seen, Stand
+from bench.run.stops import of_children, own_stops
 from bench.scenario.variant import Variant
-from bench.warmup.caches import establish_page_cache
-from bench.warmup.pages import page_cache_check
+from bench.warmup.pages import establish_page_cache, page_cache_check
+from bench.warmup.step import HostState, Prepared, WarmupStrategy
 from bench.warmup.strategies import build
-from bench.warmup.strategy import HostState, Prepared, WarmupStrategy
-
-
-@dataclass(frozen=True, slots=True)
-class Stand:
-    """What all launches of a run share."""
-
-    scenario: Scenario
-    machine: Machine
-    caches: Path
-    progress: Progress
-    # Warm parents, for the variants that are forked from one.
-    parents: Parents = field(default_factory=Parents)
-    # Idle temperature of each zone, °C, taken before the first launch; empty where nothing waits for it.
-    idle_c: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Seen:
-    """All that one launch saw, on its way into the record."""
-
-    record: LaunchRecord
-    requests: list[dict[str, Any]] = field(default_factory=list)
-    chunks: dict[str, list[Any]] = field(default_factory=dict)
-    events: list[dict[str, Any]] = field(default_factory=list)
-    phases: list[Phase] = field(default_factory=list)
-    logprobs: list[dict[str, Any]] = field(default_factory=list)
-
-    def event(self, source: str, name: str, **detail: Any) -> None:
-        """Note that something happened now."""
-        self.events.append(
-            {
-                "t_ns": time.monotonic_ns(),
-                "source": source,
-                "name": name,
-                "detail": json.dumps(detail) if detail else None,
-            }
-        )
 
 
 def launch(stand: Stand, planned: PlannedLaunch, variant: Variant, checkpoint: Checkpoint, folder: Path) -> Seen:
     """Carry out one launch; a failure of the engine is part of what was seen, never an exception."""
     record = LaunchRecord(planned.id, variant.id, dict(variant.factors), planned.block, planned.position)
+    record.wall_time = datetime.now(UTC).isoformat(timespec="milliseconds")
     seen = Seen(record)
     try:
         _launch(stand, planned, variant, checkpoint, folder, seen)
@@ -106,16 +70,18 @@ def _launch(
     # The warm-up comes second: a step that reads the weights in would have them dropped again.
     page_cache = establish_page_cache(checkpoint, variant.page_cache)
     prepared = strategy.prepare(HostState(variant, checkpoint, caches, folder))
-    record.state_before |= {"page_cache": page_cache, "warmup": dict(prepared.state)}
+    told = {name: step for name, step in prepared.state.items() if isinstance(step, Mapping)}
+    record.state_before = replace(record.state_before, page_cache=page_cache, warmup=told)
     if variant.page_cache != "leave":
         record.checks.append(page_cache_check(page_cache))
 
     with ExitStack() as crew:
         # Whatever takes part in the measurement is up before the engine is spawned: it costs the launch nothing.
+        own = crew.enter_context(own_stops())
         sink = crew.enter_context(SpanSink())
         load = crew.enter_context(LoadGenerator())
         context = LaunchContext(
-            port=server.free_port(),
+            port=free_port(),
             folder=folder,
             checkpoint=checkpoint,
             caches=caches,
@@ -128,21 +94,21 @@ def _launch(
         )
         spec = engine.command(variant, context)
         if variant.slowdown is not None:
-            spec = slowed(spec, variant.slowdown, server.free_port())
+            spec = slowed(spec, variant.slowdown, free_port())
         forking = stand.parents if variant.start == "forked" else None
         if forking is not None:
             progress.phase("warming a parent")
             # Made before anything is sampled; why it cannot be is told by the start itself.
             with suppress(CannotFork):
                 forking.warm(spec)
-        sampler = Sampler.start(folder, harness_pids=[os.getpid()], roots=stand.machine.roots)
+        sampler = Sampler.start(folder, Watched(harness=(os.getpid(),)), roots=stand.machine.roots)
         crew.callback(_sampled, sampler, record)
         # With all of that in place, and sampled: this second is also the idle power that energy is measured against.
         before = idle(stand.machine.roots)
-        record.memory["before"] = before.to_json()
+        record.memory = replace(record.memory, before=before)
         record.checks.append(will_it_fit(checkpoint.size_bytes, before))
         progress.phase("starting")
-        server = server.start(spec, folder, forking)
+        server = start(spec, folder, forking)
         watchdog = crew.enter_context(guarded_memory(stand.machine.roots, lambda reason: server.kill()))
         try:
             sampler.set_pid(server.pid)
@@ -150,26 +116,42 @@ def _launch(
             server.wait_healthy()
             asking = Asking(stand, planned, variant, checkpoint, server, load, seen)
             asking.warm_up(strategy)
+            sampler.mark()
             asking.measure()
+            sampler.mark()
             # Reading a large process's memory is slow and so done seldom while it is measured; this one is sure.
-            record.memory["served"] = {"t_ns": time.monotonic_ns(), "pss_mib": held_mib(server.tree())}
+            if not variant.engine.image:
+                record.facts |= without_gpu(server.tree())
+            served = MemoryServed(time.monotonic_ns(), held_mib(server.tree()))
+            record.memory = replace(record.memory, served=served)
             asking.question()
             if any(one.start == "forked" for one in stand.scenario.variants):
-                record.start |= oracle.consult(variant, spec, stand.machine, server, checkpoint)
+                record.start = oracle.consulted(record.start, variant, spec, stand.machine, server, checkpoint)
         except LaunchError as error:
             if watchdog is not None and watchdog.tripped:
                 raise LaunchError("out_of_memory", watchdog.tripped, tail=server.tail()) from None
             raise _better(error, server) from None
         finally:
             progress.phase("stopping")
-            record.exit = server.stop()
+            helpers = {
+                "load generator": next(iter(load.harness_pids), None),
+                "sampler": sampler.process_id,
+                "supervisor": server.supervisor_pid,
+            }
+            stopped = of_children(helpers)
+            ended = server.stop()
+            record.exit = parsed(ExitReport, ended)
+            record.stops = own + stopped + [Stop("engine", *stop) for stop in ended.get("stops", ())]
             record.stamps |= server.stamps
-            record.start |= {"asked": variant.start, **server.origin}
+            record.start = replace(
+                server.origin, asked=variant.start, oracle=record.start.oracle, reference=record.start.reference
+            )
             if check := start_check(record.start):
                 record.checks.append(check)
-            record.client |= load.account()
+            record.client = load.account()
             record.clock = load.clock()
-            record.memory["after"] = {} if spec.attached else returned(before, stand.machine.roots)
+            after = None if spec.attached else returned(before, stand.machine.roots)
+            record.memory = replace(record.memory, after=after)
             trace = LaunchTrace(
                 stamps=record.stamps,
                 log=server.log(),
@@ -177,9 +159,9 @@ def _launch(
                 spans=sink.drain(),
                 endpoint=server.endpoint,
                 warmup=record.warmup,
-                forked=server.origin["mode"] == "forked",
+                forked=server.origin.forked,
             )
-            _interpret(engine, strategy, prepared, trace, seen)
+            _interpret(engine, variant, strategy, prepared, spec, trace, seen)
 
 
 def _settle(stand: Stand, record: LaunchRecord) -> None:
@@ -189,7 +171,7 @@ def _settle(stand: Stand, record: LaunchRecord) -> None:
         return
     stand.progress.phase("cooling down")
     ended = cool_down(stand.machine.roots, stand.idle_c, above_idle_c=wanted.above_idle_c, timeout_s=wanted.timeout_s)
-    record.state_before["cool_down"] = ended.to_json()
+    record.state_before = replace(record.state_before, cool_down=ended.to_json())
     record.checks.append(ended.check())
 
 
@@ -201,18 +183,31 @@ def metrics_url(endpoint: Endpoint) -> str | None:
 def _sampled(sampler: Sampler, record: LaunchRecord) -> None:
     account = sampler.stop()
     record.fields = account.fields
-    record.client["sampler"] = account.facts()
+    record.client = replace(record.client, sampler=account.account())
 
 
-def _interpret(engine: Engine, strategy: WarmupStrategy, prepared: Prepared, trace: LaunchTrace, seen: Seen) -> None:
+def _interpret(
+    engine: Engine,
+    variant: Variant,
+    strategy: WarmupStrategy,
+    prepared: Prepared,
+    spec: LaunchSpec,
+    trace: LaunchTrace,
+    seen: Seen,
+) -> None:
     """What the trace means: facts, phases, and whether the state asked for was the state had."""
     record = seen.record
-    record.facts |= engine.facts(trace)
-    seen.phases = startup.resolve(trace, engine.phases(trace))
+    # An engine knows best what it computes on; its log is next, and the files it holds open say something of any.
+    record.facts |= {**device.told(trace.log), **engine.facts(trace)}
+    if wanted := device.asked(variant) or ("cuda" if spec.wants_gpu else None):
+        record.facts["device_asked"] = wanted
+    if variant.engine.image:
+        record.facts["image"] = variant.engine.image
+    seen.tables.phases = startup.resolve(trace, engine.phases(trace))
     record.checks += strategy.verify(trace, prepared)
 
 
-def _better(error: LaunchError, server: server.Server) -> LaunchError:
+def _better(error: LaunchError, server: Server) -> LaunchError:
     """The engine's own last words, where it died of what the client only saw the outside of.
 
     An engine of several processes may answer for a while after the one that computes has died.
@@ -222,7 +217,7 @@ def _better(error: LaunchError, server: server.Server) -> LaunchError:
     if not server.alive():
         return server.failure("serving")
     tail = server.tail()
-    found = told(tail) if error.kind == "request_failed" else None
+    found = told(server.said()) if error.kind == "request_failed" else None
     if found is None:
         return LaunchError(error.kind, error.message, tail=tail)
     return LaunchError(found[0], f"{found[1]} (the client saw: {error.message})", tail=tail)

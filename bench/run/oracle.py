@@ -12,13 +12,14 @@ import http.client
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from bench.engines.engine import Checkpoint, Endpoint, LaunchSpec
 from bench.engines.parents import installation
 from bench.engines.server import Server
 from bench.home import home
 from bench.probes.machine import Machine
+from bench.record.documents import keep_document, parsed
+from bench.record.schema import OracleAnswer, StartAccount
 from bench.scenario.variant import OF_START, Variant
 
 # Any vocabulary has these ids, and no tokenizer is needed to send them; a sentence's beginning where text is wanted.
@@ -27,28 +28,31 @@ TEXT = "The capital of France is"
 TIMEOUT_S = 120.0
 
 
-def consult(
-    variant: Variant, spec: LaunchSpec, machine: Machine, server: Server, checkpoint: Checkpoint
-) -> dict[str, Any]:
-    """What a launch's record takes from it: `oracle`, and for a forked one the `reference` kept from an earlier run.
+def consulted(
+    start: StartAccount, variant: Variant, spec: LaunchSpec, machine: Machine, server: Server, checkpoint: Checkpoint
+) -> StartAccount:
+    """A launch's account of its start with its answer, and for a forked one the one kept from an earlier run.
 
     The answer of a start by exec is kept.
     """
     answer = ask(server.endpoint, checkpoint)
+    start = dataclasses.replace(start, oracle=answer)
     if not spec.argv:
-        return {"oracle": answer}
+        return start
     file = home() / "oracles" / f"{_key(variant, spec, machine, checkpoint)}.json"
-    if server.origin["mode"] == "forked":
-        try:
-            return {"oracle": answer, "reference": json.loads(file.read_text(encoding="utf-8"))}
-        except (OSError, ValueError):
-            return {"oracle": answer}
-    if "token" in answer:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        fresh = file.with_suffix(f".{server.mark}")
-        fresh.write_text(json.dumps(answer | {"when": datetime.now(UTC).isoformat(timespec="seconds")}))
-        fresh.replace(file)
-    return {"oracle": answer}
+    if server.origin.forked:
+        return dataclasses.replace(start, reference=_kept(file))
+    if answer.token is not None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        keep_document(file, dataclasses.asdict(dataclasses.replace(answer, when=now)))
+    return start
+
+
+def _kept(file: Path) -> OracleAnswer | None:
+    try:
+        return parsed(OracleAnswer, json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _key(variant: Variant, spec: LaunchSpec, machine: Machine, checkpoint: Checkpoint) -> str:
@@ -66,8 +70,8 @@ def _key(variant: Variant, spec: LaunchSpec, machine: Machine, checkpoint: Check
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 
-def ask(endpoint: Endpoint, checkpoint: Checkpoint) -> dict[str, Any]:
-    """`token` and `logprob` (nats) of the first token, or `reason` where there is none."""
+def ask(endpoint: Endpoint, checkpoint: Checkpoint) -> OracleAnswer:
+    """The first token of the question, asked now."""
     ids = LARGE if (checkpoint.vocab_size or 0) > LARGE[-1] else IDS
     body = {
         "model": endpoint.model,
@@ -87,12 +91,12 @@ def ask(endpoint: Endpoint, checkpoint: Checkpoint) -> dict[str, Any]:
         answer = connection.getresponse()
         text = answer.read()
         if answer.status != http.client.OK:
-            return {"reason": f"the engine answers {answer.status}: {text[:200].decode('utf-8', 'replace')}"}
+            return OracleAnswer(reason=f"the engine answers {answer.status}: {text[:200].decode('utf-8', 'replace')}")
         told = json.loads(text)["choices"][0]["logprobs"]
-        return {"token": str(told["tokens"][0]), "logprob": float(told["token_logprobs"][0])}
+        return OracleAnswer(token=str(told["tokens"][0]), logprob=float(told["token_logprobs"][0]))
     except (OSError, http.client.HTTPException) as error:
-        return {"reason": f"the engine did not answer: {error or type(error).__name__}"}
+        return OracleAnswer(reason=f"the engine did not answer: {error or type(error).__name__}")
     except (ValueError, KeyError, IndexError, TypeError):
-        return {"reason": "the engine gives no log-probabilities"}
+        return OracleAnswer(reason="the engine gives no log-probabilities")
     finally:
         connection.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from bench.plan.launches import PlannedLaunch
+from bench.plan.blocks import PlannedLaunch
 from bench.record.schema import LaunchRecord
 
 

@@ -10,27 +10,25 @@ from pathlib import Path
 from typing import NoReturn
 
 from bench import plugins
-from bench.engines import server
-from bench.engines.engine import Endpoint, Engine, LaunchContext
+from bench.engines.engine import Endpoint, Engine, LaunchContext, form
 from bench.engines.parents import Parents
-from bench.engines.server import Server
-from bench.errors import LaunchError, UnknownName
+from bench.engines.server import Server, start
+from bench.errors import LaunchError, UsageError
 from bench.home import home
 from bench.loadgen.generator import LoadGenerator
 from bench.models import checkpoints
-from bench.plan.launches import PlannedLaunch
+from bench.plan.blocks import PlannedLaunch
 from bench.probes.machine import machine
 from bench.record.schema import LaunchRecord
 from bench.run.asking import Asking
-from bench.run.launch import Seen, Stand
 from bench.run.progress import Progress
+from bench.run.seen import Seen, Stand
 from bench.scenario.load import Scenario
 from bench.scenario.model import Workload
 from bench.scenario.variant import Variant
-from bench.warmup.caches import establish_page_cache
-from bench.warmup.step import Step, buckets
+from bench.warmup.pages import establish_page_cache
+from bench.warmup.step import HostState, Stage, Step, buckets
 from bench.warmup.strategies import build
-from bench.warmup.strategy import HostState, Stage
 
 # How often a serving engine is looked at.
 LOOK_S = 0.5
@@ -47,13 +45,14 @@ class Ready:
 
 
 def pick(scenario: Scenario, name: str | None) -> Variant:
-    """The variant of that id; the only one where none is named; UnknownName says which there are."""
-    by_id = {variant.id: variant for variant in scenario.variants}
-    if name is None and len(by_id) == 1:
-        return next(iter(by_id.values()))
-    if name not in by_id:
-        raise UnknownName("variant", name or "", by_id)
-    return by_id[name]
+    """The variant of that id; the only one where none is named; UnknownName and UsageError say which there are."""
+    if name is not None:
+        return scenario.variant(name)
+    known = scenario.variants
+    if len(known) > 1:
+        listing = ", ".join(one.id for one in known)
+        raise UsageError(f"{scenario.path} has {len(known)} variants: {listing}", hint="name one: --variant")
+    return known[0]
 
 
 @contextmanager
@@ -62,8 +61,10 @@ def serving(
 ) -> Iterator[tuple[Server, Ready]]:
     """The variant, warm; ended with all its children on leaving. LaunchError if it does not get there."""
     progress.preparing(f"model {variant.model.source} as {variant.quantization}")
-    checkpoint = checkpoints.resolve(variant.model, variant.quantization, progress=progress.preparing)
     engine: Engine = plugins.load("engines", variant.engine.engine)()
+    checkpoint = checkpoints.resolve(
+        variant.model, variant.quantization, form=form(engine), progress=progress.preparing
+    )
     strategy = build(variant.warmup)
     caches = home() / "caches" / scenario.model.scenario / variant.id
     caches.mkdir(parents=True, exist_ok=True)
@@ -79,9 +80,9 @@ def serving(
         parents = crew.enter_context(Parents())
         if variant.start == "forked":
             progress.preparing("warming a parent")
-        server = crew.enter_context(server.start(spec, folder, parents if variant.start == "forked" else None))
-        if "reason" in server.origin:
-            progress.note(f"started by exec and not forked: {server.origin['reason']}")
+        server = crew.enter_context(start(spec, folder, parents if variant.start == "forked" else None))
+        if server.origin.reason is not None:
+            progress.note(f"started by exec and not forked: {server.origin.reason}")
         server.wait_healthy()
         planned = PlannedLaunch(0, 0, variant.id, scenario.model.design.seed)
         seen = Seen(LaunchRecord(planned.id, variant.id, dict(variant.factors), 0, 0))
@@ -107,10 +108,10 @@ class Proof(Step):
 def _ready(server: Server, seen: Seen, seconds: float) -> Ready:
     ttfts = [
         (row["first_token_ns"] - row["sent_ns"]) / 1e6
-        for row in seen.requests
+        for row in seen.tables.requests
         if row["error_kind"] is None and row["first_token_ns"] is not None
     ]
-    proof = [row for row in seen.requests if row["label"] == Proof.name]
+    proof = [row for row in seen.tables.requests if row["label"] == Proof.name]
     failed = next((row for row in proof if row["error_kind"] is not None), None)
     if failed is not None or not ttfts:
         why = failed["error"] if failed else "nothing was answered"

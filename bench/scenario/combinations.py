@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 
+from bench.phrases import among, counted, listed
 from bench.scenario import matrix
 from bench.scenario.document import Document, Path
-from bench.scenario.model import Engine, ScenarioModel
+from bench.scenario.model import EngineSetting, ScenarioModel, SharedPrefix, Workload
 from bench.scenario.variant import Variant, agrees, counterparts
-from bench.scenario.words import among, joined
 
 # What is filled in in a command line, and in its environment.
 PLACES = ("port", "host", "model", "python", "folder", "served_name")
 # Engines that may serve a model of their own, which the scenario then need not name.
 SELF_SUPPLIED = ("openai", "command", "simulated")
+
+# Engines that are no program of their own.
+INTERPRETED = ("transformers", "vllm", "fastdeploy", "sglang", "command", "simulated")
+# What engines call the length of a context, prompt and answer; llama.cpp's is shared by its slots.
+CONTEXTS = ("max_model_len", "ctx_size", "num_ctx", "context_length")
 
 
 def check_combinations(document: Document, scenario: ScenarioModel) -> None:
@@ -36,20 +41,21 @@ def _models(document: Document, scenario: ScenarioModel) -> None:
     if scenario.model is not None and scenario.models:
         document.problem(("models",), "`model` and `models` exclude each other; keep one", at_key=True)
     elif scenario.model is None and not scenario.models and document.get(("model",)) is None:
-        needing = [name for name, engine in scenario.engines.items() if _needs_model(engine)]
+        needing = [name for name, engine in scenario.engines.items() if needs_model(engine)]
         if needing:
-            document.problem(("model",), f"is missing; {joined(needing, 'and')} cannot start without one")
+            document.problem(("model",), f"is missing; {listed(needing)} cannot start without one")
 
 
-def _needs_model(engine: Engine) -> bool:
+def needs_model(engine: EngineSetting) -> bool:
+    """Whether an engine serves the model that the scenario names."""
     return engine.engine not in SELF_SUPPLIED or any("{model}" in word for word in engine.command or ())
 
 
-def _engine(document: Document, path: Path, engine: Engine) -> None:
+def _engine(document: Document, path: Path, engine: EngineSetting) -> None:
     if engine.engine == "openai":
         if engine.base_url is None:
             document.problem((*path, "base_url"), "is missing; `engine: openai` needs the address of a running server")
-        for key in ("python", "environment", "image", "command"):
+        for key in ("python", "environment", "image", "path", "command"):
             if getattr(engine, key) is not None:
                 document.problem(
                     (*path, key), "has no use here: a running server is attached to, never started", at_key=True
@@ -71,12 +77,17 @@ def _engine(document: Document, path: Path, engine: Engine) -> None:
         document.problem(
             (*path, "command"), f"is for `engine: command` only; {engine.engine} knows its own", at_key=True
         )
+    if engine.path is not None and engine.engine in INTERPRETED:
+        message = f"has no use here: {engine.engine} runs in an interpreter; name it with `python`"
+        document.problem((*path, "path"), message, at_key=True)
     where = [key for key in ("python", "environment", "image") if getattr(engine, key) is not None]
+    # Together with `image` it is the program's path inside.
+    where += ["path"] if engine.path is not None and engine.environment is not None else []
     if len(where) > 1:
-        document.problem((*path, where[1]), f"{joined(where, 'and')} exclude each other; keep one", at_key=True)
+        document.problem((*path, where[1]), f"{listed(where)} exclude each other; keep one", at_key=True)
 
 
-def _command(document: Document, path: Path, engine: Engine) -> None:
+def _command(document: Document, path: Path, engine: EngineSetting) -> None:
     """A command line for any port, with no place in it that nothing fills."""
     words = [((*path, "command", index), word) for index, word in enumerate(engine.command or ())]
     words += [((*path, "env", name), value) for name, value in engine.env.items()]
@@ -93,25 +104,58 @@ def _workload(document: Document, scenario: ScenarioModel) -> None:
     workload = scenario.workload
     arrivals, prompts = workload.arrivals, workload.prompts
     if arrivals.closed is not None and arrivals.closed > workload.requests:
-        message = f"{arrivals.closed} streams have only {workload.requests} requests to send; raise `requests`"
+        message = (
+            f"{arrivals.closed} streams have only {counted(workload.requests, 'request')} to send; raise `requests`"
+        )
         document.problem(("workload", "arrivals", "closed"), message)
     if arrivals.closed is not None and arrivals.max_in_flight is not None:
-        message = "is for rate and poisson; `closed` streams never have more than one request each"
+        message = "is for open loads; `closed` streams never have more than one request each"
         document.problem(("workload", "arrivals", "max_in_flight"), message, at_key=True)
+    if arrivals.replay is not None and prompts.kind != "trace":
+        message = "replays the times of a trace; write `prompts: {kind: trace, file: …}`"
+        document.problem(("workload", "arrivals", "replay"), message, at_key=True)
+    if prompts.kind == "trace" and "requests" not in workload.model_fields_set:
+        message = "is missing; a trace may be long: say how many of its requests to send"
+        document.problem(("workload", "prompts", "limit"), message)
+    if prompts.kind == "trace" and "output_tokens" in workload.model_fields_set:
+        message = "the trace says how long each answer is; leave it out"
+        document.problem(("workload", "output_tokens"), message, at_key=True)
     if prompts.kind != "random":
         return
     lengths = prompts.tokens if isinstance(prompts.tokens, list) else [prompts.tokens]
+    if prompts.shared_prefix is not None:
+        _shared(document, prompts.shared_prefix, min(lengths), workload)
     if len(lengths) > workload.requests:
-        message = f"{len(lengths)} lengths, but only {workload.requests} requests per launch; some are never asked"
+        message = (
+            f"{len(lengths)} lengths, but only {counted(workload.requests, 'request')} per launch; some are never asked"
+        )
         document.problem(("workload", "prompts", "tokens"), message)
+    needs = max(lengths, default=0) + workload.output_tokens
     for name, engine in scenario.engines.items():
-        limit = engine.args.get("max_model_len")
-        if isinstance(limit, int) and max(lengths, default=0) + workload.output_tokens > limit:
-            message = (
-                f"{limit} cannot hold a prompt of {max(lengths)} tokens and {workload.output_tokens} output tokens "
-                f"({max(lengths) + workload.output_tokens} in all)"
-            )
-            document.problem(("engines", name, "args", "max_model_len"), message)
+        for flag in CONTEXTS:
+            limit = engine.args.get(flag)
+            slots = engine.args.get("parallel", 1) if flag == "ctx_size" and not engine.args.get("kv_unified") else 1
+            if isinstance(limit, int) and isinstance(slots, int) and 0 < limit < needs * slots:
+                shared = f", shared by {slots} slots," if slots > 1 else ""
+                message = (
+                    f"{limit}{shared} cannot hold a prompt of {max(lengths)} tokens and {workload.output_tokens} "
+                    f"output tokens ({needs} in all)"
+                )
+                document.problem(("engines", name, "args", flag), message)
+
+
+def _shared(document: Document, shared: SharedPrefix, shortest: int, workload: Workload) -> None:
+    path = ("workload", "prompts", "shared_prefix")
+    if shared.tokens >= shortest:
+        message = f"{shared.tokens} leave nothing of a prompt of {shortest} tokens that is its own; make it shorter"
+        document.problem((*path, "tokens"), message)
+    if shared.groups > workload.requests:
+        requests = counted(workload.requests, "request")
+        message = f"{shared.groups} beginnings, but only {requests} per launch; none is ever shared"
+        document.problem((*path, "groups"), message)
+    if not workload.unique:
+        message = "shares whole prompts already; `shared_prefix` needs `unique: true`"
+        document.problem(("workload", "unique"), message, at_key=True)
 
 
 def _design(document: Document, scenario: ScenarioModel) -> None:

@@ -17,7 +17,6 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
 from bench.errors import Problem
-from bench.scenario.words import dotted
 
 Path = tuple[str | int, ...]
 
@@ -76,6 +75,14 @@ class Document:
             yield from (((*path, key), item) for key, item in value.items())
         elif isinstance(value, list):
             yield from (((*path, index), item) for index, item in enumerate(value))
+
+
+def dotted(path: Path) -> str:
+    """A path as people write it: matrix.quantization[1]."""
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
 
 
 def read(text: str, file: str) -> Document:

@@ -13,8 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bench.errors import Problem, ScenarioError
-from bench.scenario import document, matrix
+from bench.errors import Problem, ScenarioError, UnknownName
+from bench.phrases import why
+from bench.scenario import document, matrix, shipped
 from bench.scenario.combinations import check_combinations
 from bench.scenario.model import ScenarioModel
 from bench.scenario.names import FOUNDING, check_names
@@ -32,8 +33,12 @@ class Scenario:
 
     @classmethod
     def load(cls, path: str | Path) -> Scenario:
-        """Read a scenario file; ScenarioError carries every problem found in it."""
-        return cls.parse(_text(Path(path)), path)
+        """Read a scenario file; ScenarioError carries every problem found in it.
+
+        `scenarios/…` that is not here means the shipped scenario of that name.
+        """
+        found = shipped.resolve(Path(path))
+        return cls.parse(_text(found), path if found == Path(path) else found)
 
     @classmethod
     def parse(cls, text: str, path: str | Path = "scenario.yaml") -> Scenario:
@@ -73,6 +78,13 @@ class Scenario:
         """Every variant, in the order of the matrix."""
         return matrix.variants(self.model)
 
+    def variant(self, name: str) -> Variant:
+        """The variant of that id; UnknownName says which there are."""
+        for one in self.variants:
+            if one.id == name:
+                return one
+        raise UnknownName("variant", name, (one.id for one in self.variants))
+
 
 def _text(path: Path) -> str:
     """A file's text; whatever keeps it from being read is a problem in its first line."""
@@ -85,7 +97,7 @@ def _text(path: Path) -> str:
         with path.open("rb") as file:
             data = file.read(document.MAX_BYTES + 1)
     except OSError as error:
-        raise _refused(path, f"cannot be read: {(error.strerror or str(error)).lower()}") from error
+        raise _refused(path, f"cannot be read: {why(error).lower()}") from error
     if len(data) > document.MAX_BYTES:
         raise _refused(path, f"is larger than {document.MAX_BYTES // 1024} KiB; that is no scenario")
     try:

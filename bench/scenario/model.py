@@ -6,7 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-QUANTIZATIONS = ("fp32", "fp16", "bf16", "awq", "gptq", "int8", "gguf-q4")
+QUANTIZATIONS = (
+    *("fp32", "fp16", "bf16", "awq", "gptq", "int8"),
+    # The GGUF file as it was published, and types that are made here.
+    *("gguf-q4", "gguf-q4_0", "gguf-q4_k_m", "gguf-q5_k_m", "gguf-q6_k", "gguf-q8_0"),
+)
 # The factors that every variant has; `args.<flag>` come beside them.
 FACTORS = ("engine", "model", "quantization", "warmup", "page_cache", "start")
 SCENARIO_NAME = r"^[a-z0-9][a-z0-9._-]*$"
@@ -14,7 +18,20 @@ SHA256 = r"^[0-9a-f]{64}$"
 PAGE_CACHE = ("leave", "drop", "prefetch")
 STARTS = ("exec", "forked")
 
-Quantization = Literal["fp32", "fp16", "bf16", "awq", "gptq", "int8", "gguf-q4"]
+Quantization = Literal[
+    "fp32",
+    "fp16",
+    "bf16",
+    "awq",
+    "gptq",
+    "int8",
+    "gguf-q4",
+    "gguf-q4_0",
+    "gguf-q4_k_m",
+    "gguf-q5_k_m",
+    "gguf-q6_k",
+    "gguf-q8_0",
+]
 Metric = Literal["ttft", "tpot", "itl", "e2el", "throughput", "startup", "memory", "energy"]
 PageCache = Literal["leave", "drop", "prefetch"]
 Start = Literal["exec", "forked"]
@@ -48,7 +65,7 @@ class Model(Strict):
     )
 
 
-class Engine(Strict):
+class EngineSetting(Strict):
     """One engine: which kind, where its interpreter is, and its flags."""
 
     engine: str = Field(description="a registered engine: transformers, vllm, openai, command, simulated, …")
@@ -56,6 +73,9 @@ class Engine(Strict):
     env: dict[str, str] = Field(default_factory=dict, description="environment variables added for it")
     python: str | None = Field(None, description="an existing interpreter instead of the provisioned environment")
     environment: str | None = Field(None, description="name of a provisioned environment, e.g. vllm-cpu")
+    path: str | None = Field(
+        None, description="an existing binary instead of the one built here, for llama-cpp, ollama"
+    )
     image: str | None = Field(None, description="container image to run it in")
     command: list[str] | None = Field(
         None,
@@ -90,12 +110,31 @@ class Matrix(BaseModel):
     )
 
 
+class SharedPrefix(Strict):
+    """Tokens that prompts have in common at their beginning, as a system prompt is."""
+
+    tokens: PositiveInt = Field(description="how many tokens of each prompt, counted in its length")
+    groups: PositiveInt = Field(1, description="how many such beginnings there are; requests cycle through them")
+
+
 class RandomPrompts(Strict):
     """Random prompts of exact length; each request gets its own."""
 
     kind: Literal["random"] = Field(description="which kind of prompts")
     tokens: PositiveInt | Annotated[list[PositiveInt], Field(min_length=1)] = Field(
         description="prompt lengths in tokens; requests cycle through them"
+    )
+    form: Literal["ids", "text"] = Field("ids", description="token ids, or text that encodes to that many tokens")
+    shared_prefix: SharedPrefix | None = Field(None, description="tokens that prompts have in common at their start")
+
+
+class TracePrompts(Strict):
+    """Random prompts as long as those of recorded traffic, and answers too."""
+
+    kind: Literal["trace"] = Field(description="which kind of prompts")
+    file: str = Field(description="Mooncake JSON lines or an Azure LLM CSV, relative to the scenario")
+    limit: PositiveInt | None = Field(
+        None, description="use only so many of its requests; needed where `requests` is left out"
     )
     form: Literal["ids", "text"] = Field("ids", description="token ids, or text that encodes to that many tokens")
 
@@ -117,28 +156,71 @@ class ConversationPrompts(Strict):
     repeat: bool = Field(True, description="start again at the top when there are fewer turns than requests")
 
 
-Prompts = Annotated[RandomPrompts | TextPrompts | ConversationPrompts, Field(discriminator="kind")]
+Prompts = Annotated[RandomPrompts | TextPrompts | ConversationPrompts | TracePrompts, Field(discriminator="kind")]
+
+
+Spacing = Literal["even", "poisson"]
+
+
+class Ramp(Strict):
+    """A rate that goes in a straight line from one value to another, and stays there."""
+
+    from_: float = Field(alias="from", ge=0, description="requests per second at the start")
+    to: PositiveFloat = Field(description="requests per second at the end of the ramp and after it")
+    over_s: PositiveFloat = Field(description="seconds that the ramp takes")
+    spacing: Spacing = Field("even", description="evenly spaced, or a Poisson process of that rate")
+
+
+class Burst(Strict):
+    """Several requests at once, again and again."""
+
+    size: PositiveInt = Field(description="requests sent at the same moment")
+    every_s: PositiveFloat = Field(description="seconds from one burst to the next")
+
+
+class OnOff(Strict):
+    """Two rates that take turns."""
+
+    on: PositiveFloat = Field(description="requests per second while on")
+    off: float = Field(0.0, ge=0, description="requests per second while off")
+    on_s: PositiveFloat = Field(description="seconds on")
+    off_s: PositiveFloat = Field(description="seconds off")
+    spacing: Spacing = Field("even", description="evenly spaced, or a Poisson process of that rate")
+
+
+class Replay(Strict):
+    """The times of the trace that `prompts` of kind trace name."""
+
+    speed: PositiveFloat = Field(1.0, description="how many times as fast as it was recorded")
+
+
+# The ways in which requests can be sent; a scenario names one of them.
+SHAPES = ("closed", "rate", "poisson", "ramp", "burst", "on_off", "replay")
 
 
 class Arrivals(Strict):
-    """When requests are sent: `closed` streams, or an open process at a `rate` or `poisson` rate per second."""
+    """When requests are sent: `closed` streams, or an open process that does not wait for answers."""
 
     closed: PositiveInt | None = Field(None, description="streams that each wait for their answer")
     rate: PositiveFloat | None = Field(None, description="requests per second, evenly spaced")
     poisson: PositiveFloat | None = Field(None, description="requests per second, exponential gaps")
-    max_in_flight: PositiveInt | None = Field(None, description="cap on open requests; waiting is dispatch delay")
+    ramp: Ramp | None = Field(None, description="a rate that rises or falls: {from: 1, to: 10, over_s: 60}")
+    burst: Burst | None = Field(None, description="several at once: {size: 8, every_s: 5}")
+    on_off: OnOff | None = Field(None, description="two rates in turn: {on: 20, on_s: 5, off_s: 10}")
+    replay: Replay | None = Field(None, description="the times of a trace: {speed: 2}")
+    max_in_flight: PositiveInt | None = Field(None, description="cap on open requests; the wait is `cap_delay`")
 
     @model_validator(mode="after")
     def _one(self) -> Arrivals:
-        if sum(value is not None for value in (self.closed, self.rate, self.poisson)) != 1:
-            raise ValueError("needs exactly one of closed, rate, poisson")
+        if sum(getattr(self, shape) is not None for shape in SHAPES) != 1:
+            raise ValueError(f"needs exactly one of {', '.join(SHAPES)}")
         return self
 
 
 class Workload(Strict):
     """What is asked of the engine, the same for every variant of a block."""
 
-    prompts: Prompts = Field(description="what is asked; `kind` is random, text or conversation")
+    prompts: Prompts = Field(description="what is asked; `kind` is random, text, conversation or trace")
     output_tokens: PositiveInt = Field(64, description="tokens to generate per request")
     ignore_eos: bool = Field(True, description="generate all of them even past an end token")
     temperature: float = Field(0.0, ge=0, description="0 is greedy")
@@ -149,6 +231,15 @@ class Workload(Strict):
     slo: dict[Literal["ttft", "tpot", "e2el"], PositiveFloat] = Field(
         default_factory=dict, description="limits in ms for goodput and SLO attainment"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_many_as_the_trace(cls, given: Any) -> Any:
+        """A trace's `limit` says how many requests there are, where nothing else does."""
+        prompts = given.get("prompts") if isinstance(given, dict) else None
+        if isinstance(prompts, dict) and prompts.get("kind") == "trace" and "limit" in prompts:
+            return {"requests": prompts["limit"], **given}
+        return given
 
 
 class CoolDown(Strict):
@@ -167,6 +258,12 @@ class Design(Strict):
     cool_down: CoolDown | None = Field(None, description="wait for the idle temperature before each launch")
     retries: int = Field(1, ge=0, description="how often an invalid launch is repeated")
     max_steal: float = Field(0.01, gt=0, le=1, description="share of processor time that a hypervisor may take away")
+    max_contention: float = Field(
+        0.05,
+        gt=0,
+        le=1,
+        description="share of the engine's time that it may wait for other programs' use of processors",
+    )
     budget_minutes: PositiveFloat | None = Field(None, description="stop adding blocks after this long")
     precision: PositiveFloat | None = Field(None, description="stop once the interval's half-width is below this")
     sequential: bool = Field(False, description="group-sequential looks with spent alpha, up to `blocks`")
@@ -211,7 +308,7 @@ class ScenarioModel(Strict):
     host: Host = Field(default_factory=lambda: Host(), description="what must hold on the machine")
     model: Model | None = Field(None, description="the one model; or use `models` and the factor `model`")
     models: dict[str, Model] = Field(default_factory=dict, description="models by name, for the factor `model`")
-    engines: dict[str, Engine] = Field(min_length=1, description="engines by a name of your choice")
+    engines: dict[str, EngineSetting] = Field(min_length=1, description="engines by a name of your choice")
     warmups: dict[str, Any] = Field(
         default_factory=dict,
         description="strategies with options: a strategy name, {strategy: name, …options}, or a list of those in order",
@@ -220,7 +317,9 @@ class ScenarioModel(Strict):
     workload: Workload = Field(description="what is asked of the engine")
     design: Design = Field(default_factory=lambda: Design(), description="how the experiment is laid out")
     measure: list[Metric] = Field(
-        ["ttft", "tpot", "throughput", "startup", "memory"], min_length=1, description="what the report is about"
+        ["ttft", "tpot", "throughput", "startup", "memory"],
+        min_length=1,
+        description="what tables and comparisons show",
     )
     gate: Gate | None = Field(None, description="when a change is a regression")
     quality: Quality | None = Field(None, description="what the answers are compared with")

@@ -12,17 +12,19 @@ from typing import Any
 from pydantic import BaseModel
 
 from bench import plugins
+from bench.data import FOUNDING as FOUNDING_FOLDER
+from bench.errors import UsageError
+from bench.phrases import among, shown
+from bench.scenario import trace
 from bench.scenario.document import Document, Path
 from bench.scenario.measures import NEED_SLO, NEEDS, PER_REQUEST, margin
 from bench.scenario.model import FACTORS, PAGE_CACHE, QUANTIZATIONS, STARTS
 from bench.scenario.sources import mistake
 from bench.scenario.validate import describe, errors_of
 from bench.scenario.variant import level_text
-from bench.scenario.words import among, shown
 
 # Prompt files that ship, under the load generator that sends them.
 FOUNDING = "founding:"
-FOUNDING_FOLDER = FilePath(__file__).parents[1] / "loadgen" / "founding"
 
 
 def check_names(document: Document, base: FilePath) -> None:
@@ -64,13 +66,14 @@ def _sources(document: Document) -> None:
     for path, model in found:
         if not isinstance(model, dict):
             continue
-        sources = [((*path, "source"), model.get("source")), *document.entries(*path, "checkpoints")]
-        for at, source in sources:
-            if isinstance(source, str) and (wrong := mistake(source)):
+        source, revision = model.get("source"), model.get("revision")
+        for at, one in [((*path, "source"), source), *document.entries(*path, "checkpoints")]:
+            if isinstance(one, str) and (wrong := mistake(one)):
                 document.problem(at, wrong)
-        source = model.get("source")
-        if model.get("revision") is not None and isinstance(source, str) and not source.startswith("hf:"):
-            document.problem((*path, "revision"), "only hf: sources have revisions; leave it out")
+        if not (isinstance(source, str) and isinstance(revision, str)) or mistake(source):
+            continue
+        if wrong := mistake(source, revision):
+            document.problem((*path, "revision"), wrong)
 
 
 def _levels(document: Document, allowed: Mapping[str, Sequence[str] | None]) -> None:
@@ -216,13 +219,28 @@ def _files(document: Document, base: FilePath) -> None:
         shipped = sorted(FOUNDING + file.stem for file in FOUNDING_FOLDER.glob("*.jsonl"))
         if name not in shipped:
             document.problem(prompts, f"{name!r} is not {among(shipped, name)}")
-    elif isinstance(name, str):
-        _file(document, prompts, base, name)
+    elif isinstance(name, str) and _file(document, prompts, base, name):
+        _trace(document, prompts, base / name)
     if isinstance(document.get(corpus), str):
         _file(document, corpus, base, document.get(corpus))
 
 
-def _file(document: Document, path: Path, base: FilePath, name: str) -> None:
+def _trace(document: Document, path: Path, file: FilePath) -> None:
+    """A trace is read as far as it will be used."""
+    given = document.get(path[:-1])
+    if given.get("kind") != "trace":
+        return
+    bounds = [
+        one for one in (given.get("limit"), document.get(("workload", "requests"))) if type(one) is int and one > 0
+    ]
+    try:
+        trace.read(file, min(bounds, default=1))
+    except UsageError as error:
+        document.problem(path, str(error))
+
+
+def _file(document: Document, path: Path, base: FilePath, name: str) -> bool:
+    """Whether it is there."""
     file = base / name
     if not file.exists():
         here = sorted(one.name for one in file.parent.iterdir() if one.is_file()) if file.parent.is_dir() else []
@@ -230,3 +248,4 @@ def _file(document: Document, path: Path, base: FilePath, name: str) -> None:
         document.problem(path, f"no such file: {name} (looked for beside the scenario){near}")
     elif not file.is_file():
         document.problem(path, f"{name} is a directory, not a file")
+    return file.is_file()

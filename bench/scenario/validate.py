@@ -15,9 +15,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from bench.phrases import among, listed, shown
 from bench.scenario.document import Document, Path
 from bench.scenario.model import FACTORS, SCENARIO_NAME, SHA256, ScenarioModel
-from bench.scenario.words import among, joined, shown
 
 # Stand-ins for required parts that are missing or broken; only checks see them, nobody else.
 _STAND_INS: dict[str, Any] = {
@@ -149,7 +149,7 @@ def _words(group: Sequence[Mapping[str, Any]], path: Path, root: type[BaseModel]
     _, info = resolve(root, path)
     about = f" ({info.description})" if info is not None and info.description else ""
     if all(one["type"] in _KINDS for one in group):
-        kinds = joined(dict.fromkeys(_KINDS[one["type"]] for one in group))
+        kinds = listed(dict.fromkeys(_KINDS[one["type"]] for one in group), "or")
         if error["input"] is None:
             return f"is empty; write {kinds}{about}, or leave the key out", False
         if kinds == "a list" and not isinstance(error["input"], dict):
@@ -165,7 +165,7 @@ def _words(group: Sequence[Mapping[str, Any]], path: Path, root: type[BaseModel]
             return f"{value} is not {among(_listed(context['expected']), error['input'])}", error["loc"][-1] == "[key]"
         case "union_tag_not_found":
             choices = [str(one) for model in resolve(root, path)[0] for one in _kinds(model)]
-            return f"needs `kind`: {joined(choices)}", False
+            return f"needs `kind`: {listed(choices, 'or')}", False
         case "union_tag_invalid":
             return f"{context['tag']!r} is not {among(_listed(context['expected_tags']), context['tag'])}", False
         case "greater_than":

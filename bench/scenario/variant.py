@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.scenario.model import Engine, Model, PageCache, Quantization, Start
+from bench.scenario.model import EngineSetting, Model, PageCache, Quantization, Start
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Variant:
     id: str
     factors: dict[str, str]
     engine_name: str
-    engine: Engine
+    engine: EngineSetting
     model_name: str
     model: Model
     quantization: Quantization

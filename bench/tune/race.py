@@ -12,9 +12,9 @@ from collections.abc import Mapping
 import pandas as pd
 
 from bench.analyse.metrics import Metric
-from bench.judge.compare import compare, rows_of, worse
+from bench.judge.comparable import pairs_of, side_of
+from bench.judge.compare import Terms, compare, rows_of, worse
 from bench.judge.decide import Decision, Verdict, decide
-from bench.judge.pairs import pairs_of, side_of
 from bench.tune.levers import START, Candidate, Changes, Field, Levers, candidate
 
 ALPHA = 0.1
@@ -35,7 +35,7 @@ def effects(rows: pd.DataFrame, objective: Metric, field: Field) -> dict[str, De
 
 def versus(rows: pd.DataFrame, objective: Metric, a: str, b: str, alpha: float = 0.05) -> Decision:
     """Variant b against a over their common blocks; `Verdict.FAIL` says that b is surely worse."""
-    pairs, _ = pairs_of(objective.id, rows_of(rows, a), rows_of(rows, b))
+    pairs, _ = pairs_of(objective, rows_of(rows, a), rows_of(rows, b))
     return decide(worse(objective, pairs), 0.0, alpha)
 
 
@@ -88,6 +88,6 @@ def finalists(
 
 def _breach(rows: pd.DataFrame, name: str, guards: Mapping[str, float]) -> str | None:
     """Which guard a candidate surely breaks."""
-    compared = compare(rows_of(rows, START), rows_of(rows, name), margins=guards, metrics=())
+    compared = compare(rows_of(rows, START), rows_of(rows, name), Terms(guards, metrics=()))
     failed = next((result for result in compared.gated if result.verdict is Verdict.FAIL), None)
     return f"{failed.metric.title} {failed.reason}" if failed else None

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.analyse.metrics import Metric, metric
 from bench.analyse.run import Run
 from bench.errors import IncomparableError, UnknownName, UsageError
+from bench.judge.comparable import side_of
 from bench.judge.compare import Comparison, rows_of, worse
 from bench.judge.decide import Decision, Interval, Verdict, decide
-from bench.judge.pairs import side_of
-from bench.judge.validity import rule
+from bench.judge.validity import judge_folder
+from bench.phrases import counted
 from bench.plan.blocks import in_blocks
-from bench.plan.budget import another_fits, expect
-from bench.plan.earlier import measured
-from bench.run import execute, recorded
-from bench.run.progress import Progress
+from bench.plan.budget import TimeLimit, expect, measured
+from bench.run import Rules, Setting, carry_out
 from bench.scenario.measures import margin
 from bench.tune import race
 from bench.tune.levers import START, Candidate, Field
 
 if TYPE_CHECKING:
-    from bench.plan.launches import Plan
+    from bench.plan.blocks import Plan
     from bench.scenario.load import Scenario
     from bench.scenario.model import Tune
     from bench.scenario.variant import Variant
@@ -120,17 +118,6 @@ def guards(scenario: Scenario, objective: Metric) -> dict[str, float]:
     return {metric(name).id: margin(text) for name, text in asked.items() if metric(name).id != objective.id}
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """Where and how the search's runs are carried out."""
-
-    results: Path
-    progress: Progress
-    resume: bool = False
-    emulate: str | None = None
-    apply: bool = False
-
-
 def search(scenario: Scenario, start: Variant, setting: Setting) -> Found:
     """Race the candidates around a variant and confirm the best.
 
@@ -145,7 +132,8 @@ def search(scenario: Scenario, start: Variant, setting: Setting) -> Found:
     setting.progress.note(
         f"race: {START} and {_several(field.candidates)}, {_expected(scenario, plan, setting, RACE_SHARE)}"
     )
-    raced = _carry_out(scenario, plan, setting, RACED, RACE_SHARE * asked.budget_minutes, racing)
+    rules = Rules(judge_folder, racing.decided, racing.fallen, _allowed(RACE_SHARE * asked.budget_minutes))
+    raced = carry_out(scenario, replace(setting, rules=rules, note=RACED), plan)
     rows = Run.open(raced).per_launch
     if not side_of(rows_of(rows, START), START).ok:
         raise IncomparableError(
@@ -161,46 +149,28 @@ def search(scenario: Scenario, start: Variant, setting: Setting) -> Found:
     setting.progress.note(
         f"confirmation: {names} against {START}, {_expected(scenario, fresh, setting, 1 - RACE_SHARE)}"
     )
-    confirm = _carry_out(scenario, fresh, setting, CONFIRMS, (1 - RACE_SHARE) * asked.budget_minutes)
+    rules = Rules(judge_folder, limit=_allowed((1 - RACE_SHARE) * asked.budget_minutes))
+    # The client has not changed since the race.
+    confirm = carry_out(scenario, replace(setting, rules=rules, note=CONFIRMS, check_client=False), fresh)
     run = Run.open(confirm)
     confirmed = tuple(_confirmed(run, one, objective, limits, ALPHA / len(last)) for one in last)
     return Found(objective, field, raced, effects, out, confirm, confirmed)
 
 
 def _several(candidates: Sequence[Candidate]) -> str:
-    return f"{len(candidates)} candidate{'s' * (len(candidates) > 1)}"
+    return f"{counted(len(candidates), 'candidate')}"
 
 
 def _expected(scenario: Scenario, plan: Plan, setting: Setting, share: float) -> str:
     """How many launches a run has at most, how long they may take, and what it is allowed."""
     earlier = measured(setting.results, scenario.name, scenario.digest)
-    minutes = math.ceil(expect(plan, scenario.model, earlier).seconds / 60)
+    minutes = math.ceil(expect(plan, scenario.model, earlier, scenario.base).seconds / 60)
     allowed = share * tuning(scenario).budget_minutes
-    return f"at most {len(plan.launches)} launches, about {minutes} min of {allowed:.0f} allowed"
+    return f"at most {counted(len(plan.launches), 'launch')}, about {minutes} min of {allowed:.0f} allowed"
 
 
-def _carry_out(
-    scenario: Scenario, plan: Plan, setting: Setting, note: str, minutes: float, done: Race | None = None
-) -> Path:
-    """One of the two runs; an earlier one of the same plan is gone on with if so asked."""
-    earlier = recorded(setting.results, scenario, plan, setting.emulate) if setting.resume else None
-    if earlier and earlier.manifest.state == "complete":
-        return earlier.path
-    return execute(
-        scenario,
-        results=setting.results,
-        plan=plan,
-        progress=setting.progress,
-        judge=rule(),
-        stop_rule=Within(minutes, done),
-        retire=done.fallen if done else None,
-        resume=earlier.path if earlier else None,
-        emulate=setting.emulate,
-        apply=setting.apply,
-        # The client has not changed since the race.
-        check_client=done is not None,
-        note=note,
-    )
+def _allowed(minutes: float) -> TimeLimit:
+    return TimeLimit(minutes, f"this part's {minutes:g} minutes of the tuning budget")
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,27 +189,6 @@ class Race:
         """Why no further block is needed."""
         left = len(self.field.candidates) - len(self.fallen(folder))
         return "every candidate has fallen out" if left == 0 else None
-
-
-class Within:
-    """A stop rule: the race is decided, or one more block, as long as the longest, would not end in time."""
-
-    def __init__(self, minutes: float, done: Race | None = None) -> None:
-        self._minutes = minutes
-        self._done = done
-        self._last = time.monotonic()
-        self._blocks: list[float] = []
-
-    def __call__(self, folder: Path) -> str | None:
-        """Why the run ends before its next block; None to go on."""
-        now = time.monotonic()
-        self._blocks.append(now - self._last)
-        self._last = now
-        if self._done and (reason := self._done.decided(folder)):
-            return reason
-        if another_fits(self._blocks, self._minutes):
-            return None
-        return f"another block would not end within this part's {self._minutes:g} minutes of the tuning budget"
 
 
 def _confirmed(run: Run, one: Candidate, objective: Metric, limits: Mapping[str, float], alpha: float) -> Confirmed:

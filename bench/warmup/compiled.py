@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
+import platform
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -21,11 +23,10 @@ from bench.engines.vllm_phases import EAGER
 from bench.environments.environment import interpreter
 from bench.environments.versions import installed
 from bench.errors import EnvironmentFault, LaunchError, UnknownName
+from bench.phrases import is_full, why
 from bench.record.schema import Check, CheckStatus
-from bench.scenario.model import Engine
-from bench.warmup.device import device_name
-from bench.warmup.step import Step, StepOptions
-from bench.warmup.strategy import HostState, Prepared
+from bench.scenario.model import EngineSetting
+from bench.warmup.step import HostState, Prepared, Step, StepOptions
 
 # Flags that change where the server answers and not what it compiles.
 _ELSEWHERE = ("host", "port", "served_model_name", "log_level", "spans", "version")
@@ -49,7 +50,26 @@ def cache_key(state: HostState) -> str:
     return f"{engine.engine}-{variant.quantization}-{digest}"
 
 
-def _versions(engine: Engine) -> dict[str, str | None]:
+@cache
+def device_name(root: Path = Path("/")) -> str:
+    """What code is compiled for: a Jetson's board, a desktop's NVIDIA cards, or else the processor's model.
+
+    Read without any driver library.
+    """
+    board = root / "proc/device-tree/model"
+    if board.is_file():
+        return board.read_text(errors="replace").rstrip("\0")
+    cards = sorted(root.glob("proc/driver/nvidia/gpus/*/information"))
+    found = [re.search(r"Model:\s*(.+)", card.read_text(errors="replace")) for card in cards]
+    models = [match[1].strip() for match in found if match]
+    if models:
+        return ", ".join(models)
+    info = root / "proc/cpuinfo"
+    match = re.search(r"model name\s*:\s*(.+)", info.read_text(errors="replace")) if info.is_file() else None
+    return match[1].strip() if match else platform.machine()
+
+
+def _versions(engine: EngineSetting) -> dict[str, str | None]:
     """What is installed where the engine runs and decides about compiled code; nothing is known of an image."""
     if engine.image:
         return {}
@@ -102,6 +122,27 @@ class Caches:
     def check(self, trace: LaunchTrace) -> Check:
         """Whether the state asked for was the state had: by the engine's words, else by what was added."""
         return compile_state_check(self.asked, trace, self.before, contents(self.folder))
+
+
+class FreshCaches(Step):
+    """What a launch starts from unless a step says otherwise: compile caches in an empty folder.
+
+    Doubted, like everything else, if the engine says that it found something.
+    """
+
+    name = "fresh-caches"
+
+    def __init__(self) -> None:
+        self._caches: Caches | None = None
+
+    def prepare(self, state: HostState) -> Prepared:
+        """Empty the folder of the launch before and point every cache at it."""
+        self._caches = Caches.cold(state.caches / "fresh")
+        return self._caches.prepared()
+
+    def verify(self, trace: LaunchTrace, prepared: Prepared) -> list[Check]:
+        """Nothing may have come from a cache."""
+        return [self._caches.check(trace)] if self._caches else []
 
 
 class CompileCache(Step):
@@ -226,7 +267,5 @@ def _classified(path: Path) -> Iterator[None]:
     except (shutil.ReadError, ValueError, EOFError) as error:
         raise LaunchError("missing_file", f"{path} is no archive of a compile cache: {error}") from error
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        kind = "disk_full" if full else "missing_file" if isinstance(error, FileNotFoundError) else "internal"
-        why = error.strerror or error
-        raise LaunchError(kind, f"the compile cache {path} cannot be put in place: {why}") from error
+        kind = "disk_full" if is_full(error) else "missing_file" if isinstance(error, FileNotFoundError) else "internal"
+        raise LaunchError(kind, f"the compile cache {path} cannot be put in place: {why(error)}") from error

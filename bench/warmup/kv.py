@@ -13,8 +13,7 @@ from bench.engines.logs import messages
 from bench.errors import LaunchError
 from bench.record.schema import Check
 from bench.scenario.variant import Variant
-from bench.warmup.step import Step, StepOptions
-from bench.warmup.strategy import HostState, Prepared
+from bench.warmup.step import HostState, Prepared, Step, StepOptions
 
 # Where a scenario says nothing: enough for a short conversation per sequence.
 DEFAULT_TOKENS = 1024

@@ -1,16 +1,145 @@
-"""Weights read into the page cache before the engine is started, as a step with a cost of its own."""
+"""The weight files in the page cache before the engine is started: established, looked at, and a step of its own."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import ctypes.util
+import mmap
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from bench.engines.engine import LaunchTrace
-from bench.record.schema import Check
-from bench.warmup.caches import establish_page_cache
-from bench.warmup.step import Step, StepOptions
-from bench.warmup.strategy import HostState, Prepared
+from bench.engines.engine import Checkpoint, LaunchTrace
+from bench.errors import UsageError
+from bench.record.documents import parsed
+from bench.record.schema import Check, PageCacheState
+from bench.scenario.model import PAGE_CACHE
+from bench.warmup.step import HostState, Prepared, Step, StepOptions
+
+WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".params", ".pdparams")
+DROP_CACHES = Path("/proc/sys/vm/drop_caches")
+# Below this share a file counts as not in the page cache: readahead brings a header back when somebody looks at it.
+COLD_SHARE = 0.02
+WARM_SHARE = 0.98
+
+_libc = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
+
+
+def weight_files(checkpoint: Checkpoint) -> tuple[Path, ...]:
+    """The checkpoint's weight files, links resolved; none for a server that has its own."""
+    root = checkpoint.path
+    if root is None:
+        return ()
+    found = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.suffix in WEIGHTS)
+    return tuple(path.resolve() for path in found)
+
+
+def resident_bytes(path: Path) -> int | None:
+    """Bytes of a file that lie in the page cache, by mincore(2); None where the kernel does not say.
+
+    Needs no root, but since Linux 5.2 only the file's owner, or who may write to it, is told the truth: others see
+    every page as resident, so they are told None here.
+    """
+    size = path.stat().st_size
+    if size == 0:
+        return 0
+    if not os.access(path, os.W_OK) and path.stat().st_uid != os.geteuid():
+        return None
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        # Through libc and not the mmap module, whose read-only maps ctypes cannot take the address of.
+        address = _libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
+    finally:
+        os.close(descriptor)
+    if address in (None, ctypes.c_void_p(-1).value):
+        return None
+    try:
+        pages = -(-size // mmap.PAGESIZE)
+        vector = ctypes.create_string_buffer(pages)
+        if _libc.mincore(address, size, vector) != 0:
+            return None
+        # Only the lowest bit of each byte is defined.
+        resident = sum(vector.raw.count(bytes([byte])) for byte in set(vector.raw[:pages]) if byte & 1)
+        return min(resident * mmap.PAGESIZE, size)
+    finally:
+        _libc.munmap(address, size)
+
+
+def resident_share(files: Iterable[Path]) -> float | None:
+    """The share of the files' bytes that is in the page cache; None if that cannot be known or there are none."""
+    files = tuple(files)
+    total = sum(file.stat().st_size for file in files)
+    counts = [resident_bytes(file) for file in files]
+    if not total or any(count is None for count in counts):
+        return None
+    return sum(count for count in counts if count is not None) / total
+
+
+def drop(files: Iterable[Path]) -> str:
+    """Put the files out of the page cache; the words say how. Root drops all caches, others advise file by file."""
+    files = tuple(files)
+    for file in files:
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            # Dirty pages cannot be dropped: a freshly written checkpoint must reach the disk first.
+            with contextlib.suppress(OSError):
+                os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+    share = resident_share(files)
+    if share is not None and share < COLD_SHARE:
+        return "posix_fadvise"
+    try:
+        os.sync()
+        DROP_CACHES.write_text("1\n")
+    except OSError as error:
+        return f"posix_fadvise only ({DROP_CACHES}: {error.strerror})"
+    return "posix_fadvise, then drop_caches"
+
+
+def prefetch(files: Iterable[Path]) -> str:
+    """Read the files into the page cache, to their end."""
+    for file in files:
+        with file.open("rb", buffering=0) as handle:
+            os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            while handle.read(8 << 20):
+                pass
+    return "read to the end"
+
+
+def establish_page_cache(checkpoint: Checkpoint, mode: str) -> PageCacheState:
+    """Bring the weight files into the state asked for and say what the state is."""
+    if mode not in PAGE_CACHE:
+        raise UsageError(f"page cache state {mode!r} is not one of {', '.join(PAGE_CACHE)}")
+    files = weight_files(checkpoint)
+    began = time.monotonic()
+    before = resident_share(files)
+    method = {"leave": lambda _: "left alone", "drop": drop, "prefetch": prefetch}[mode](files) if files else "no files"
+    after = resident_share(files)
+    achieved = None
+    if after is not None and mode != "leave":
+        achieved = after < COLD_SHARE if mode == "drop" else after > WARM_SHARE
+    return PageCacheState(
+        mode=mode,
+        method=method,
+        files=len(files),
+        bytes=sum(file.stat().st_size for file in files),
+        resident_before=before,
+        resident=after,
+        seconds=time.monotonic() - began,
+        achieved=achieved,
+    )
 
 
 class PageCache(Step):
@@ -28,23 +157,22 @@ class PageCache(Step):
 
     def prepare(self, state: HostState) -> Prepared:
         """Establish and measure."""
-        return Prepared(state=establish_page_cache(state.checkpoint, self.options.state))
+        return Prepared(state=asdict(establish_page_cache(state.checkpoint, self.options.state)))
 
     def verify(self, trace: LaunchTrace, prepared: Prepared) -> list[Check]:
         """The share that was resident just before spawn."""
-        return [page_cache_check(prepared.state)]
+        return [page_cache_check(parsed(PageCacheState, prepared.state))]
 
 
-def page_cache_check(evidence: object) -> Check:
-    """The verdict on `establish_page_cache`'s evidence: ok, violated, or unknown where mincore cannot tell."""
-    seen = dict(evidence) if isinstance(evidence, dict) else {}
-    mode, share, achieved = seen.get("mode"), seen.get("resident"), seen.get("achieved")
+def page_cache_check(seen: PageCacheState) -> Check:
+    """The verdict on what `establish_page_cache` saw: ok, violated, or unknown where mincore cannot tell."""
+    mode, share, achieved = seen.mode, seen.resident, seen.achieved
     words = "resident share unknown" if share is None else f"{share:.1%} of the weight bytes resident before spawn"
     missed = achieved is False
     return Check(
         name="page_cache.state",
         status="violated" if missed else "ok" if achieved or mode == "leave" else "unknown",
-        evidence=f"{words} ({seen.get('method', 'not established')})",
+        evidence=f"{words} ({seen.method or 'not established'})",
         limit={"drop": "below 2 % resident", "prefetch": "above 98 % resident"}.get(str(mode)),
         remedy="another process maps the files, or memory is short: close it, or run as root" if missed else None,
     )

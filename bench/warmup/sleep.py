@@ -12,8 +12,7 @@ from bench.engines.logs import messages
 from bench.errors import LaunchError
 from bench.record.schema import Check
 from bench.scenario.model import Workload
-from bench.warmup.step import Step, StepOptions, answered, buckets
-from bench.warmup.strategy import HostState, Prepared, Stage
+from bench.warmup.step import HostState, Prepared, Stage, Step, StepOptions, answered, buckets
 
 _WOKE = re.compile(r"It took (?P<s>[\d.]+) seconds to wake up")
 _SLEPT = re.compile(r"It took (?P<s>[\d.]+) seconds to fall asleep")

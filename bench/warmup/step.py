@@ -1,18 +1,75 @@
-"""One step of a warm-up: its options, and what a step does when it has nothing special to do."""
+"""The warm-up's contract, and one step of it: its options, and what it does when it has nothing special to do."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bench.engines.engine import LaunchTrace
-from bench.record.schema import Check
+from bench.engines.engine import Checkpoint, LaunchTrace
+from bench.record.schema import Check, WarmupStage
 from bench.scenario.model import Workload
-from bench.warmup.strategy import HostState, Prepared, Stage, WarmupStrategy
+from bench.scenario.variant import Variant
 
 DEFAULT_BUCKETS = (16, 128, 512)
+
+
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """What a strategy may look at and change before the engine starts. `caches` survives from launch to launch."""
+
+    variant: Variant
+    checkpoint: Checkpoint
+    caches: Path
+    launch_folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What was done before spawn: flags and variables for the engine, and the state left behind, as evidence."""
+
+    args: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    state: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A batch of warm-up requests. The conductor turns it into requests with prompts of its own.
+
+    `until` sees all TTFTs of the warm-up so far (ms) and returns the reason to stop, or None to send the batch again,
+    at most `max_batches` times. It is a rule handed down: the stage computes nothing itself.
+    """
+
+    label: str
+    requests: int
+    buckets: Sequence[int]
+    output_tokens: int
+    concurrency: int | None = None
+    body: Mapping[str, Any] = field(default_factory=dict)
+    until: Callable[[Sequence[float]], str | None] | None = None
+    max_batches: int = 1
+    # Paths POSTed to the server, in order, before the batch is sent, e.g. /sleep?level=1; each must answer 200.
+    calls: Sequence[str] = ()
+
+
+class WarmupStrategy(Protocol):
+    """Before spawn, after ready, and: did it really happen?"""
+
+    def prepare(self, state: HostState) -> Prepared:
+        """Caches and flags before the engine is started."""
+        ...
+
+    def stages(self, workload: Workload) -> Iterator[Stage]:
+        """Requests to send once the engine answers; recorded, never measured."""
+        ...
+
+    def verify(self, trace: LaunchTrace, prepared: Prepared) -> list[Check]:
+        """Evidence or doubt that the state asked for was the state had."""
+        ...
 
 
 class StepOptions(BaseModel):
@@ -52,14 +109,14 @@ class Step:
         return answered(self.name, trace.warmup)
 
 
-def answered(name: str, warmup: Sequence[Mapping[str, Any]]) -> list[Check]:
+def answered(name: str, warmup: Sequence[WarmupStage]) -> list[Check]:
     """One check over the stages that carry the step's name: all of their requests were answered."""
-    mine = [stage for stage in warmup if str(stage.get("label", "")).split("/")[0] == name]
+    mine = [stage for stage in warmup if stage.label.split("/")[0] == name]
     if not mine:
         return []
-    sent = sum(int(stage.get("requests", 0)) for stage in mine)
-    good = sum(int(stage.get("ok", 0)) for stage in mine)
-    reasons = "; ".join(f"{stage['label']}: {stage['reason']}" for stage in mine if stage.get("reason"))
+    sent = sum(stage.requests for stage in mine)
+    good = sum(stage.ok for stage in mine)
+    reasons = "; ".join(f"{stage.label}: {stage.reason}" for stage in mine if stage.reason)
     evidence = f"{good} of {sent} warm-up requests answered" + (f" ({reasons})" if reasons else "")
     check = Check(
         name=f"warmup.{name}",

@@ -11,9 +11,8 @@ from bench.errors import UsageError
 from bench.record.schema import Check
 from bench.scenario.model import Workload
 from bench.scenario.variant import WarmupStep
-from bench.warmup.fresh import FreshCaches
-from bench.warmup.step import StepType, problems
-from bench.warmup.strategy import HostState, Prepared, Stage, WarmupStrategy
+from bench.warmup.compiled import FreshCaches
+from bench.warmup.step import HostState, Prepared, Stage, StepType, WarmupStrategy, problems
 
 
 def build(steps: Sequence[WarmupStep]) -> WarmupStrategy:
@@ -61,11 +60,12 @@ class Composite:
 
     def verify(self, trace: LaunchTrace, prepared: Prepared) -> list[Check]:
         """All checks; each step sees the state that it left itself."""
-        return [
-            check
-            for name, step in self.steps.items()
-            for check in step.verify(trace, Prepared(prepared.args, prepared.env, prepared.state.get(name, {})))
-        ]
+        checks = []
+        for name, step in self.steps.items():
+            left = prepared.state.get(name)
+            own = Prepared(prepared.args, prepared.env, left if isinstance(left, Mapping) else {})
+            checks += step.verify(trace, own)
+        return checks
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.analyse.answers import Answers, Reply, Text, read_text
-from bench.analyse.divergence import bound, compare, exact
-from bench.analyse.estimate import mean
+from bench.analyse.divergence import bound, diverge, exact
+from bench.analyse.estimate import ratio_of_sums
 
 VOCABULARY = 50
 
@@ -48,7 +48,7 @@ def side(variant: str, **how: Any) -> Answers:
 
 
 def test_a_variant_against_itself_has_no_divergence_and_a_ratio_of_one() -> None:
-    same = compare(side("a"), side("b"))
+    same = diverge(side("a"), side("b"))
     assert same.kl.value == 0
     assert (same.kl.low, same.kl.high) == (0, 0)
     assert same.kl_kind == "exact"
@@ -58,7 +58,7 @@ def test_a_variant_against_itself_has_no_divergence_and_a_ratio_of_one() -> None
 
 def test_divergence_and_perplexity_are_what_their_definitions_say() -> None:
     reference, other = side("a"), side("b", noise=0.5)
-    found = compare(reference, other)
+    found = diverge(reference, other)
     wanted, nll = [], []
     for name, theirs in reference.texts.items():
         assert theirs.full is not None
@@ -75,12 +75,12 @@ def test_divergence_and_perplexity_are_what_their_definitions_say() -> None:
 
 
 def test_with_the_likeliest_tokens_only_the_divergence_is_bounded_from_below() -> None:
-    whole = compare(side("a"), side("b", noise=0.5))
+    whole = diverge(side("a"), side("b", noise=0.5))
     few = [
         answers(name, [Text(t.name, t.logprobs, t.ids, t.tops) for t in side(name, tops=5, **how).texts.values()])
         for name, how in (("a", {}), ("b", {"noise": 0.5}))
     ]
-    bounded = compare(*few)
+    bounded = diverge(*few)
     assert bounded.kl_kind == "lower bound"
     assert bounded.kl.value is not None
     assert whole.kl.value is not None
@@ -112,14 +112,14 @@ def test_rounding_never_makes_a_divergence_negative_and_hardly_changes_it(seed: 
 
 def test_another_tokenizer_is_refused() -> None:
     foreign = Text("doc-0", np.zeros(9) - 1, (1,) * 10, text("doc-0", 0).tops)
-    found = compare(side("a"), answers("b", [foreign]))
+    found = diverge(side("a"), answers("b", [foreign]))
     assert found.kl.value is None
     assert found.perplexity_ratio.value is None
     assert "tokenizer" in (found.kl.reason or "")
 
 
 def test_another_vocabulary_is_refused() -> None:
-    narrow = compare(side("a"), side("b", vocabulary=45, tops=45))
+    narrow = diverge(side("a"), side("b", vocabulary=45, tops=45))
     assert "tokenizer" in (narrow.kl.reason or "")
 
 
@@ -129,7 +129,7 @@ def test_log_probabilities_that_are_not_numbers_give_no_figure(spoilt: str) -> N
     bad.logprobs[3] = np.nan
     sides = [side("a"), side("b")]
     sides[spoilt == "variant"] = answers("ab"[spoilt == "variant"], [bad, text("doc-1", 1)])
-    found = compare(*sides)
+    found = diverge(*sides)
     assert found.kl.value is None
     assert "1 of 2 texts" in (found.kl.reason or "")
     assert (found.perplexity.value is None) == (spoilt == "variant")
@@ -139,7 +139,7 @@ def test_a_distribution_that_is_not_a_number_gives_no_divergence_but_perplexity(
     bad = text("doc-0", 0)
     assert bad.full is not None
     bad.full[2, 5] = np.nan
-    found = compare(answers("a", [text("doc-0", 0)]), answers("b", [bad]))
+    found = diverge(answers("a", [text("doc-0", 0)]), answers("b", [bad]))
     assert found.kl.value is None
     assert found.perplexity.value is not None
 
@@ -154,7 +154,7 @@ def test_a_server_without_log_probabilities_still_has_its_agreement() -> None:
         Reply("x", "founding:manual-zh", 0, "请先关闭电源", None),
     ]
     mute = Answers("b", "000-01-b", {}, answers("b", [], other).replies, "the server gives no log-probabilities")
-    found = compare(answers("a", [text("doc-0", 0)], said), mute)
+    found = diverge(answers("a", [text("doc-0", 0)], said), mute)
     assert found.kl.reason == "the server gives no log-probabilities"
     assert found.agreement is not None
     assert found.agreement.share.value == 0.5
@@ -165,7 +165,7 @@ def test_a_server_without_log_probabilities_still_has_its_agreement() -> None:
 def test_agreement_counts_tokens_where_both_sides_name_them() -> None:
     a = [Reply("d", "greedy", 0, "abcd", ("ab", "c", "d"))]
     b = [Reply("d", "greedy", 0, "abxd", ("ab", "x", "d"))]
-    found = compare(answers("a", [text("d", 0)], a), answers("b", [text("d", 0)], b))
+    found = diverge(answers("a", [text("d", 0)], a), answers("b", [text("d", 0)], b))
     assert found.agreement is not None
     assert (found.agreement.median_until, found.agreement.units) == (1, "tokens")
 
@@ -175,7 +175,7 @@ def test_an_interval_is_over_documents_and_covers_the_truth_as_often_as_it_says(
     covered = 0
     for _ in range(400):
         weights = drawn.integers(50, 150, 18).astype(float)
-        estimate = mean(list(weights * drawn.normal(2.0, 0.5, 18)), list(weights))
+        estimate = ratio_of_sums(list(weights * drawn.normal(2.0, 0.5, 18)), list(weights))
         assert estimate.low is not None
         assert estimate.high is not None
         covered += estimate.low <= 2.0 <= estimate.high
@@ -183,8 +183,8 @@ def test_an_interval_is_over_documents_and_covers_the_truth_as_often_as_it_says(
 
 
 def test_one_document_has_no_interval_and_none_has_no_value() -> None:
-    assert (mean([2.0], [1.0]).value, mean([2.0], [1.0]).low) == (2.0, None)
-    assert mean([], []).reason == "no documents"
+    assert (ratio_of_sums([2.0], [1.0]).value, ratio_of_sums([2.0], [1.0]).low) == (2.0, None)
+    assert ratio_of_sums([], []).reason == "no documents"
 
 
 def document(**changes: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.analyse.energy import Energy, Source, difference, integrate, of_window, of_windows
+from bench.analyse.energy import Energy, PowerSource, difference, integrate, of_window, of_windows
 from bench.analyse.series import Series
 from bench.probes.lanes import scattered
 
@@ -113,7 +113,7 @@ def test_the_ends_are_interpolated_and_not_rounded_to_samples() -> None:
 def test_a_window_too_short_to_carry_a_figure_has_none(seconds: float, source: str) -> None:
     series = sampled(level(10.0), times(20))
     kind = "gpu power" if source == "a gpu's" else "power"
-    energy = of_window(Source(kind, "x", "module", series), 0, round(seconds * S))
+    energy = of_window(PowerSource(kind, "x", "module", series), 0, round(seconds * S))
     assert energy.joules is None
     assert "too short" in str(energy.reason)
 
@@ -148,11 +148,11 @@ def counter(watts: float, step_s: float, seconds: float) -> Series:
 
 def test_a_counters_difference_is_preferred_and_checked_against_the_power() -> None:
     power = sampled(level(200.0), times(20))
-    agreeing = of_window(Source("gpu power", "nvml", "gpu board", power, counter(200.0, 0.1, 20)), 0, 20 * S)
+    agreeing = of_window(PowerSource("gpu power", "nvml", "gpu board", power, counter(200.0, 0.1, 20)), 0, 20 * S)
     assert agreeing.source == "nvml counter"
     assert agreeing.joules == pytest.approx(4000, rel=0.01)
     assert agreeing.cross_check == pytest.approx(0, abs=0.01)
-    apart = of_window(Source("gpu power", "nvml", "gpu board", power, counter(150.0, 0.1, 20)), 0, 20 * S)
+    apart = of_window(PowerSource("gpu power", "nvml", "gpu board", power, counter(150.0, 0.1, 20)), 0, 20 * S)
     assert apart.cross_check == pytest.approx(1 / 3, abs=0.02)
 
 
@@ -172,7 +172,7 @@ def test_a_counters_uncertainty_shrinks_with_the_window() -> None:
 def test_many_windows_add_up_when_each_spans_two_samples() -> None:
     wave = square(0.5, 5.0, 25.0, 0.4)  # 0.8 s busy in every 2 s
     busy = [(2 * i * S, round((2 * i + 0.8) * S)) for i in range(10)]
-    energy = of_windows(Source("power", "jetson", "module", sampled(wave, times(20))), busy)
+    energy = of_windows(PowerSource("power", "jetson", "module", sampled(wave, times(20))), busy)
     assert energy.joules is not None
     assert energy.uncertainty_j is not None
     assert energy.joules == pytest.approx(25 * 8, rel=0.05)
@@ -181,6 +181,6 @@ def test_many_windows_add_up_when_each_spans_two_samples() -> None:
 
 def test_prefills_shorter_than_the_sampling_have_no_energy() -> None:
     windows = [(i * S, round((i + 0.1) * S)) for i in range(40)]
-    energy: Energy = of_windows(Source("power", "jetson", "module", sampled(level(9.0), times(40))), windows)
+    energy: Energy = of_windows(PowerSource("power", "jetson", "module", sampled(level(9.0), times(40))), windows)
     assert energy.joules is None
     assert "too short: windows of 0.10 s" in str(energy.reason)

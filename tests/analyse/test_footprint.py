@@ -9,7 +9,8 @@ import pytest
 
 from bench.analyse.footprint import of_launch, of_memory
 from bench.analyse.series import Samples
-from bench.record.schema import LaunchRecord
+from bench.record.documents import parsed
+from bench.record.schema import LaunchMemory, LaunchRecord
 from bench.record.tables import from_rows
 
 S = 1_000_000_000
@@ -18,7 +19,7 @@ S = 1_000_000_000
 def launch(memory: dict[str, Any] | None = None) -> LaunchRecord:
     record = LaunchRecord("000-00-a", "a", {}, 0, 0)
     record.stamps = {"spawn": 10 * S, "ready": 20 * S, "stop": 50 * S, "exit": 52 * S}
-    record.memory = memory or {}
+    record.memory = parsed(LaunchMemory, memory or {})
     return record
 
 

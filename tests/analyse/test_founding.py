@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bench.analyse.founding import findings, table
+from bench.analyse.founding import table
 from bench.analyse.run import Run
+from bench.report.claims import of_the_article
 from tests.runs import Behaviour, synthetic_run
 
 
@@ -58,11 +59,11 @@ def test_each_step_of_the_article_is_judged_by_what_it_did_here(tmp_path: Path) 
         compiled=Behaviour(first=9000.0, load_s=70.0),
         all=Behaviour(first=400.0, load_s=70.0, warmup_s=5.0),
     )
-    found = findings(run, "none")
+    found = of_the_article(run, "none")
     assert [finding.holds for finding in found] == ["holds", "does not hold", "does not hold", "holds", "does not hold"]
     assert found[0].claim == "KV preallocation shortens the first request by 36%"
     assert found[1].evidence.startswith("3.21 times the baseline's")
 
 
 def test_a_run_that_has_not_tried_every_step_says_nothing_of_the_article(tmp_path: Path) -> None:
-    assert findings(tried(tmp_path, "stages"), "none") == ()
+    assert of_the_article(tried(tmp_path, "stages"), "none") == ()

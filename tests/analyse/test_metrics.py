@@ -221,3 +221,10 @@ def test_every_metric_is_in_the_manual() -> None:
     manual = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
     launch = {item.id for item in METRICS.values() if item.kind == "launch"}
     assert not {name for name in {*FAMILIES, *launch} if f"`{name}`" not in manual}
+
+
+def test_the_wait_for_the_cap_and_the_clients_own_delay_are_two_quantities() -> None:
+    (row,) = table(
+        request(intended_ns=T0, released_ns=T0 + 70 * MS, sent_ns=T0 + 73 * MS, connect_ns=2 * MS)
+    ).to_pylist()
+    assert (row["dispatch_delay_ms"], row["cap_delay_ms"], row["client_delay_ms"]) == (73.0, 70.0, 1.0)

@@ -11,7 +11,7 @@ import pytest
 
 import bench
 from bench.analyse.metrics import METRICS
-from bench.analyse.run import Run, per_launch
+from bench.analyse.run import Run
 from bench.errors import RecordError
 from tests.runs import Behaviour, synthetic_run
 
@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_one_row_per_launch_with_the_truth_in_it(run: Run) -> None:
-    frame = per_launch(run)
+    frame = run.per_launch
     assert len(frame) == 9
     assert set(METRICS) <= set(frame.columns)
     fast = frame[frame["variant"] == "fast"]
@@ -41,7 +41,7 @@ def test_one_row_per_launch_with_the_truth_in_it(run: Run) -> None:
 
 
 def test_metric_columns_are_numbers_even_where_nothing_is_known(run: Run) -> None:
-    frame = per_launch(run)
+    frame = run.per_launch
     assert all(frame[name].dtype == np.float64 for name in METRICS)
     failed = frame[frame["status"] == "failed"].iloc[0]
     assert failed["reason_kind"] == "crash_at_start"
@@ -103,7 +103,7 @@ def test_what_is_not_a_run_is_said_so(tmp_path: Path) -> None:
 def test_a_run_without_launches_is_empty_not_an_error(tmp_path: Path) -> None:
     run = Run.open(synthetic_run(tmp_path, {"a": Behaviour()}, blocks=0))
     assert run.requests.empty
-    assert per_launch(run).empty
+    assert run.per_launch.empty
     assert run.summary()["reason"].unique().tolist() == ["no valid launch"]
 
 

@@ -11,9 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bench.analyse.estimate import Estimate
 from bench.analyse.run import Run
-from bench.analyse.worth import against, break_even, by_variant, cost_curve, fieller, launches, summary
-from bench.record.schema import Check
+from bench.analyse.worth import (
+    _words,
+    against,
+    break_even,
+    by_variant,
+    cost_curve,
+    fieller,
+    launches,
+    summary,
+)
+from bench.record.schema import Check, ParentAccount, StartAccount
 from bench.record.store import RunFolder
 from tests.runs import Behaviour, synthetic_run
 
@@ -43,7 +53,37 @@ def test_break_even_is_cost_over_gain_with_an_interval_around_it(tmp_path: Path)
 def test_the_faster_start_has_nothing_to_pay_back(tmp_path: Path) -> None:
     row: Any = against(opened(tmp_path), "compiled").set_index("variant").loc["eager"]
     assert row["break_even"] == 0
+    # 16 tokens a request; the numbers are those of the break-even seen from the other side.
+    assert row["lost_after"] == pytest.approx(TRUE, rel=0.05)
+    assert row["lost_after_low"] < TRUE < row["lost_after_high"]
+    tokens, requests = 16 * row["lost_after"], round(row["lost_after"])
+    assert row["verdict"] == (
+        f"starts faster, serves slower: its lead is lost after {tokens:.0f} tokens ({requests} requests)"
+    )
+
+
+def test_a_faster_start_that_serves_no_slower_keeps_its_lead(tmp_path: Path) -> None:
+    variants = {"slow": dataclasses.replace(EAGER, load_s=70.0), "quick": EAGER}
+    row: Any = against(Run.open(synthetic_run(tmp_path, variants, blocks=3)), "slow").iloc[0]
     assert row["verdict"] == "starts faster"
+    assert math.isinf(row["lost_after"])
+
+
+def test_never_is_said_only_where_the_intervals_say_it() -> None:
+    # The start saves between −0.08 and 0.04 s, and a request gains about nothing: neither is sure.
+    figures = {
+        "break_even": Estimate(math.inf, 0.0, math.inf, 4),
+        "lost_after": Estimate(None),
+        "cold_saving_s": Estimate(-0.02, -0.08, 0.04, 4),
+        "steady_saving_ms": Estimate(-1.0, -4.0, 2.0, 4),
+    }
+    assert _words(figures, 16) == (
+        "no difference at the start is sure; that it serves faster was not seen, and is not excluded"
+    )
+    slower = figures | {"cold_saving_s": Estimate(-2.0, -2.1, -1.9, 4)}
+    assert _words(slower, 16).startswith("starts slower; that it serves faster was not seen")
+    sure = slower | {"steady_saving_ms": Estimate(-3.0, -4.0, -2.0, 4)}
+    assert _words(sure, 16) == "starts slower and serves no faster: never pays"
 
 
 def test_a_slower_start_that_serves_no_faster_never_pays(tmp_path: Path) -> None:
@@ -133,8 +173,9 @@ def with_parent(folder: Path, variant: str, seconds: float, mib: float) -> Run:
     with RunFolder.open(folder) as store:
         for record in store.finished().values():
             if record.variant == variant:
-                parent = {"seconds": seconds, "pss_mib": mib}
-                store.amend(dataclasses.replace(record, start={"asked": "forked", "mode": "forked", "parent": parent}))
+                parent = ParentAccount(seconds=seconds, pss_mib=mib)
+                start = StartAccount(asked="forked", mode="forked", parent=parent)
+                store.amend(dataclasses.replace(record, start=start))
     return Run.open(folder)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bench.analyse.metrics import METRICS
-from bench.judge.compare import HEADLINE, compare
+from bench.judge.compare import HEADLINE, Terms, compare
 
 
 def launches(seed: int, blocks: int = 500) -> pd.DataFrame:
@@ -22,7 +22,7 @@ def test_a_thousand_launches_are_compared_in_two_seconds() -> None:
     margins = {name: 0.05 for name in HEADLINE if name in METRICS}
     # The processor's time, so that a busy machine does not fail it.
     begun = time.process_time()
-    comparison = compare(a, b, margins=margins, metrics=list(METRICS))
+    comparison = compare(a, b, Terms(margins, list(METRICS)))
     took = time.process_time() - begun
     print(f"\n1,000 launches, {len(comparison.results)} metrics: {took:.2f} s of processor time")
     assert took < 2.0

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.engines import server
 from bench.engines.engine import Endpoint, LaunchContext
+from bench.engines.server import free_port, start
 from bench.engines.transformers import Transformers
 from bench.models import checkpoints
+from bench.probes.context import Watched
 from bench.probes.sampler import Sampler
 from bench.scenario.load import Scenario
 
@@ -57,11 +58,11 @@ def ms_per_token(endpoint: Endpoint, seed: int) -> float:
 def test_sampling_adds_less_than_one_percent_to_a_token(tmp_path: Path) -> None:
     variant = next(v for v in Scenario.load("scenarios/quick.yaml").variants if v.quantization == "bf16")
     checkpoint = checkpoints.resolve(variant.model, variant.quantization)
-    spec = Transformers().command(variant, LaunchContext(server.free_port(), tmp_path, checkpoint))
+    spec = Transformers().command(variant, LaunchContext(free_port(), tmp_path, checkpoint))
     draw = np.random.default_rng(0)
-    with server.start(spec, tmp_path) as server:
+    with start(spec, tmp_path) as server:
         server.wait_healthy()
-        sampler = Sampler.start(tmp_path, pid=server.pid, harness_pids=[os.getpid()])
+        sampler = Sampler.start(tmp_path, Watched(server.pid, (os.getpid(),)))
         for seed in range(5):
             ms_per_token(server.endpoint, seed)
         time.sleep(SETTLE_S)

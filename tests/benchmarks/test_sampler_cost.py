@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from bench.probes.context import Watched
 from bench.probes.machine import machine
 from bench.probes.sampler import Sampler, suitable
 from tests.probes.test_engine_metrics import VLLM
@@ -56,9 +57,7 @@ def test_the_sampler_takes_at_most_one_percent_of_a_core(tmp_path: Path, metrics
         probes: dict[str, dict[str, Any]] = suitable(board.roots) | {"tegrastats": {}}
         sampler = Sampler.start(
             tmp_path,
-            pid=os.getpid(),
-            harness_pids=[os.getppid()],
-            metrics_url=metrics_url,
+            Watched(os.getpid(), (os.getppid(),), metrics_url),
             probes=probes,
             roots=board.roots,
         )

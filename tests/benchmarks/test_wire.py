@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli.simulate import table
+from bench.cli.selfcheck import table
 from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.job import Job, Request
-from bench.loadgen.selfcheck import FULL, Load, Reading, check, server
+from bench.loadgen.selfcheck import FULL, Load, LoadResult, check, server
 from bench.scenario.model import Arrivals
 
 pytestmark = pytest.mark.slow
@@ -36,12 +36,12 @@ def machine() -> str:
     return f"{cpu}, {os.cpu_count()} CPUs, {system}, load average {load}"
 
 
-def reached(reading: Reading) -> bool:
+def reached(reading: LoadResult) -> bool:
     middle, tail = LIMITS[reading.load.name]
     return reading.error_p50_ms <= middle and reading.error_p99_ms <= tail
 
 
-def measured(load: Load) -> Reading:
+def measured(load: Load) -> LoadResult:
     for attempt in range(1, ATTEMPTS + 1):
         reading = check(load)
         print(f"\n{machine()}, attempt {attempt} of {ATTEMPTS}\n" + "\n".join(table((reading,))))
@@ -51,12 +51,12 @@ def measured(load: Load) -> Reading:
 
 
 @pytest.fixture(scope="module")
-def readings() -> dict[str, Reading]:
+def readings() -> dict[str, LoadResult]:
     return {load.name: measured(load) for load in FULL}
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_the_first_token_is_stamped_within_the_limits(readings: dict[str, Reading], name: str) -> None:
+def test_the_first_token_is_stamped_within_the_limits(readings: dict[str, LoadResult], name: str) -> None:
     reading, (middle, tail) = readings[name], LIMITS[name]
     assert (reading.failed, reading.stamp_source) == (0, "kernel")
     assert reading.error_p50_ms <= middle
@@ -71,7 +71,7 @@ def least_us(load: Load) -> float:
         return float(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
 
 
-def test_an_event_costs_little_while_driving(readings: dict[str, Reading]) -> None:
+def test_an_event_costs_little_while_driving(readings: dict[str, LoadResult]) -> None:
     """15 µs where the machine allows it; where one bare read costs more than that, no more than the bare read."""
     ours = readings["64 streams"].cpu_us_per_event
     least = least_us(readings["64 streams"].load)
@@ -79,7 +79,7 @@ def test_an_event_costs_little_while_driving(readings: dict[str, Reading]) -> No
     assert ours <= max(CPU_US_PER_EVENT, 1.1 * least)
 
 
-def test_the_client_stays_small_while_driving(readings: dict[str, Reading]) -> None:
+def test_the_client_stays_small_while_driving(readings: dict[str, LoadResult]) -> None:
     assert readings["64 streams"].rss_mib <= RESIDENT_MIB
 
 

@@ -15,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.analyse.run import Run
-from bench.judge.gate import Gate, judge
+from bench.judge.gate import Judgement, judge
 from bench.plan.blocks import in_blocks
 from bench.report.verdicts import comment, junit, terminal
-from bench.run import execute
+from bench.run import Setting, carry_out
 from bench.scenario.load import Scenario
 
 PAGE = Path(__file__).parents[2] / "docs" / "gate.md"
@@ -42,7 +42,8 @@ HEAD = """\
 
 Three runs of one scenario on the simulated engine, made and written here by
 `python -m tests.calibration.gallery --write`. `--enforce` was given: without it, and without an A/A study of the
-machine, the same words come with `ADVISORY` and exit 0.
+machine, a PASS, FAIL or INCONCLUSIVE is advice: its first line begins with `ADVISORY`, and the exit code is 0. INVALID
+is never advice: it says so in the same words and ends with 3 in either case.
 
 ```yaml
 {scenario}```
@@ -81,10 +82,10 @@ def measure(results: Path, slowdown: float, blocks: int) -> Path:
     old, new = scenario.variants
     args = new.engine.args | {"slowdown": slowdown}
     arms = [replace(old, id="old"), replace(new, id="new", engine=new.engine.model_copy(update={"args": args}))]
-    return execute(scenario, results=results, plan=in_blocks(arms, blocks, scenario.model.design.seed))
+    return carry_out(scenario, Setting(results=results), in_blocks(arms, blocks, scenario.model.design.seed))
 
 
-def shown(gate: Gate) -> list[str]:
+def shown(gate: Judgement) -> list[str]:
     """Terminal, Markdown and JUnit."""
     return [
         f"```text\n{terminal.render(gate)}\n```\n",

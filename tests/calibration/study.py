@@ -6,10 +6,9 @@ import math
 
 import numpy as np
 
-from bench.analyse.quantiles import needed
+from bench.analyse.estimate import needed
 from bench.judge.aa import Rate
-from bench.judge.decide import Verdict, decide, deciding_block, p_above, t_interval
-from bench.judge.power import LOOKS, spent_alpha
+from bench.judge.decide import LOOKS, Verdict, decide, deciding_block, p_above, spent_alpha, t_interval
 from bench.judge.predict import judge_new, predict
 from tests.calibration.noise import Array, Noise, medians
 

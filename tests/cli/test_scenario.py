@@ -37,8 +37,8 @@ def test_check_tells_every_problem_of_every_file(good: Path, bad: Path, tmp_path
     captured = capsys.readouterr()
     assert captured.out.count("ok: ") == 1
     assert captured.err.splitlines() == [
-        f"{bad}:8:24  matrix.quantization[1]: 'awk' is not one of fp32, fp16, bf16, awq, gptq, int8, gguf-q4 "
-        "(did you mean awq?)",
+        f"{bad}:8:24  matrix.quantization[1]: 'awk' is not one of fp32, fp16, bf16, awq, gptq, int8, gguf-q4, "
+        "gguf-q4_0, gguf-q4_k_m, gguf-q5_k_m, gguf-q6_k, gguf-q8_0 (did you mean awq?)",
         f"{bad}:15:18  design.blocks: 0 is not above 0 (each block launches every variant once, in random order)",
         f"{missing}:1:1  cannot be read: no such file or directory",
     ]

@@ -79,7 +79,7 @@ def test_a_forked_variant_is_served_and_its_parent_goes_with_it(tmp_path: Path) 
         told = json.loads(process.stdout.readline())
         assert b"[DONE]" in ask(told["ready"], told["model"])
         below = psutil.Process(process.pid).children(recursive=True)
-        warm = [child for child in below if any("warm_parent" in word for word in child.cmdline())]
+        warm = [child for child in below if any("parent_process" in word for word in child.cmdline())]
         # The parent, the guardian and the engine, none of which was ever executed again.
         assert len(warm) == 3
         process.send_signal(signal.SIGTERM)
@@ -104,7 +104,7 @@ def test_an_engine_that_dies_while_serving_ends_it_with_a_reason(tmp_path: Path)
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["variant"] == "none-exec"
         children = psutil.Process(process.pid).children(recursive=True)
-        (engine,) = [child for child in children if any("simulated_server" in word for word in child.cmdline())]
+        (engine,) = [child for child in children if any("emulate.server" in word for word in child.cmdline())]
         engine.kill()
         assert process.wait(30) == 4
     finally:

@@ -13,7 +13,7 @@ SCENARIO = """\
 scenario: tuned
 engines: {server: {engine: simulated, args: {ttft_ms: 40, itl_ms: 2}}}
 workload: {prompts: {kind: random, tokens: 16}, output_tokens: 4, requests: 6}
-design: {blocks: 3, max_steal: 1}
+design: {blocks: 3, max_steal: 1, max_contention: 1}
 tune: {levers: {ttft_ms: [10]}, objective: ttft.p50}
 """
 
@@ -41,7 +41,14 @@ def test_a_search_ends_with_a_setting_to_put_into_the_scenario(
     # Both runs are there: the same again, in words, launches nothing.
     assert main(["tune", str(scenario), "--resume", "--no-report"]) == 0
     said = capsys.readouterr().out
-    assert "engines: {server: {args: {ttft_ms: 10, itl_ms: 2}}}" in said
+    pasted = next(line.strip() for line in said.splitlines() if line.startswith("  server: "))
+    assert pasted == "server: {engine: simulated, args: {ttft_ms: 10, itl_ms: 2}}"
+    before = "server: {engine: simulated, args: {ttft_ms: 40, itl_ms: 2}}"
+    assert before in SCENARIO
+    scenario.write_text(SCENARIO.replace(before, pasted))
+    assert main(["check", str(scenario)]) == 0
+    scenario.write_text(SCENARIO)
+    said += capsys.readouterr().out
     assert "ttft-ms-10" in said
     assert "in the confirmation" in said
     assert len(list(Path("results/tuned").glob("[!.]*/manifest.json"))) == 2

@@ -50,7 +50,7 @@ def test_a_gate_writes_what_ci_reads(
 def test_advice_ends_with_0_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gate", recorded(tmp_path, 120), "--baselines", str(tmp_path / "none")]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("FAIL")
+    assert out.startswith("ADVISORY FAIL")
     assert "ADVISORY" in out
 
 
@@ -107,5 +107,5 @@ def test_a_baselines_life(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["history", str(path)]) == 0
     assert "6 are needed" in capsys.readouterr().out
     assert main(["baseline", "prune", str(path), "--keep", "1"]) == 0
-    assert "2 → 1 sessions" in capsys.readouterr().out
+    assert "2 → 1 session" in capsys.readouterr().out
     assert main(["gate", recorded(tmp_path, name="seven__"), "--stored", "--enforce", *kept]) == 2

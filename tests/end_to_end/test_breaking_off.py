@@ -35,7 +35,7 @@ model: {{source: "path:{weights}"}}
 engines: {{s: {{engine: simulated, args: {{ttft_ms: 5, itl_ms: 1}}}}}}
 matrix: {{warmup: [none, requests]}}
 workload: {{prompts: {{kind: random, tokens: 8}}, output_tokens: 4, requests: 6}}
-design: {{max_steal: 1.0, blocks: 4}}
+design: {{max_steal: 1.0, max_contention: 1.0, blocks: 4}}
 """
     )
     return path

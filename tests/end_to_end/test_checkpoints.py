@@ -11,8 +11,8 @@ from bench.engines.transformers import Transformers
 from bench.environments import environment
 from bench.models.cache import Cache, sha256
 from bench.models.checkpoints import resolve
-from bench.models.reference import PINS, SMOLLM2
 from bench.scenario.model import Model
+from bench.scenario.sources import PINS, SMOLLM2
 from tests.end_to_end.transformers_server import serving
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from bench.engines import server
 from bench.engines.command import Command
 from bench.engines.engine import LaunchContext
+from bench.engines.server import free_port, start
 from bench.environments.environment import environment
 from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.job import Job
-from bench.loadgen.prompts import requests
+from bench.loadgen.prompts import Asked, Batch, requests
 from bench.models.checkpoints import resolve
-from bench.scenario.model import Arrivals, Engine, Model, Workload
+from bench.scenario.model import Arrivals, EngineSetting, Model, Workload
 from bench.scenario.variant import Variant
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
@@ -35,7 +35,7 @@ def test_transformers_serve_is_started_measured_and_stopped(tmp_path: Path) -> N
         pytest.skip("needs `bench engines install transformers-serve`")
     model = Model(source="dummy:tiny-llama")
     checkpoint = resolve(model, "bf16")
-    engine = Engine(
+    engine = EngineSetting(
         engine="command",
         environment="transformers-serve",
         command=["{python}", "-c", SERVE, "serve", "{model}", "--host", "{host}", "--port", "{port}"],
@@ -55,21 +55,12 @@ def test_transformers_serve_is_started_measured_and_stopped(tmp_path: Path) -> N
         warmup=(),
         page_cache="leave",
     )
-    spec = Command().command(variant, LaunchContext(server.free_port(), tmp_path, checkpoint))
-    with LoadGenerator() as load, server.start(spec, tmp_path) as server:
+    spec = Command().command(variant, LaunchContext(free_port(), tmp_path, checkpoint))
+    with LoadGenerator() as load, start(spec, tmp_path) as server:
         server.wait_healthy()
         endpoint = server.endpoint
         assert endpoint.model == str(checkpoint.path)
-        asked = requests(
-            WORKLOAD,
-            seed=1,
-            stage="measured",
-            first_id=0,
-            count=3,
-            endpoint=endpoint,
-            checkpoint=checkpoint,
-            base=tmp_path,
-        )
+        asked = requests(Asked(WORKLOAD, endpoint, checkpoint, tmp_path, seed=1), Batch("measured", 0, 3))
         driven = load.drive(Job(endpoint.host, endpoint.port, tuple(asked), Arrivals(closed=1)))
         tree = server.tree()
     assert [row["error"] for row in driven.requests] == [None] * 3

@@ -31,7 +31,7 @@ engines:
   a-moment-later: {{engine: command, command: {start}, lingers]}}
   sound: {{engine: simulated, args: {{ttft_ms: 2, itl_ms: 0.2}}}}
 workload: {{prompts: {{kind: random, tokens: 8}}, output_tokens: 4, requests: 3, timeout_s: 10}}
-design: {{max_steal: 1.0, blocks: 1, retries: 0}}
+design: {{max_steal: 1.0, max_contention: 1.0, blocks: 1, retries: 0}}
 """
     )
     bench = Path(sys.executable).parent / "bench"
@@ -54,4 +54,4 @@ design: {{max_steal: 1.0, blocks: 1, retries: 0}}
         assert (record.status, record.reason_kind) == ("unsupported", "unsupported_quantization"), record
         assert "cpu_gemm_wna16" in (record.reason or "")
         assert record.log_tail
-        assert record.exit["leftover"] == []
+        assert record.exit.leftover == []

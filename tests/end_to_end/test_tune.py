@@ -18,7 +18,7 @@ model: {source: default}
 engines: {transformers: {engine: transformers, args: {threads: 1, max_num_seqs: 1}}}
 matrix: {quantization: [fp32]}
 workload: {prompts: {kind: random, tokens: 384}, output_tokens: 2, requests: 6}
-design: {blocks: 3, max_steal: 1}
+design: {blocks: 3, max_steal: 1, max_contention: 1}
 tune: {levers: {threads: [2]}, objective: ttft.p50}
 """
 

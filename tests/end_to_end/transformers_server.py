@@ -19,7 +19,7 @@ from bench.engines.engine import LaunchContext, LaunchTrace
 from bench.engines.transformers import EVENTS, Transformers
 from bench.environments import environment
 from bench.models.checkpoints import resolve
-from bench.scenario.model import Engine, Model, Quantization
+from bench.scenario.model import EngineSetting, Model, Quantization
 from bench.scenario.variant import Variant
 
 
@@ -101,7 +101,7 @@ def serving(
     model = Model(source=source)
     checkpoint = resolve(model, quantization)
     assert checkpoint.path is not None
-    engine = Engine(engine="transformers", args=args, env=dict(env or {}))
+    engine = EngineSetting(engine="transformers", args=args, env=dict(env or {}))
     variant = Variant("v", {}, "transformers", engine, "model", model, quantization, "none", (), "leave")
     with socket.socket() as chosen:
         chosen.bind(("127.0.0.1", 0))

@@ -13,7 +13,7 @@ from bench.engines.engine import Checkpoint, LaunchContext, LaunchTrace
 from bench.engines.openai import OpenAI, parse
 from bench.engines.server import free_port, start
 from bench.errors import LaunchError
-from bench.scenario.model import Engine, Model
+from bench.scenario.model import EngineSetting, Model
 from bench.scenario.variant import Variant
 
 CHILD = Path(__file__).parent / "child.py"
@@ -24,7 +24,7 @@ def variant(**engine: Any) -> Variant:
         id="v",
         factors={},
         engine_name="e",
-        engine=Engine(**engine),
+        engine=EngineSetting(**engine),
         model_name="m",
         model=Model(source="path:m"),
         quantization="bf16",

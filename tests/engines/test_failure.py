@@ -34,6 +34,26 @@ REAL = [
         "ValueError: To serve at least one request with the models's max seq len (131072), (4.50 GiB KV cache is"
         " needed, which is larger than the available KV cache memory (2.00 GiB).",
     ),
+    (
+        "out_of_memory",
+        "0.01.332.330 E alloc_tensor_range: failed to allocate CPU buffer of size 13825474560",
+    ),
+    (
+        "out_of_memory",
+        "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 9216.00 MiB on device 0: cudaMalloc failed: out of"
+        " memory",
+    ),
+    ("missing_file", "E gguf_init_from_file: failed to open GGUF file 'nosuch.gguf' (No such file or directory)"),
+    (
+        "missing_file",
+        "E llama_model_load: error loading model: tensor 'token_embd.weight' data is not within the file bounds, model"
+        " is corrupted or incomplete",
+    ),
+    ("missing_file", "0.00.041.410 E gguf_init_from_reader: failed to read key-value pairs"),
+    ("unsupported", "llama_model_load: error loading model: unknown model architecture: 'ernie4_9'"),
+    ("bad_argument", "error: invalid argument: --foo"),
+    ("bad_argument", 'error while handling argument "--threads": stoi'),
+    ("port", "srv         start: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 18082"),
     ("port", "OSError: [Errno 98] Address already in use"),
     (
         "port",

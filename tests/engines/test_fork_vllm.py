@@ -13,8 +13,7 @@ import pytest
 
 from bench.engines import vllm_parent
 from bench.environments.versions import version
-
-WORKERS = Path(vllm_parent.__file__).parent / "workers"
+from bench.programs import FOLDER
 
 PROGRAM = """
 import io, json, multiprocessing, os, sys, types
@@ -61,7 +60,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Any:
     file = tmp_path_factory.mktemp("program") / "program.py"
     file.write_text(PROGRAM)
     ran = subprocess.run(
-        [sys.executable, file], env={**os.environ, "PYTHONPATH": str(WORKERS)}, capture_output=True, text=True
+        [sys.executable, file], env={**os.environ, "PYTHONPATH": str(FOLDER)}, capture_output=True, text=True
     )
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout)
@@ -110,5 +109,5 @@ def test_what_a_launch_keeps_to_itself_is_not_part_of_its_parent(tmp_path: Path)
         vllm_parent.spec("0.32", tmp_path, {"VLLM_CACHE_ROOT": f"/caches/{name}", "VLLM_USE_V1": "1"}) for name in "ab"
     )
     assert one == other
-    assert one.env == {"VLLM_USE_V1": "1", "PYTHONPATH": str(WORKERS)}
+    assert one.env == {"VLLM_USE_V1": "1", "PYTHONPATH": str(FOLDER)}
     assert one.arguments == {"architectures": ("LlamaForCausalLM",)}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bench.engines.engine import LogLine
 from bench.engines.logs import compilation, messages
+from bench.record.engine_log import LogLine
 from tests.engines.vllm_logs import lines
 
 

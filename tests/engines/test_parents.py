@@ -21,6 +21,7 @@ from bench.engines.origin import start_check
 from bench.engines.parent import CannotFork, Parent
 from bench.engines.parents import Parents
 from bench.engines.server import Server, free_port, start
+from bench.record.schema import ParentAccount, StartAccount
 from tests.engines.test_server import gone, left_behind, living
 
 HERE = Path(__file__).parent
@@ -67,6 +68,12 @@ def launch(tmp_path: Path, parents: Parents) -> Iterator[Launch]:
         server.stop()
 
 
+def account(origin: StartAccount) -> ParentAccount:
+    """What the start tells of its parent."""
+    assert origin.parent is not None
+    return origin.parent
+
+
 def parent_of(parents: Parents) -> Parent:
     (only,) = parents._living.values()
     return only
@@ -90,13 +97,13 @@ def test_a_forked_launch_descends_from_its_parent_and_ends_politely(launch: Laun
     server.wait_healthy()
     parent = parent_of(parents)
     origin = server.origin
-    assert origin["mode"] == "forked"
-    assert origin["ancestry"][:3] == [origin["guardian"], parent.process.pid, os.getpid()]
-    assert origin["guardian_parent"] == parent.process.pid
-    assert origin["parent"]["pid"] == parent.process.pid
-    assert origin["parent"]["name"].startswith(f"pytest-{pytest.__version__}_")
-    assert 1 < origin["parent"]["uss_mib"] <= origin["parent"]["pss_mib"]
-    check = start_check(origin | {"asked": "forked"})
+    assert origin.mode == "forked"
+    assert origin.ancestry[:3] == [origin.guardian, parent.process.pid, os.getpid()]
+    assert origin.guardian_parent == parent.process.pid
+    assert account(origin).pid == parent.process.pid
+    assert account(origin).name.startswith(f"pytest-{pytest.__version__}_")
+    assert 1 < (account(origin).uss_mib or 0) <= (account(origin).pss_mib or 0)
+    check = start_check(replace(origin, asked="forked"))
     assert check is not None
     assert (check.status, check.evidence.startswith("fork 1 of ")) == ("ok", True)
     # Never executed: the same program and words as the parent's.
@@ -117,8 +124,8 @@ def test_a_parent_forks_again_and_again_and_each_fork_is_counted(launch: Launch,
         server.wait_healthy()
         origins.append(server.origin)
         server.stop()
-    assert {origin["parent"]["pid"] for origin in origins} == {parent_of(parents).process.pid}
-    assert [origin["parent"]["forks"] for origin in origins] == [0, 1, 2]
+    assert {account(origin).pid for origin in origins} == {parent_of(parents).process.pid}
+    assert [account(origin).forks for origin in origins] == [0, 1, 2]
 
 
 TELLER = """
@@ -149,7 +156,7 @@ def test_a_fork_finds_the_words_variables_folder_streams_and_signals_of_a_new_pr
         with start(asked, tmp_path / f"{how is None}", how) as server:
             seen.append(told(server))
             assert [line.stream for line in server.log() if "other stream" in line.text] == ["err"]
-            assert server.origin["mode"] == ("exec" if how is None else "forked")
+            assert server.origin.mode == ("exec" if how is None else "forked")
             assert seen[-1].pop("pid") == server.pid
             assert seen[-1].pop("temporary") == seen[-1].pop("tmpdir") == str(server.scratch)
     forked, executed = seen
@@ -202,10 +209,10 @@ def test_from_a_parent_that_is_not_fit_nothing_is_forked_and_the_launch_goes_on_
     (tmp_path / "heavy.py").write_text(f"{code}\n")
     server = launch()
     server.wait_healthy()
-    assert server.origin["mode"] == "exec"
-    assert words in server.origin["reason"]
+    assert server.origin.mode == "exec"
+    assert words in str(server.origin.reason)
     assert parents._living == {}
-    check = start_check(server.origin | {"asked": "forked"})
+    check = start_check(replace(server.origin, asked="forked"))
     assert check is not None
     assert (check.status, words in check.evidence) == ("violated", True)
 
@@ -218,21 +225,19 @@ def test_an_open_device_is_in_the_contract(tmp_path: Path, launch: Launch) -> No
     except OSError:
         pytest.skip("files cannot be made in /dev here")
     (tmp_path / "heavy.py").write_text(f"import os\nf = open({place!r}, 'w')\nos.unlink({place!r})\n")
-    assert f"devices in use: {place}" in launch().origin["reason"]
+    assert f"devices in use: {place}" in str(launch().origin.reason)
 
 
 def test_what_cannot_be_imported_though_it_was_only_wished_for_is_told(tmp_path: Path, launch: Launch) -> None:
     wanted = spec(tmp_path).parent
     assert wanted is not None
     server = launch(parent=replace(wanted, optional=("heavy", "no_such_module")))
-    assert server.origin["parent"]["skipped"] == {
-        "no_such_module": "ModuleNotFoundError: No module named 'no_such_module'"
-    }
+    assert account(server.origin).skipped == {"no_such_module": "ModuleNotFoundError: No module named 'no_such_module'"}
 
 
 def test_an_engine_that_has_no_forked_start_says_so(launch: Launch) -> None:
-    assert launch(parent=None).origin["reason"] == "this engine has no forked start"
-    assert launch(parent=None, not_forked="it is a container").origin["reason"] == "it is a container"
+    assert launch(parent=None).origin.reason == "this engine has no forked start"
+    assert launch(parent=None, not_forked="it is a container").origin.reason == "it is a container"
 
 
 @pytest.mark.parametrize("change", ["package", "module"])
@@ -243,9 +248,9 @@ def test_an_upgrade_of_the_environment_makes_its_parent_stale(
     old = parent_of(parents)
     (tmp_path / "heavy.py").write_text(HEAVY + "# another version\n")
     server = launch()
-    assert server.origin["mode"] == "forked"
-    assert server.origin["parent"]["pid"] != old.process.pid
-    assert server.origin["parent"]["name"] != old.name
+    assert server.origin.mode == "forked"
+    assert account(server.origin).pid != old.process.pid
+    assert account(server.origin).name != old.name
     assert not old.alive
 
 
@@ -256,8 +261,8 @@ def test_a_parent_that_died_before_the_order_is_replaced(launch: Launch, parents
     old.wait()
     server = launch()
     server.wait_healthy()
-    assert server.origin["mode"] == "forked"
-    assert server.origin["parent"]["pid"] != old.pid
+    assert server.origin.mode == "forked"
+    assert account(server.origin).pid != old.pid
 
 
 AT_FORK = """
@@ -283,8 +288,8 @@ def test_a_parent_that_dies_while_it_forks_costs_no_launch_and_leaves_nothing(
     try:
         server = launch()
         server.wait_healthy()
-        assert server.origin["mode"] == "forked"
-        assert "the parent died" in server.origin["replaced"]
+        assert server.origin.mode == "forked"
+        assert "the parent died" in str(server.origin.replaced)
         assert not flag.exists()
         server.stop()
         parents.close()
@@ -302,9 +307,9 @@ def test_a_thread_that_appears_in_a_parent_is_met_before_the_next_fork(
     (tmp_path / "heavy.py").write_text(AT_FORK.format(flag=str(flag), what=what, when="after_in_parent"))
     first = launch()
     second = launch()
-    assert [first.origin["mode"], second.origin["mode"]] == ["forked", "forked"]
-    assert "threads of Python's" in second.origin["replaced"]
-    assert first.origin["parent"]["pid"] != second.origin["parent"]["pid"]
+    assert [first.origin.mode, second.origin.mode] == ["forked", "forked"]
+    assert "threads of Python's" in str(second.origin.replaced)
+    assert account(first.origin).pid != account(second.origin).pid
 
 
 def test_a_launch_outlives_the_parent_that_it_was_forked_from(launch: Launch, parents: Parents) -> None:
@@ -355,7 +360,7 @@ from tests.engines.test_parents import spec, start
 parents, folder = Parents(), Path(sys.argv[1])
 server = start(spec(folder, "forks", "daemonises", "ignores_term", stop_timeout_s=0.5), folder / "launch", parents)
 server.wait_healthy()
-assert server.origin["mode"] == "forked", server.origin
+assert server.origin.mode == "forked", server.origin
 print("healthy", flush=True)
 time.sleep(600)
 """
@@ -437,13 +442,15 @@ def test_a_parent_that_failed_is_not_tried_again_until_something_changes(tmp_pat
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_two_hundred_forks_leave_nothing_and_the_parent_as_large_as_it_was(tmp_path: Path, parents: Parents) -> None:
-    sizes, trees = [], set[int]()
+    sizes, trees = list[float](), set[int]()
     for number in range(200):
         with start(spec(tmp_path, "forks", "daemonises"), tmp_path / str(number % 4), parents) as server:
             server.wait_healthy()
             trees |= set(server.tree())
-            sizes.append(server.origin["parent"]["uss_mib"])
-            assert server.origin["parent"]["forks"] == number
+            size = account(server.origin).uss_mib
+            assert size is not None
+            sizes.append(size)
+            assert account(server.origin).forks == number
     assert len(trees) == 600
     assert not any(living(pid) for pid in trees)
     parent = parent_of(parents).process.pid

@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 
-from bench.emulate.server.script import FAULTS, BadScript, Noise, Script, script
-from bench.emulate.server.timing import Timing
+from bench.emulate.server.script import FAULTS, BadScript, Noise, Script, Timing, script
 from bench.engines.engine import Checkpoint, LaunchContext, LaunchTrace
 from bench.engines.simulated import Simulated
 from bench.errors import LaunchError
 from bench.loadgen.selfcheck import server
-from bench.scenario.model import Engine, Model
+from bench.scenario.model import EngineSetting, Model
 from bench.scenario.variant import Variant
 
 CHECKPOINT = Checkpoint(None, "none", None, "bf16")
@@ -23,7 +22,7 @@ def variant(**args: Any) -> Variant:
         id="a",
         factors={},
         engine_name="sim",
-        engine=Engine(engine="simulated", args=args, env={"X": "1"}),
+        engine=EngineSetting(engine="simulated", args=args, env={"X": "1"}),
         model_name="m",
         model=Model(source="dummy:none"),
         quantization="bf16",

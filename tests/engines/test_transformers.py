@@ -11,12 +11,12 @@ from bench.engines.compile_caches import COMPILE_CACHES
 from bench.engines.engine import Checkpoint, LaunchContext, LaunchTrace
 from bench.engines.transformers import Transformers
 from bench.errors import LaunchError
-from bench.scenario.model import Engine, Model, Quantization, Start
+from bench.scenario.model import EngineSetting, Model, Quantization, Start
 from bench.scenario.variant import Variant
 
 
 def variant(quantization: Quantization = "bf16", **engine: Any) -> Variant:
-    settings = Engine(engine="transformers", python=sys.executable, **engine)
+    settings = EngineSetting(engine="transformers", python=sys.executable, **engine)
     model = Model(source="dummy:tiny-llama")
     return Variant("v", {}, "transformers", settings, "tiny", model, quantization, "none", (), "leave")
 
@@ -39,7 +39,7 @@ def test_the_command_runs_the_worker_in_the_engines_interpreter(tmp_path: Path) 
     assert option(spec.argv, "--threads") == "2"
     assert option(spec.argv, "--served-model-name") == spec.endpoint.model == "tiny"
     assert option(spec.argv, "--events") == str(spec.events_file)
-    assert spec.env["PYTHONPATH"].endswith("workers")
+    assert spec.env["PYTHONPATH"].endswith("programs")
     assert not spec.attached
 
 

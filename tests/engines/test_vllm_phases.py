@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from bench.engines.engine import LogLine
 from bench.engines.startup import resolve
 from bench.engines.vllm import Vllm
 from bench.engines.vllm_phases import log_phases
 from bench.environments.versions import version
+from bench.record.engine_log import LogLine
 from bench.record.schema import NULLS, Phase
 from tests.engines.vllm_logs import REAL, WRITTEN, about, lines, trace
 

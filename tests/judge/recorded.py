@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from bench.analyse.run import Run
 from bench.record.schema import LaunchRecord, Manifest
-from bench.record.store import RunFolder
+from bench.record.store import LaunchTables, RunFolder
 
 SECOND, MILLI = 1_000_000_000, 1_000_000
 VOCABULARY, LENGTH, DOCUMENTS = 30, 12, 6
@@ -109,7 +109,7 @@ def _launch(
         facts={"checkpoint_bytes": how.get("weights")},
     )
     answered = documents(how["noise"]) if block == 0 and "noise" in how and status == "ok" else None
-    folder.finish(launch_id, record, requests=requests, logprobs=answered)
+    folder.finish(launch_id, record, LaunchTables(requests=requests, logprobs=answered or []))
 
 
 def _row(number: int, stage: str, sent: int, first: int, **more: Any) -> dict[str, Any]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from bench.analyse.run import Run
 from bench.errors import IncomparableError, UnknownName, UsageError
+from bench.judge.comparable import variant_id
 from bench.judge.compare import Comparison
 from bench.judge.decide import Verdict
 from tests.runs import Behaviour, synthetic_run
@@ -67,7 +70,7 @@ def test_two_runs_that_differ_are_refused(run: Run, other: Run, change: Callable
 def test_answers_of_different_length_are_refused(tmp_path: Path, run: Run) -> None:
     longer = recorded(tmp_path, "longer", tokens=9)
     with pytest.raises(
-        IncomparableError, match=r"completion_tokens over 5 requests of block 0: 40 and 45 \(set ignore"
+        IncomparableError, match=r"completion_tokens over 5 requests of block 1: 40 and 45 \(set ignore"
     ):
         Comparison.of(run, "a", "b", other=longer)
 
@@ -103,3 +106,14 @@ def test_a_variant_is_named_by_id_or_by_factors(run: Run) -> None:
         Comparison.of(run, "a", "z")
     with pytest.raises(UsageError, match="both sides"):
         Comparison.of(run, "a", "a")
+
+
+def test_a_level_is_compared_as_it_is_written_in_a_scenario() -> None:
+    variants = [
+        {"id": "enforce-eager", "factors": {"args.enforce_eager": "true"}},
+        {"id": "no-enforce-eager", "factors": {"args.enforce_eager": "false"}},
+    ]
+    names = [variant["id"] for variant in variants]
+    run: Any = SimpleNamespace(variants=names, manifest=SimpleNamespace(variants=variants))
+    assert variant_id(run, {"args.enforce_eager": True}) == "enforce-eager"
+    assert variant_id(run, "args.enforce_eager=false") == "no-enforce-eager"

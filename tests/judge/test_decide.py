@@ -6,9 +6,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import special, stats
 
-from bench.judge.decide import Verdict, benjamini_hochberg, decide, holm, trimmed_interval
+from bench.judge.decide import (
+    Verdict,
+    benjamini_hochberg,
+    decide,
+    describe,
+    detectable,
+    holm,
+    looks_until,
+    spent_alpha,
+    trimmed_interval,
+)
 
 LIMIT = math.log(1.05)
 
@@ -64,7 +74,7 @@ def test_a_verdict_that_rests_on_one_block_names_it() -> None:
     assert decision.interval.high < LIMIT
     assert decision.verdict is Verdict.INCONCLUSIVE
     assert decision.deciding_block == 11
-    assert decision.reason == "block 11 decides: without it the PASS does not hold"
+    assert decision.reason == "block 12 decides: without it the PASS does not hold"
 
 
 @pytest.mark.parametrize(("ratios", "says"), [((), "no block"), ((1.3,), "only one block"), ((1.3, 1.3), "at least 3")])
@@ -106,3 +116,56 @@ def test_worse_data_never_get_a_better_verdict(values: list[float], shift: float
     before = decide(dict(enumerate(values)), LIMIT)
     after = decide({block: value + shift for block, value in enumerate(values)}, LIMIT)
     assert rank[after.verdict] >= rank[before.verdict]
+
+
+def power(blocks: int, sd: float, gap: float, alpha: float = 0.05) -> float:
+    """Chance that an effect lying `gap` (log units) beyond the margin is found: the noncentral t."""
+    critical = special.stdtrit(blocks - 1, 1 - alpha)
+    return float(1 - special.nctdtr(blocks - 1, gap * math.sqrt(blocks) / sd, critical))
+
+
+def test_power_at_the_limit_is_alpha() -> None:
+    assert power(8, 0.03, 0.0) == pytest.approx(0.05)
+
+
+def test_power_agrees_with_simulation() -> None:
+    d = np.random.default_rng(3).normal(0.04, 0.05, (20_000, 6))
+    low = d.mean(1) - 2.015048 * d.std(1, ddof=1) / math.sqrt(6)
+    assert power(6, 0.05, 0.04) == pytest.approx((low > 0).mean(), abs=0.015)
+
+
+def test_detectable_is_the_inverse_of_power() -> None:
+    found = detectable(5, 0.03, 0.05)
+    assert power(5, 0.03, math.log(1 + found) - math.log(1.05)) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("blocks", [2, 3, 5, 16, 200, 1000])
+@pytest.mark.parametrize("alpha", [0.2, 0.05, 0.0215, 0.001])
+def test_what_is_detectable_is_known_for_every_plan(blocks: int, alpha: float) -> None:
+    found = detectable(blocks, 0.001, 0.05, alpha)
+    assert power(blocks, 0.001, math.log((1 + found) / 1.05), alpha) == pytest.approx(0.8, abs=1e-6)
+
+
+def test_one_look_spends_everything() -> None:
+    assert spent_alpha((5,)) == pytest.approx((0.05,), rel=0.01)
+
+
+def test_looks_spend_alpha_and_no_more() -> None:
+    looks = (5, 8, 12, 16)
+    levels = spent_alpha(looks)
+    steps = np.random.default_rng(5).normal(size=(40_000, 16)).cumsum(1)
+    hit = np.zeros(len(steps), dtype=bool)
+    for look, level in zip(looks, levels, strict=True):
+        hit |= steps[:, look - 1] / math.sqrt(look) > -special.ndtri(level)
+    assert hit.mean() == pytest.approx(0.05, abs=0.004)
+
+
+def test_a_plan_always_looks_at_its_last_block() -> None:
+    assert looks_until(16) == (5, 8, 12, 16)
+    assert looks_until(10) == (5, 8, 10)
+    assert looks_until(4) == (4,)
+
+
+def test_the_plan_says_what_it_will_find() -> None:
+    assert describe(5) == "5 blocks: a 10% slowdown is found with 80 % (margin 5%, blocks scattering by 3.2%)"
+    assert "no verdict" in describe(1)

@@ -12,7 +12,7 @@ from bench.analyse.run import Run
 from bench.errors import Exit, UsageError
 from bench.judge import aa
 from bench.judge.decide import Verdict
-from bench.judge.gate import Gate, judge
+from bench.judge.gate import Judgement, judge
 from bench.report.verdicts import comment, data, github, junit, terminal
 from tests.runs import Behaviour, synthetic_run
 
@@ -45,7 +45,7 @@ def green(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def calibrated(run: Run, folder: Path, sessions: int = 30, fails: int = 0) -> Path:
     margins = {"ttft.p50": 0.05}
     found = [
-        aa.Session(number, Verdict.FAIL if number < fails else Verdict.PASS, {}, {"ttft.p50": 1.0}, {"ttft.p50": 0.5})
+        aa.Trial(number, Verdict.FAIL if number < fails else Verdict.PASS, {}, {"ttft.p50": 1.0}, {"ttft.p50": 0.5})
         for number in range(sessions)
     ]
     aa.save(aa.aa_record(run, found, 5, margins, "old"), folder)
@@ -78,14 +78,29 @@ def test_grey_when_nothing_can_be_judged(tmp_path: Path) -> None:
     gate = judge(run)
     assert gate.verdict is Verdict.INVALID
     assert gate.exit_code is Exit.INVALID
-    assert "no valid launch of bad: block 0: it died" in terminal.render(gate)
+    assert "no valid launch of bad: block 1: it died" in terminal.render(gate)
 
 
 def test_without_an_aa_study_its_word_is_advice(red: Run, tmp_path: Path) -> None:
     gate = judge(red, baselines=tmp_path)
     assert gate.verdict is Verdict.FAIL
     assert gate.exit_code is Exit.PASS
-    assert "ADVISORY: no A/A study of this machine" in terminal.render(gate)
+    first, *rest = terminal.render(gate).splitlines()
+    assert first.startswith("ADVISORY FAIL: a regression in synthetic")
+    assert rest[1].startswith("  advice only, exit 0: no A/A study of this machine")
+    assert "ADVISORY FAIL: a regression" in comment.render(gate)
+    assert "title=firsttoken ADVISORY FAIL%3A old → new" in github.render(gate)
+    assert data.render(gate)["exit_code"] == 0
+
+
+def test_an_invalid_measurement_is_never_advice(tmp_path: Path) -> None:
+    broken = Behaviour(status=dict.fromkeys(range(6), ("failed", "crash_at_start", "it died")), factors={"build": "x"})
+    gate = judge(gated(tmp_path, text=TEXT.replace("old", "x"), bad=broken), baselines=tmp_path)
+    assert gate.exit_code is Exit.INVALID
+    assert gate.advisory is None
+    for told in (terminal.render(gate), comment.render(gate), github.render(gate), junit.render(gate)):
+        assert "advi" not in told.lower()
+    assert data.render(gate)["advisory"] is None
 
 
 def test_with_one_it_binds_and_states_its_false_alarms(red: Run, tmp_path: Path) -> None:
@@ -147,7 +162,8 @@ def test_junit_has_a_case_per_metric(red: Run) -> None:
 def test_junit_fails_nothing_while_the_gate_is_advice(red: Run, tmp_path: Path) -> None:
     root = ET.fromstring(junit.render(judge(red, baselines=tmp_path)))
     assert root.get("failures") == "0"
-    assert [skipped.get("message", "")[:14] for skipped in root.iter("skipped")] == ["advisory FAIL:"] * 2
+    assert root.get("skipped") == "0"
+    assert [said.text[:14] for said in root.iter("system-err") if said.text] == ["ADVISORY FAIL:"] * 2
 
 
 def test_what_an_engine_printed_breaks_no_format(tmp_path: Path) -> None:
@@ -184,4 +200,4 @@ def test_an_interrupted_run_says_so(red: Run) -> None:
 
 
 def test_a_gate_is_plain_data(red: Run) -> None:
-    assert isinstance(judge(red), Gate)
+    assert isinstance(judge(red), Judgement)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.judge.compare import compare
+from bench.judge.compare import Terms, compare
 from bench.judge.stopping import half_width, precise, stop_rule, verdict_reached
 from bench.scenario.load import Scenario
 from tests.runs import Behaviour, synthetic_run
@@ -18,19 +18,19 @@ def launches(variant: str, factor: float, blocks: int = 5, sd: float = 0.01) -> 
 
 
 def test_a_look_that_finds_all_passed_ends_the_run() -> None:
-    compared = compare(launches("a", 1.0), launches("bb", 1.0), margins={"ttft.p50": 0.05})
+    compared = compare(launches("a", 1.0), launches("bb", 1.0), Terms({"ttft.p50": 0.05}))
     assert verdict_reached([compared], 5) == "after 5 blocks every gated metric has passed"
 
 
 def test_a_look_that_finds_a_failure_ends_the_run_and_says_which() -> None:
-    compared = compare(launches("a", 1.0), launches("bb", 1.3), margins={"ttft.p50": 0.05})
+    compared = compare(launches("a", 1.0), launches("bb", 1.3), Terms({"ttft.p50": 0.05}))
     reason = verdict_reached([compared], 5)
     assert reason is not None
     assert reason.startswith("after 5 blocks b is worse in TTFT p50")
 
 
 def test_an_open_question_goes_on() -> None:
-    compared = compare(launches("a", 1.0), launches("bb", 1.05), margins={"ttft.p50": 0.05})
+    compared = compare(launches("a", 1.0), launches("bb", 1.05), Terms({"ttft.p50": 0.05}))
     assert verdict_reached([compared], 5) is None
     assert verdict_reached([], 5) is None
 

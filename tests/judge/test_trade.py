@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from bench.analyse import answers
-from bench.analyse.claim import findings
 from bench.errors import UsageError
 from bench.judge.decide import Verdict
-from bench.judge.gate import Gate
-from bench.judge.limit import limits
+from bench.judge.gate import Judgement, limits
 from bench.judge.trade import Change, Trade, reference, trades
+from bench.report.claims import of_awq
 from tests.judge.recorded import DOCUMENTS, distributions, recorded
 
 MB = 1_000_000
@@ -29,9 +28,9 @@ def test_a_slower_smaller_and_slightly_worse_variant_is_told_as_such(tmp_path: P
     p, q = (np.concatenate([distributions(at, noise) for at in range(DOCUMENTS)]) for noise in (0.0, 0.3))
     truth = float((np.exp(p) * (p - q)).sum(axis=1).mean())
     assert trade.quality.kl.value == pytest.approx(truth, rel=1e-3)
-    told = {finding.claim.split(" ")[0]: finding.holds for finding in findings(trade)}
+    told = {finding.claim.split(" ")[0]: finding.holds for finding in of_awq(run, trade)}
     assert told["weights"] == "holds"
-    assert [finding.holds for finding in findings(trade)][1] == "does not hold"
+    assert [finding.holds for finding in of_awq(run, trade)][1] == "does not hold"
 
 
 def test_the_same_thing_twice_shows_no_difference_and_no_divergence(tmp_path: Path) -> None:
@@ -51,7 +50,7 @@ def test_a_variant_that_cannot_run_stays_in_the_table_with_its_reason(tmp_path: 
     run = recorded(tmp_path, {"bf16": REFERENCE, "awq": broken})
     (trade,) = trades(run)
     assert trade.sentence == "awq: unsupported: no 4-bit kernel here"
-    assert findings(trade) == ()
+    assert of_awq(run, trade) == ()
     assert "no 4-bit kernel here" in (trade.quality.kl.reason or "")
 
 
@@ -81,7 +80,7 @@ def test_the_limit_on_divergence_is_judged_and_moves_the_gate(tmp_path: Path, mo
     (limit,) = limits(run)
     assert limit.verdict is verdict
     assert "is allowed" in limit.reason
-    assert Gate("trade", "run", "host", (), quality=(limit,)).verdict is verdict
+    assert Judgement("trade", "run", "host", (), quality=(limit,)).verdict is verdict
 
 
 def test_a_lower_bound_never_passes_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +104,7 @@ def test_without_a_limit_nothing_is_judged_and_without_quality_the_user_is_told(
 def test_a_trade_without_interval_is_not_shown_to_hold(tmp_path: Path) -> None:
     run = recorded(tmp_path, {"bf16": REFERENCE, "awq": REFERENCE}, blocks=1)
     trade: Trade = trades(run)[0]
-    assert [finding.holds for finding in findings(trade)][1] == "not shown"
+    assert [finding.holds for finding in of_awq(run, trade)][1] == "not shown"
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.loadgen.arrivals import Schedule
 from bench.loadgen.clock import Clock
 from bench.loadgen.driver import Driver
-from bench.loadgen.job import Request
+from bench.loadgen.job import Request, Schedule
 from bench.loadgen.rows import Columns, Turn, row
 from bench.loadgen.target import Target
 

@@ -115,6 +115,20 @@ def test_the_servers_own_figure_is_taken_where_it_gives_one(content: Any, expect
     assert answer([chunked(sse(content))]).server_ttft_ms == expected
 
 
+@pytest.mark.parametrize(
+    ("timings", "expected"),
+    [
+        # 4 tokens: the first came with the prompt, three more took the rest.
+        ({"prompt_ms": 512.6, "predicted_n": 4, "predicted_ms": 1163.4}, 387.8),
+        ({"predicted_n": 1, "predicted_ms": 0.0}, None),
+        ({"predicted_n": 4}, None),
+    ],
+)
+def test_the_servers_own_pace_leaves_the_first_token_out(timings: Any, expected: float | None) -> None:
+    content = {"choices": [{"text": "a"}], "timings": timings}
+    assert answer([chunked(sse(content))]).counts.server_tpot_ms == pytest.approx(expected)
+
+
 def test_an_answer_that_was_not_streamed_is_one_event() -> None:
     body = json.dumps(
         {"choices": [{"message": {"role": "assistant", "content": "yes"}, "finish_reason": "stop"}]}

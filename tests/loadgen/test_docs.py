@@ -1,8 +1,8 @@
 from dataclasses import fields
 from pathlib import Path
 
+from bench.data import FOUNDING
 from bench.emulate.server.script import FAULTS, Noise, Script
-from bench.loadgen.prompts import FOUNDING
 from bench.record.schema import ERROR_KINDS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "wire.md").read_text(encoding="utf-8")

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from bench.loadgen.arrivals import Schedule
-from bench.loadgen.job import Request
+from bench.loadgen.job import Request, Schedule
 from bench.loadgen.rows import Turn
 from tests.loadgen.driving import Asked, Write, ask, drive
 from tests.loadgen.responses import WHOLE, chunked, delta, sse

@@ -7,14 +7,15 @@ import termios
 import textwrap
 import time
 from array import array
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from bench.errors import InternalError
-from bench.loadgen.generator import LoadGenerator
+from bench.loadgen.generator import LoadGenerator, _next
 from bench.loadgen.job import Driven, Job
-from bench.record.schema import CHUNKS, REQUESTS
+from bench.record.schema import CHUNKS, REQUESTS, ClockAccount
 from bench.scenario.model import Arrivals
 from tests.loadgen.jobs import job
 
@@ -58,13 +59,13 @@ def test_the_client_accounts_for_itself(generator: LoadGenerator, port: int) -> 
 
 def test_jobs_add_up(port: int) -> None:
     with LoadGenerator() as generator:
-        assert generator.clock() == {}
+        assert generator.clock() == ClockAccount()
         clients = [generator.drive(job(port, count)).client for count in (2, 5)]
         account = generator.account()
-    assert account["events"] == 42
-    assert account["cpu_s"] == sum(client["cpu_s"] for client in clients)
-    assert account["rss_mib"] == max(client["rss_mib"] for client in clients)
-    assert generator.clock()["offset_before_ns"] == clients[0]["clock"]["offset_before_ns"]
+    assert account.events == 42
+    assert account.cpu_s == sum(client["cpu_s"] for client in clients)
+    assert account.rss_mib == max(client["rss_mib"] for client in clients)
+    assert generator.clock().offset_before_ns == clients[0]["clock"]["offset_before_ns"]
 
 
 def test_progress_is_told_while_driving(generator: LoadGenerator, port: int) -> None:
@@ -117,9 +118,61 @@ def test_a_load_generator_that_falls_silent_in_mid_message_is_given_up(
         process.send_signal(signal.SIGSTOP)
 
     with LoadGenerator() as generator:
-        with pytest.raises(InternalError, match="fell silent in mid-message"):
+        with pytest.raises(InternalError, match=r"was stopped \(SIGSTOP\) and not continued in mid-message"):
             generator.drive(job(port, 300, simulate={"ttft_ms": 2}), stop_while_it_writes)
         assert generator.drive(job(port)).requests[0]["error"] is None
+
+
+def test_time_in_which_the_harness_was_stopped_as_well_is_not_held_against_the_load_generator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A clock of its own: the first wait lasts an hour, because everything was stopped; then the bytes come."""
+    monkeypatch.setattr("bench.loadgen.generator._PATIENCE_S", 3.0)
+    now, waits = [0.0], iter([3600.0, 1.0, None])
+
+    def waited(reading: list[int], *_: object) -> tuple[list[int], list[int], list[int]]:
+        took = next(waits)
+        now[0] += took or 0.0
+        return ([] if took else reading, [], [])
+
+    monkeypatch.setattr("bench.loadgen.generator.select.select", waited)
+    monkeypatch.setattr("bench.loadgen.generator.time.monotonic", lambda: now[0])
+    reading, writing = os.pipe()
+    os.write(writing, b"whole")
+    assert _next(reading, 10) == b"whole"
+    waits = iter([1.0, 3600.0, 1.0])
+    with pytest.raises(TimeoutError):
+        _next(reading, 10)
+    os.close(reading)
+    os.close(writing)
+
+
+def test_the_whole_group_may_be_stopped_for_longer_than_a_silence_may_last(port: int, tmp_path: Path) -> None:
+    script = f"""
+        from bench.loadgen import generator
+        from tests.loadgen.jobs import job
+        generator._PATIENCE_S, generator._SLICE_S = 1.0, 0.1
+        told = []
+        with generator.LoadGenerator() as generator:
+            print(*generator.harness_pids, flush=True)
+            def once(*_):
+                told or (told.append(1), print("writing", flush=True))
+            driven = generator.drive(job({port}, 12, tokens=10, simulate={{"text": "x" * 50_000, "ttft_ms": 30}}), once)
+        print(sum(len(row["text"]) for row in driven.requests))
+    """
+    argv = [sys.executable, "-c", textwrap.dedent(script)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as harness:
+        assert harness.stdout is not None
+        worker = int(harness.stdout.readline())
+        assert harness.stdout.readline() == "writing\n"
+        for pause in (0.2, 1.3):
+            for pid in (harness.pid, worker):
+                os.kill(pid, signal.SIGSTOP)
+            time.sleep(pause)
+            for pid in (worker, harness.pid):
+                os.kill(pid, signal.SIGCONT)
+            time.sleep(0.1)
+        assert harness.stdout.read() == f"{12 * 10 * 50_000}\n"
 
 
 def test_an_interrupt_in_the_middle_of_a_job_leaves_nothing_of_it_to_the_next_one(port: int) -> None:
@@ -183,3 +236,23 @@ def test_ctrl_c_reaches_the_harness_and_not_the_load_generator(port: int) -> Non
     assert said.strip().endswith("KeyboardInterrupt")
     assert said.count("Traceback") == 1
     assert not alive(pid)
+
+
+def test_a_capped_overload_is_let_go_by_the_ends_of_the_answers_before_and_the_client_missed_nothing(
+    generator: LoadGenerator, port: int
+) -> None:
+    # 20 requests due at 200/s, one at a time, each taking 30 ms: the last waits for 19 answers, not for us.
+    arrivals = Arrivals(rate=200.0, max_in_flight=1)
+    rows = generator.drive(job(port, 20, tokens=1, simulate={"ttft_ms": 30}, arrivals=arrivals)).requests
+    assert rows[0]["released_ns"] == rows[0]["intended_ns"]
+    for before, row in pairwise(rows):
+        assert row["released_ns"] == max(row["intended_ns"], before["end_ns"])
+    waited = rows[-1]["released_ns"] - rows[-1]["intended_ns"]
+    assert waited >= (19 * 30 - 19 * 5) * 1_000_000
+    assert rows[-1]["sent_ns"] - rows[-1]["released_ns"] < waited / 5
+
+
+def test_where_nothing_caps_the_load_nothing_was_let_go(generator: LoadGenerator, port: int) -> None:
+    for arrivals in (Arrivals(closed=2), Arrivals(rate=500.0)):
+        rows = generator.drive(job(port, 4, arrivals=arrivals)).requests
+        assert {row["released_ns"] for row in rows} == {None}

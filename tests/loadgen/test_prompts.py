@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
+from bench.data import FOUNDING
 from bench.engines.engine import Checkpoint, Endpoint
 from bench.errors import UnknownName, UsageError
 from bench.loadgen.job import Request
-from bench.loadgen.prompts import FOUNDING, requests, resolve
+from bench.loadgen.prompts import Asked, Batch, requests, resolve
 from bench.scenario.model import Workload
 
 HERE = Path(__file__).parent
@@ -18,9 +19,9 @@ IDS = {"kind": "random", "tokens": [15, 128]}
 
 def ask(prompts: dict[str, Any], count: int = 6, *, base: Path = HERE, **more: Any) -> list[Request]:
     fields = {name: more.pop(name) for name in list(more) if name in Workload.model_fields}
-    given: dict[str, Any] = {"seed": 1, "stage": "measured", "first_id": 0, "endpoint": ENDPOINT} | more
     workload = Workload.model_validate({"prompts": prompts, **fields})
-    return requests(workload, count=count, checkpoint=REMOTE, base=base, **given)
+    asked = Asked(workload, more.pop("endpoint", ENDPOINT), more.pop("checkpoint", REMOTE), base, more.pop("seed", 1))
+    return requests(asked, Batch(more.pop("stage", "measured"), more.pop("first_id", 0), count, **more))
 
 
 def prompt(request: Request) -> Any:
@@ -33,6 +34,15 @@ def test_random_prompts_cycle_through_their_lengths() -> None:
     assert [len(prompt(request)) for request in made] == [15, 128, 15, 128]
     assert [request.bucket for request in made] == [15, 128, 15, 128]
     assert {request.path for request in made} == {"/v1/completions"}
+
+
+def test_a_server_that_only_chats_is_asked_by_chat() -> None:
+    chats = Endpoint("127.0.0.1", 8000, "m", completions=False)
+    made = ask(IDS, 2, endpoint=chats)
+    assert {request.path for request in made} == {"/v1/chat/completions"}
+    assert [len(request.body["messages"][0]["content"].split()) for request in made] == [15, 128]
+    assert made[0].prompt_id.startswith("chat-words-about-15-"), "the template adds to the length, as the name admits"
+    assert ask(IDS, 2)[0].path == "/v1/completions"
 
 
 def test_every_request_has_a_prompt_of_its_own() -> None:
@@ -173,3 +183,50 @@ def test_every_shipped_file_is_whole() -> None:
         kind = "conversation" if name == "two-turn" else "text"
         made = ask({"kind": kind, "file": f"founding:{name}", "repeat": False}, 1000)
         assert len(made) >= 5
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_prompts_share_exactly_the_prefix_that_was_declared_and_groups_take_turns(ids: bool) -> None:
+    endpoint = Endpoint("h", 1, "m", token_ids=ids)
+    made = ask(IDS | {"shared_prefix": {"tokens": 10, "groups": 2}}, 8, endpoint=endpoint)
+    tokens = [prompt(one) if ids else prompt(one).split() for one in made]
+    assert [len(one) for one in tokens] == [15, 128] * 4
+    for group in (0, 1):
+        mine = tokens[group::2]
+        assert {tuple(one[:10]) for one in mine} == {tuple(mine[0][:10])}
+        assert len({tuple(one[10:15]) for one in mine}) == len(mine)
+    assert tokens[0][:10] != tokens[1][:10]
+
+
+def test_a_warm_up_has_a_prefix_of_its_own_so_that_the_first_request_finds_a_cold_cache() -> None:
+    shared = IDS | {"shared_prefix": {"tokens": 10}}
+    (measured,), (warm,) = ask(shared, 1), ask(shared, 1, stage="warmup")
+    assert prompt(measured)[:10] != prompt(warm)[:10]
+
+
+def traced(folder: Path, **fields: Any) -> list[Request]:
+    lines = [
+        {"timestamp": 1000, "input_length": 1100, "output_length": 3, "hash_ids": [7, 8, 9]},
+        {"timestamp": 1250, "input_length": 1030, "output_length": 5, "hash_ids": [7, 8, 10]},
+        {"timestamp": 4000, "input_length": 40, "output_length": 2, "hash_ids": [11]},
+    ]
+    (folder / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    given = {"kind": "trace", "file": "t.jsonl", "limit": fields.pop("limit", 3)}
+    return ask(given, fields.pop("count", 3), base=folder, **fields)
+
+
+def test_a_trace_gives_each_request_its_lengths_and_its_time(tmp_path: Path) -> None:
+    made = traced(tmp_path)
+    assert [len(prompt(one)) for one in made] == [1100, 1030, 40]
+    assert [(one.output_tokens, one.body["max_tokens"]) for one in made] == [(3, 3), (5, 5), (2, 2)]
+    assert [one.due_ns for one in made] == [0, 250_000_000, 3_000_000_000]
+    assert len(traced(tmp_path, limit=2)) == 2
+    assert len(traced(tmp_path, count=1)) == 1
+
+
+def test_equal_blocks_of_a_trace_are_equal_tokens_where_prompts_need_not_be_unique(tmp_path: Path) -> None:
+    alike, apart = traced(tmp_path, unique=False), traced(tmp_path)
+    first, second = prompt(alike[0]), prompt(alike[1])
+    assert first[:1024] == second[:1024]
+    assert first[1024:1030] != second[1024:1030]
+    assert prompt(apart[0])[:512] != prompt(apart[1])[:512]

@@ -27,6 +27,8 @@ NAMES = """
     choices delta message text content reasoning role finish_reason logprobs tokens token_logprobs top_logprobs token
     usage prompt_tokens completion_tokens prompt_tokens_details cached_tokens metrics timings prompt_ms error object
     time_to_first_token_ms arrival_time token_ids tool_calls prompt_logprobs
+    function name arguments function_call thinking reasoning_content reasoning_details type summary refusal index
+    reasoning_tokens completion_tokens_details x_groq predicted_n detail
 """
 KEYS = st.sampled_from(NAMES.split())
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)

@@ -97,3 +97,18 @@ def test_lone_surrogates_and_other_odd_text_do_not_break_the_way_back(generator:
     (row,) = generator.drive(job(port, tokens=1, simulate={"text": text})).requests
     assert row["error"] is None
     assert row["text"] == "? half"
+
+
+def test_a_second_turn_finds_the_first_ones_prompt_and_answer_in_the_cache(generator: LoadGenerator, port: int) -> None:
+    def ask(number: int, *said: str) -> Request:
+        simulate = {"prefix_cache": True, "prefix_block": 2}
+        messages = [{"role": "user", "content": text} for text in said]
+        body = {"messages": messages, "max_tokens": 3, "stream": True, "stream_options": {"include_usage": True}}
+        path = "/v1/chat/completions"
+        after = number - 1 if number else None
+        return Request(number, "p", "measured", path, body | {"simulate": simulate}, turn=number, after=after)
+
+    talk = (ask(0, "cache me if you can"), ask(1, "cache me if you can", "and again"))
+    rows = generator.drive(Job("127.0.0.1", port, talk, Arrivals(closed=1), timeout_s=5.0)).requests
+    # 5 words asked and 3 answered are 8 in blocks of 2; the second turn brings 2 more.
+    assert [(row["prompt_tokens"], row["cached_tokens"]) for row in rows] == [(5, 0), (10, 8)]

@@ -89,3 +89,15 @@ def test_a_damaged_tokenizer_is_named(tmp_path: Path) -> None:
 
 def test_words_stand_in_where_there_is_no_tokenizer() -> None:
     assert len(Vocabulary(100, frozenset()).text(12, random.Random(1)).split()) == 12
+
+
+@pytest.mark.parametrize("kind", ["plain", "enclosed", "bytes"])
+def test_text_that_begins_with_another_has_exactly_the_length_of_both(checkpoint: Checkpoints, kind: str) -> None:
+    known = vocabulary(checkpoint(kind))
+    begun = known.text(40, random.Random("prefix"))
+    for seed in range(5):
+        text = known.text(100, random.Random(seed), begun)
+        ids, before = known.tokenizer.encode(text).ids, known.tokenizer.encode(begun).ids
+        assert len(ids) == 100
+        # Where a tokenizer closes a text with a token of its own, that one moves.
+        assert ids[:38] == before[:38]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.loadgen.arrivals import Schedule
 from bench.loadgen.exchange import Exchange
+from bench.loadgen.job import Schedule
 from bench.loadgen.target import Target
 from tests.loadgen.driving import Asked, Scripted, Write, ask, drive, drive_at
 from tests.loadgen.responses import TEXT, WHOLE, chunked, closing, sized

@@ -15,11 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from bench.data import CALIBRATION, EVALUATION
 from bench.engines.engine import Checkpoint
 from bench.errors import ModelError, UsageError
-from bench.models import groups, quantize
+from bench.models import quantize
 from bench.models.cache import Cache
-from bench.models.quantize import METHODS, Recipe, calibration, chosen, progress_line, provenance
+from bench.models.contents import input_widths
+from bench.models.quantize import METHODS, QuantizeOptions, calibration, chosen, progress_line, provenance
 from bench.scenario.model import Model
 
 SMOLLM2 = {"model.layers.0.self_attn.q_proj.weight": (576, 576), "model.layers.0.mlp.down_proj.weight": (576, 1536)}
@@ -37,57 +39,56 @@ def checkpoint(folder: Path, shapes: Mapping[str, tuple[int, ...]] = SMOLLM2) ->
 
 
 def test_the_largest_group_size_that_divides_every_width_is_taken(tmp_path: Path) -> None:
-    assert chosen(checkpoint(tmp_path / "a"), Recipe("awq")) == 64
+    assert chosen(checkpoint(tmp_path / "a"), QuantizeOptions("awq")) == 64
     ernie = {"q.weight": (2048, 1024), "down.weight": (1024, 3072)}
-    assert chosen(checkpoint(tmp_path / "b", ernie), Recipe("gptq")) == 128
+    assert chosen(checkpoint(tmp_path / "b", ernie), QuantizeOptions("gptq")) == 128
 
 
 def test_a_group_size_that_does_not_divide_is_refused_with_those_that_do(tmp_path: Path) -> None:
     dense = checkpoint(tmp_path)
     with pytest.raises(UsageError, match=r"128 does not divide .*576 of model.layers.0.self_attn.q_proj; 64, 32 would"):
-        chosen(dense, Recipe("awq", group_size=128))
-    assert chosen(dense, Recipe("awq", group_size=96)) == 96
+        chosen(dense, QuantizeOptions("awq", group_size=128))
+    assert chosen(dense, QuantizeOptions("awq", group_size=96)) == 96
     with pytest.raises(UsageError, match="group size 0"):
-        chosen(dense, Recipe("awq", group_size=0))
+        chosen(dense, QuantizeOptions("awq", group_size=0))
 
 
 def test_a_model_that_no_group_size_divides_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no group size of 128, 64, 32 divides"):
-        chosen(checkpoint(tmp_path, {"odd.weight": (10, 250)}), Recipe("awq"))
+        chosen(checkpoint(tmp_path, {"odd.weight": (10, 250)}), QuantizeOptions("awq"))
 
 
 def test_int8_has_no_groups(tmp_path: Path) -> None:
-    assert chosen(checkpoint(tmp_path), Recipe("int8")) is None
+    assert chosen(checkpoint(tmp_path), QuantizeOptions("int8")) is None
     with pytest.raises(UsageError, match="no group size"):
-        chosen(checkpoint(tmp_path), Recipe("int8", group_size=64))
+        chosen(checkpoint(tmp_path), QuantizeOptions("int8", group_size=64))
 
 
 @pytest.mark.parametrize(("method", "words"), [("awk", "did you mean awq"), ("fp8", "one of awq, gptq, int8")])
 def test_an_unknown_method_is_answered_with_the_known_ones(method: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        Recipe(method)
+        QuantizeOptions(method)
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
     with pytest.raises(UsageError, match="samples must be at least 1"):
-        Recipe("awq", samples=0)
+        QuantizeOptions("awq", samples=0)
     with pytest.raises(UsageError, match="n_grid must be at least 3"):
-        Recipe("awq", n_grid=2)
+        QuantizeOptions("awq", n_grid=2)
 
 
 def test_files_that_are_no_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no linear layers"):
-        groups.widths(tmp_path)
+        input_widths(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 64)
     with pytest.raises(ModelError, match="no safetensors file"):
-        groups.widths(tmp_path)
+        input_widths(tmp_path)
 
 
 def test_the_shipped_texts_are_bilingual_and_share_nothing_with_those_for_evaluation() -> None:
-    corpus = Path(quantize.__file__).parents[1] / "quality" / "corpus"
     seen, judged = (
-        [json.loads(line) for line in (corpus / name).read_text(encoding="utf-8").splitlines()]
-        for name in ("calibration.jsonl", "evaluation.jsonl")
+        [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        for file in (CALIBRATION, EVALUATION)
     )
     for entries in (seen, judged):
         assert {entry["language"] for entry in entries} == {"en", "zh"}
@@ -108,9 +109,9 @@ def test_a_corpus_that_cannot_be_used_is_named_with_its_line(tmp_path: Path, con
 
 
 def test_what_decides_the_result_is_recorded(tmp_path: Path) -> None:
-    made = provenance(checkpoint(tmp_path), Recipe("awq", seed=9, samples=4), 64, ["a", "b"])
+    made = provenance(checkpoint(tmp_path), QuantizeOptions("awq", seed=9, samples=4), 64, ["a", "b"])
     assert (made["group_size"], made["seed"], made["samples"], made["from"]) == (64, 9, 4, "digest")
-    other = provenance(checkpoint(tmp_path), Recipe("awq", seed=9, samples=4), 64, ["a", "c"])
+    other = provenance(checkpoint(tmp_path), QuantizeOptions("awq", seed=9, samples=4), 64, ["a", "c"])
     assert made["calibration"]["sha256"] != other["calibration"]["sha256"]
     assert set(METHODS) == set(quantize.SCHEMES)
 
@@ -145,7 +146,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def worker(folder: Path, monkeypatch: pytest.MonkeyPatch, behaviour: str) -> None:
     file = folder / "worker.py"
     file.write_text(WORKER.replace("BEHAVIOUR", textwrap.dedent(behaviour)))
-    monkeypatch.setattr(quantize, "_WORKER", file)
+    monkeypatch.setattr(quantize, "_PROGRAM", file)
 
 
 def left(folder: Path) -> list[str]:
@@ -159,7 +160,7 @@ def test_a_finished_one_is_kept_with_its_provenance_and_found_again(
 ) -> None:
     worker(prepared, monkeypatch, "")
     model, told = Model(source=f"path:{prepared}/model"), list[str]()
-    made = quantize.quantize(model, Recipe("awq"), progress=told.append)
+    made = quantize.quantize(model, QuantizeOptions("awq"), progress=told.append)
     assert made.quantization == "awq"
     assert any("layer 1 of 2" in line and "left" in line for line in told)
     (entry,) = Cache().entries()
@@ -167,19 +168,19 @@ def test_a_finished_one_is_kept_with_its_provenance_and_found_again(
     assert entry.about["tokens"] == 256
     assert "tokenizer.json" in entry.files
     worker(prepared, monkeypatch, "raise SystemExit('called again')")
-    assert quantize.quantize(model, Recipe("awq")).digest == made.digest
+    assert quantize.quantize(model, QuantizeOptions("awq")).digest == made.digest
     with pytest.raises(ModelError, match="other settings: group_size 64"):
-        quantize.quantize(model, Recipe("awq", samples=3))
+        quantize.quantize(model, QuantizeOptions("awq", samples=3))
 
 
 def test_a_damaged_one_is_refused(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker(prepared, monkeypatch, "")
     model = Model(source=f"path:{prepared}/model")
-    made = quantize.quantize(model, Recipe("gptq"))
+    made = quantize.quantize(model, QuantizeOptions("gptq"))
     assert made.path is not None
     (made.path / "model.safetensors").write_bytes(b"whale")
     with pytest.raises(ModelError, match="damaged"):
-        quantize.quantize(model, Recipe("gptq"))
+        quantize.quantize(model, QuantizeOptions("gptq"))
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,7 @@ def test_one_that_fails_says_why_and_leaves_nothing(
 ) -> None:
     worker(prepared, monkeypatch, behaviour)
     with pytest.raises(ModelError, match=words):
-        quantize.quantize(Model(source=f"path:{prepared}/model"), Recipe("awq"))
+        quantize.quantize(Model(source=f"path:{prepared}/model"), QuantizeOptions("awq"))
     assert [name for name in left(prepared) if not name.endswith(".partial")] == []
 
 
@@ -204,11 +205,12 @@ INTERRUPTED = """
 import sys
 from pathlib import Path
 from bench.models import quantize
-from bench.models.quantize import Recipe
+from bench.models.quantize import QuantizeOptions
 from bench.scenario.model import Model
 quantize.provisioned = lambda name: Path(sys.executable)
-quantize._WORKER = Path(sys.argv[1]) / "worker.py"
-quantize.quantize(Model(source=f"path:{sys.argv[1]}/model"), Recipe("awq"), progress=lambda l: print(l, flush=True))
+quantize._PROGRAM = Path(sys.argv[1]) / "worker.py"
+model = Model(source=f"path:{sys.argv[1]}/model")
+quantize.quantize(model, QuantizeOptions("awq"), progress=lambda l: print(l, flush=True))
 """
 
 
@@ -245,6 +247,18 @@ def test_an_interrupted_one_leaves_no_entry_and_no_worker(
     assert Cache().entries() == []
     # The next attempt is not in the way of what a killed one could not clear.
     worker(prepared, monkeypatch, "")
-    quantize.quantize(Model(source=f"path:{prepared}/model"), Recipe("awq"))
+    quantize.quantize(Model(source=f"path:{prepared}/model"), QuantizeOptions("awq"))
     assert len(Cache().entries()) == 1
     assert not [name for name in left(prepared) if name.endswith((".tmp", ".partial"))]
+
+
+def test_a_worker_that_dies_in_the_middle_of_a_report_is_a_failure_with_its_last_words() -> None:
+    """Not a document that cannot be read."""
+    script = r"""
+import os
+os.write(1, b'{"event": "started"}\n{"event": "progre')
+os.write(2, b"OSError: [Errno 28] No space left on device\n")
+os.kill(os.getpid(), 9)
+"""
+    with pytest.raises(ModelError, match=r"quantizing failed \(disk_full\)"):
+        quantize.run([sys.executable, "-c", script], lambda words: None)

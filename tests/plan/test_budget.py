@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from bench.plan.blocks import draw
-from bench.plan.budget import Measured, affordable, another_fits, expect
-from bench.plan.earlier import measured
+from bench.plan.budget import Measured, Traffic, affordable, another_fits, expect, measured, traffic
 from bench.scenario.load import Scenario
 from tests.scenario.texts import loaded
 
@@ -30,7 +29,8 @@ def test_more_work_is_expected_to_take_longer() -> None:
 def test_an_open_process_takes_as_long_as_its_rate_says() -> None:
     slow, fast = (cost_s(("requests: 10", f"requests: 100\n  arrivals: {{rate: {rate}}}")) for rate in (1, 10))
     launches = len(draw(loaded()).launches)
-    assert slow - fast == pytest.approx(launches * 90)
+    # 99 gaps of a second, or of a tenth.
+    assert slow - fast == pytest.approx(launches * 89.1)
 
 
 def test_more_chunks_take_more_disk() -> None:
@@ -101,3 +101,18 @@ def test_earlier_launches_are_read_from_runs_of_the_same_content(tmp_path: Path)
 
 def test_without_earlier_runs_nothing_is_known(tmp_path: Path) -> None:
     assert measured(tmp_path / "none", "sample", "0") == {}
+
+
+def test_a_trace_is_expected_to_take_as_long_as_it_is_and_to_send_what_it_holds(tmp_path: Path) -> None:
+    lines = [{"timestamp": 1000 * n, "input_length": 10 * n + 1, "output_length": 4} for n in range(11)]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+    def sent(prompts: str, arrivals: str) -> Traffic:
+        workload = f"{{prompts: {{kind: trace, file: t.jsonl, {prompts}}}, arrivals: {arrivals}}}"
+        text = f"scenario: x\nengines: {{s: {{engine: simulated}}}}\nworkload: {workload}\n"
+        return traffic(Scenario.parse(text, tmp_path / "x.yaml").model.workload, tmp_path)
+
+    assert sent("limit: 50", "{replay: {speed: 2}}") == Traffic(11, 51.0, 4.0, 5.0)
+    assert sent("limit: 3", "{replay: {}}") == Traffic(3, 11.0, 4.0, 2.0)
+    assert sent("limit: 3", "{closed: 1}") == Traffic(3, 11.0, 4.0, None)
+    assert sent("limit: 11", "{burst: {size: 5, every_s: 7}}").last_s == 14.0

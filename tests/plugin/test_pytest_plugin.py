@@ -58,13 +58,24 @@ def test_a_wrong_scenario_says_where(pytester: pytest.Pytester, scenario_file: P
 def test_each_launch_is_a_round_in_benchmarks_own_json(pytester: pytest.Pytester, scenario_file: Path) -> None:
     run = recorded(pytester.path)
     result = pytester.runpytest_subprocess("speed.yaml", f"--scenario-run={run}", "--benchmark-json=out.json")
-    result.assert_outcomes(passed=2, skipped=1)
+    # The gate says FAIL, and no A/A study stands behind it.
+    result.assert_outcomes(passed=3, warnings=1)
+    result.stdout.fnmatch_lines(["*AdvisoryFail: ADVISORY FAIL: a regression in synthetic*"])
     found = json.loads((pytester.path / "out.json").read_text())["benchmarks"]
     assert [one["stats"]["rounds"] for one in found] == [5, 5]
     assert found[0]["stats"]["median"] == pytest.approx(0.1, rel=0.03)
     assert found[1]["stats"]["median"] == pytest.approx(0.13, rel=0.03)
     assert found[0]["group"] == "synthetic ttft.p50"
     assert found[0]["extra_info"]["output_throughput"] > 0
+
+
+def test_without_pytest_benchmark_the_gate_works_and_the_times_say_what_is_missing(
+    pytester: pytest.Pytester, scenario_file: Path
+) -> None:
+    run = recorded(pytester.path)
+    result = pytester.runpytest_subprocess("speed.yaml", f"--scenario-run={run}", "-p", "no:benchmark", "-rs")
+    result.assert_outcomes(passed=1, skipped=2, warnings=1)
+    result.stdout.fnmatch_lines(["*pip install 'firsttoken?pytest?'*"])
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.emulate.board import MODELS, build, find
+from bench.emulate.board import CATALOGUE, find
 from bench.emulate.board.animate import Animation, Fault
 from bench.emulate.board.files import rail_files
 from bench.errors import UnknownName, UsageError
@@ -17,6 +17,7 @@ from bench.probes.boards import identify, jetpack, l4t
 from bench.probes.context import Context
 from bench.probes.fingerprint import fingerprint
 from bench.probes.jetson import Jetson, rails, total_power
+from bench.probes.machine import emulated
 from bench.probes.probe import Reading
 from bench.probes.roots import Roots
 from bench.probes.sampler import suitable
@@ -29,7 +30,7 @@ def alive(
 ) -> tuple[Roots, Animation]:
     """A board that has run for a while at a constant load."""
     model = find(name)
-    roots = build(tmp_path, model)
+    roots = emulated(tmp_path, model)
     board = Animation(tmp_path, model, load=lambda at: load_share, faults=[Fault.parse(words) for words in faults])
     for _ in range(round(seconds / 0.1)):
         board.step(0.1)
@@ -40,7 +41,7 @@ def read(probe: str, roots: Roots) -> dict[str, Reading]:
     return dict(load("probes", probe)(Context(roots)).read())
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CATALOGUE)
 def test_power_of_every_board_is_what_its_rails_were_given(tmp_path: Path, name: str) -> None:
     roots, board = alive(tmp_path, name)
     readings = read("jetson", roots)
@@ -50,7 +51,7 @@ def test_power_of_every_board_is_what_its_rails_were_given(tmp_path: Path, name:
     assert readings["gpu_clock_mhz"].value == pytest.approx(board.gpu_hz / 1e6, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CATALOGUE)
 def test_sysfs_and_tegrastats_tell_the_same_story(tmp_path: Path, name: str) -> None:
     roots, board = alive(tmp_path, name)
     sysfs, line = read("jetson", roots), parse(board.line())
@@ -77,7 +78,7 @@ def test_an_unconnected_channel_and_the_shunt_voltages_are_no_rails(tmp_path: Pa
 
 
 def test_scopes_differ_between_boards_so_that_nobody_compares_them() -> None:
-    scopes = {model.key: set() for model in MODELS.values()}  # type: dict[str, set[str]]
+    scopes = {model.key: set() for model in CATALOGUE.values()}  # type: dict[str, set[str]]
     from bench.probes.boards import BOARDS
 
     for board in BOARDS:
@@ -198,9 +199,9 @@ def test_rubbish_in_a_sensor_file_is_no_number(tmp_path: Path) -> None:
 
 
 def test_memory_clock_needs_root_and_is_there_for_it(tmp_path: Path) -> None:
-    roots = build(tmp_path / "user", find("orin-nx"))
+    roots = emulated(tmp_path / "user", find("orin-nx"))
     assert read("jetson", roots)["emc_clock_mhz"].value is None
-    roots = build(tmp_path / "root", find("orin-nx"), privileged=True)
+    roots = emulated(tmp_path / "root", find("orin-nx"), privileged=True)
     assert read("jetson", roots)["emc_clock_mhz"].value == 3199.0
 
 
@@ -239,3 +240,19 @@ def test_stand_in_tools_speak_as_the_real_ones(tmp_path: Path) -> None:
     assert re.findall(r"ID=(\d) NAME=(\S+)", roots.output("nvpmodel", "-p", "--verbose") or "")[2] == ("2", "MODE_30W")
     assert board.line().count("mW/") == len(board.model.rails)
     assert os.access(Path(str(roots.path)) / "tegrastats", os.X_OK)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_a_case_hot_to_the_touch_a_dimmed_screen_and_a_fan_slow_nothing_on_any_board(tmp_path: Path, name: str) -> None:
+    roots, board = alive(tmp_path, name)
+    # Past the surface's warning, and below the temperature at which clocks are cut.
+    board.temp_c = board.model.surface_c + 10
+    for _ in range(5):
+        board.step(0.1)
+    devices = [folder.parent for folder in roots.in_sys("class/thermal").glob("cooling_device*/type")]
+    at_work = {(d / "type").read_text().strip() for d in devices if int((d / "cur_state").read_text()) > 0}
+    assert {"hot-surface-alert", "LCD", "TCC Offset", "Fan"} <= at_work
+    assert board.throttle == 0
+    states = {field: reading.value for field, reading in read("thermal", roots).items() if "throttle." in field}
+    assert set(states.values()) == {0.0}
+    assert {"throttle.gpu-throttle-alert", f"throttle.devfreq-{board.model.gpu_node.lower()}"} <= states.keys()

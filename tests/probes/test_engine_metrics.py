@@ -57,6 +57,23 @@ def test_both_names_at_once_are_not_added_up() -> None:
     assert parse(both)["kv_usage"] == 0.5
 
 
+def test_a_page_of_llama_cpp() -> None:
+    page = """llamacpp:prompt_tokens_total 6
+llamacpp:prompt_tokens_cached_total 4
+llamacpp:tokens_predicted_total 12
+llamacpp:requests_processing 1
+llamacpp:requests_deferred 2
+llamacpp:predicted_tokens_seconds 2.57849
+"""
+    assert parse(page) == {
+        "prompt_tokens": 6.0,
+        "prefix_hits": 4.0,
+        "generation_tokens": 12.0,
+        "running": 1.0,
+        "waiting": 2.0,
+    }
+
+
 def test_a_page_of_fastdeploy() -> None:
     page = (
         "# TYPE fastdeploy:num_requests_running gauge\nfastdeploy:num_requests_running 2.0\n"

@@ -14,15 +14,18 @@ from typing import Any
 
 import pytest
 
-from bench.emulate.board import build, find
+from bench.emulate.board import find
 from bench.emulate.board.files import meminfo, put
 from bench.errors import UsageError
-from bench.probes.cooldown import CoolDown, cool_down, idle_reference, temperatures
+from bench.probes.cooldown import Cooled, Timekeeper, cool_down, idle_reference, temperatures
 from bench.probes.fingerprint import fingerprint
-from bench.probes.memory import MemoryState, Watchdog, guarded_memory, idle, memory, returned, will_it_fit
+from bench.probes.machine import emulated
+from bench.probes.memory import Watchdog, guarded_memory, idle, memory, returned, will_it_fit
 from bench.probes.power_mode import applied, clocks, locked, modes, power_mode, verify
 from bench.probes.roots import Roots
+from bench.record.schema import MemoryState
 from bench.scenario.model import Host
+from tests.waiting import until
 
 GIB = 2**30
 
@@ -40,8 +43,9 @@ class Oven:
     def sleep(self, seconds: float) -> None:
         self.now += seconds
 
-    def wait(self, **options: Any) -> CoolDown:
-        return cool_down(Roots(), {"tj": 40.0}, read=self.read, clock=lambda: self.now, sleep=self.sleep, **options)
+    def wait(self, **options: Any) -> Cooled:
+        keeper = Timekeeper(lambda: self.now, self.sleep)
+        return cool_down(Roots(), {"tj": 40.0}, read=self.read, keeper=keeper, **options)
 
 
 class TestStartGate:
@@ -68,16 +72,18 @@ class TestStartGate:
         assert check.remedy
 
     def test_a_machine_without_sensors_does_not_wait_and_says_why(self) -> None:
-        ended = cool_down(Roots(), {}, read=lambda roots: {}, sleep=lambda s: pytest.fail("it waited"))
+        impatient = Timekeeper(sleep=lambda s: pytest.fail("it waited"))
+        ended = cool_down(Roots(), {}, read=lambda roots: {}, keeper=impatient)
         assert ended.check().status == "unknown"
 
     def test_the_idle_reference_is_a_median(self) -> None:
         readings = iter([40.0, 41.0, 99.0, 40.5, 40.0])
-        found = idle_reference(Roots(), seconds=5, read=lambda roots: {"tj": next(readings)}, sleep=lambda s: None)
+        keeper = Timekeeper(sleep=lambda s: None)
+        found = idle_reference(Roots(), seconds=5, read=lambda roots: {"tj": next(readings)}, keeper=keeper)
         assert found == {"tj": 40.5}
 
     def test_dead_zones_are_not_waited_for(self, tmp_path: Path) -> None:
-        found = temperatures(build(tmp_path, find("orin-nx")))
+        found = temperatures(emulated(tmp_path, find("orin-nx")))
         assert set(found) == {"cpu", "gpu", "soc0", "soc1", "soc2", "tj"}
 
     def test_a_gpus_temperature_counts(self, tmp_path: Path) -> None:
@@ -85,7 +91,7 @@ class TestStartGate:
 
 
 def board(tmp_path: Path, available_mib: float = 6000.0, name: str = "orin-nano") -> Roots:
-    roots = build(tmp_path, find(name))
+    roots = emulated(tmp_path, find(name))
     leave(roots, available_mib)
     return roots
 
@@ -102,6 +108,22 @@ class TestMemory:
         assert (state.kind, state.available_mib, state.device_total_mib) == ("unified", 6000.0, None)
         card = memory(Roots(nvml="desktop"))
         assert (card.kind, card.device_total_mib, card.device_used_mib) == ("discrete", 24564.0, 9830.0)
+
+    @pytest.mark.parametrize(
+        ("profile", "kind"),
+        [("spark", "unified"), ("thor", "unified"), ("orin", "unified"), ("mig", "discrete"), ("desktop", "discrete")],
+    )
+    def test_a_gpu_without_memory_of_its_own_shares_the_processors(
+        self, tmp_path: Path, profile: str, kind: str
+    ) -> None:
+        (tmp_path / "meminfo").write_text("MemTotal: 125000000 kB\nMemAvailable: 100000000 kB\n")
+        roots = Roots(proc=str(tmp_path), nvml=profile)
+        state = memory(roots)
+        assert state.kind == kind
+        assert fingerprint(roots)["memory"]["unified"] == (kind == "unified")
+        assert (state.device_total_mib is None) == (kind == "unified")
+        with guarded_memory(roots, lambda reason: None) as watchdog:
+            assert (watchdog is not None) == (kind == "unified")
 
     @pytest.mark.parametrize(
         ("size", "status"), [(GIB, "ok"), (5 * GIB, "warning"), (7 * GIB, "violated"), (None, "unknown")]
@@ -123,24 +145,25 @@ class TestMemory:
 
     def test_the_watchdog_stops_the_engine_once_before_the_board_freezes(self, tmp_path: Path) -> None:
         roots, told = board(tmp_path), list[str]()
-        with Watchdog(roots, told.append, period_s=0.02) as watchdog:
-            time.sleep(0.1)
-            assert not told
+        with Watchdog(roots, told.append, period_s=0.002) as watchdog:
             leave(roots, 200.0)
-            time.sleep(0.3)
+            until(lambda: watchdog.tripped)
+            watchdog._thread.join()
         assert len(told) == 1
         assert watchdog.tripped == told[0]
         assert "200 MiB" in told[0]
 
     def test_a_single_low_reading_is_no_alarm(self, tmp_path: Path) -> None:
         roots, told = board(tmp_path), list[str]()
-        with Watchdog(roots, told.append, period_s=0.2):
-            time.sleep(0.3)
-            leave(roots, 200.0)
-            time.sleep(0.15)
-            leave(roots, 5000.0)
-            time.sleep(0.3)
-        assert told == []
+        watchdog = Watchdog(roots, told.append)
+        looks = []
+        for available in (5000.0, 200.0, 5000.0, 200.0, 5000.0):
+            leave(roots, available)
+            looks.append(watchdog.look())
+        assert (looks, told, watchdog.tripped) == ([False] * 5, [], None)
+        leave(roots, 200.0)
+        assert [watchdog.look(), watchdog.look()] == [False, True]
+        assert told == [watchdog.tripped]
 
     def test_only_a_unified_board_is_guarded(self, tmp_path: Path) -> None:
         with guarded_memory(Roots(proc=str(tmp_path)), lambda reason: None) as none:
@@ -153,13 +176,13 @@ class TestMemory:
         before = idle(roots, seconds=0.0)
         leave(roots, 3000.0)
         late = returned(before, roots, timeout_s=0.3)
-        assert late["returned"] is False
-        assert late["missing_mib"] == pytest.approx(3000.0)
+        assert late.returned is False
+        assert late.missing_mib == pytest.approx(3000.0)
         leave(roots, 5950.0)
-        assert returned(before, roots, timeout_s=0.3)["returned"] is True
+        assert returned(before, roots, timeout_s=0.3).returned is True
 
     def test_memory_that_cannot_be_compared_is_null(self, tmp_path: Path) -> None:
-        assert returned(MemoryState("discrete", None, None, None), Roots(nvml="none"))["returned"] is None
+        assert returned(MemoryState("discrete", None, None, None), Roots(nvml="none")).returned is None
 
 
 def host(**wanted: str) -> Host:
@@ -168,7 +191,7 @@ def host(**wanted: str) -> Host:
 
 class TestPowerMode:
     def test_it_is_read_with_its_number(self, tmp_path: Path) -> None:
-        roots = build(tmp_path, find("agx-orin"))
+        roots = emulated(tmp_path, find("agx-orin"))
         mode = power_mode(roots)
         assert mode is not None
         assert (mode.name, mode.number) == ("MAXN", 0)
@@ -176,14 +199,14 @@ class TestPowerMode:
         assert power_mode(Roots(path=str(tmp_path))) is None
 
     def test_clocks_are_pinned_when_lowest_is_highest(self, tmp_path: Path) -> None:
-        roots = build(tmp_path, find("orin-nx"))
+        roots = emulated(tmp_path, find("orin-nx"))
         assert (clocks(roots), locked(roots)) == ({"cpu": False, "gpu": False}, False)
         assert roots.output("jetson_clocks") == ""
         assert locked(roots) is True
         assert locked(Roots(sys=str(tmp_path / "none"))) is None
 
     def test_what_is_declared_is_verified(self, tmp_path: Path) -> None:
-        found = fingerprint(build(tmp_path, find("orin-nx")))
+        found = fingerprint(emulated(tmp_path, find("orin-nx")))
         wanted = host(host_class="jetson-orin-nx", power_mode="25W", clocks="locked")
         status = {check.name: check.status for check in verify(wanted, found)}
         assert status == {"host_class": "ok", "power_mode": "violated", "clocks": "violated"}
@@ -195,7 +218,7 @@ class TestPowerMode:
         assert [check.status for check in checks] == ["violated", "unknown"]
 
     def test_it_is_set_and_put_back(self, tmp_path: Path) -> None:
-        roots = build(tmp_path, find("agx-orin"))
+        roots = emulated(tmp_path, find("agx-orin"))
         before = clocks(roots)
         with applied(host(power_mode="MODE_30W", clocks="locked"), roots) as changed:
             assert len(changed) == 2
@@ -205,18 +228,18 @@ class TestPowerMode:
         assert clocks(roots) == before
 
     def test_nothing_is_touched_that_is_right_already(self, tmp_path: Path) -> None:
-        roots = build(tmp_path, find("agx-orin"))
+        roots = emulated(tmp_path, find("agx-orin"))
         with applied(host(power_mode="MAXN"), roots) as changed:
             assert changed == []
 
     def test_it_is_put_back_when_the_run_fails(self, tmp_path: Path) -> None:
-        roots = build(tmp_path, find("agx-orin"))
+        roots = emulated(tmp_path, find("agx-orin"))
         with pytest.raises(ZeroDivisionError), applied(host(power_mode="MODE_15W"), roots):
             _ = 1 / 0
         assert power_mode(roots).name == "MAXN"  # type: ignore[union-attr]  # it has one
 
     def test_it_is_put_back_when_the_harness_is_killed(self, tmp_path: Path) -> None:
-        roots = build(tmp_path, find("agx-orin"))
+        roots = emulated(tmp_path, find("agx-orin"))
         code = (
             "import sys, time; from bench.probes.roots import Roots; from bench.probes.power_mode import applied;"
             "from bench.scenario.model import Host;"
@@ -237,12 +260,12 @@ class TestPowerMode:
         pytest.fail("the power mode was left as it was set")
 
     def test_a_mode_that_does_not_exist_is_refused_with_those_that_do(self, tmp_path: Path) -> None:
-        roots = build(tmp_path, find("agx-orin"))
+        roots = emulated(tmp_path, find("agx-orin"))
         with pytest.raises(UsageError, match="MODE_50W"), applied(host(power_mode="99W"), roots):
             pass
 
     def test_a_tool_that_refuses_is_quoted_and_all_is_put_back(self, tmp_path: Path) -> None:
-        roots = build(tmp_path, find("agx-orin"))
+        roots = emulated(tmp_path, find("agx-orin"))
         refusing = "#!/bin/sh\necho 'Error: Run this script as a root user' >&2\nexit 1\n"
         (tmp_path / "bin/jetson_clocks").write_text(refusing)
         wanted = host(power_mode="MODE_30W", clocks="locked")

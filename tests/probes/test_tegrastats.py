@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import time
 from pathlib import Path
@@ -12,11 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.emulate.board import MODELS, build
+from bench.emulate.board import CATALOGUE
 from bench.probes.context import Context
-from bench.probes.lines import Lines
+from bench.probes.listener import Listener
+from bench.probes.machine import emulated
 from bench.probes.roots import Roots
 from bench.probes.tegrastats import Tegrastats, parse
+from tests.waiting import PATIENCE_S, until
 
 CORPUS: list[dict[str, Any]] = json.loads(Path("tests/fixtures/tegrastats/lines.json").read_text())
 
@@ -75,7 +78,7 @@ def test_rubbish_in_the_middle_never_raises(entry: dict[str, Any], at: int, nois
 
 
 def board(tmp_path: Path, script: str, model: str = "agx-orin") -> Roots:
-    roots = build(tmp_path / "board", MODELS[model])
+    roots = emulated(tmp_path / "board", CATALOGUE[model])
     program = tmp_path / "board/bin/tegrastats"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(stat.S_IRWXU)
@@ -101,27 +104,39 @@ def test_module_power_of_agx_orin_leaves_out_the_rail_inside_another(tmp_path: P
 
 
 def test_a_program_that_dies_turns_stale_and_half_a_line_is_not_read(tmp_path: Path) -> None:
-    script = "echo 'RAM 1/2MB tj@50C'; sleep 0.2; printf 'RAM 9/2MB tj@9'"
-    probe = Tegrastats(Context(board(tmp_path, script), options={"period_s": 0.1}))
+    script, now = "echo 'RAM 1/2MB tj@50C'; printf 'RAM 9/2MB tj@9'", [0.0]
+    probe = Tegrastats(Context(board(tmp_path, script), options={"period_s": 0.1}, clock=lambda: now[0]))
     try:
         assert settled(probe, "temp.tj_c").value == 50.0
-        time.sleep(1.2)
-        reading = settled(probe, "temp.tj_c")
+        now[0] += 0.5
+        assert probe.read() == {}, "it may only be late"
+        now[0] += 1.0
+        reading = probe.read()["temp.tj_c"]
         assert (reading.value, reading.reason) == (None, "stale")
     finally:
         probe.close()
 
 
-def test_it_is_started_again_after_it_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.probes.lines.RETRY_S", 0.2)
+def test_it_is_started_again_after_it_died(tmp_path: Path) -> None:
     counter = tmp_path / "starts"
-    lines = Lines(["/bin/sh", "-c", f"echo x >> {counter}; echo line"])
-    time.sleep(0.9)
+    lines = Listener(["/bin/sh", "-c", f"echo x >> {counter}; echo line"], retry_s=0.05)
+    until(lambda: (latest := lines.latest()) is not None and latest.number >= 2)
     lines.close()
     assert counter.read_text().count("x") >= 2
-    latest = lines.latest()
-    assert latest is not None
-    assert latest.number >= 2
+
+
+def test_the_end_of_a_line_that_is_too_long_is_not_taken_for_a_line(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    script = f"echo one; echo much-too-long; read x < {go}; echo two; printf half; exec sleep 30"
+    lines = Listener(["/bin/sh", "-c", script], longest=8)
+    assert lines.first(PATIENCE_S) == "one"
+    go.write_text("on\n")
+    until(lambda: (latest := lines.latest()) is not None and latest.text != "one")
+    second = lines.latest()
+    lines.close()
+    assert second is not None
+    assert (second.number, second.text) == (2, "two")
 
 
 def test_a_field_that_was_there_and_is_missing_is_partial(tmp_path: Path) -> None:

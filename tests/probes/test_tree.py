@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ from bench.probes.context import Context, Watched
 from bench.probes.processes import Processes, TreeMemory
 from bench.probes.roots import Roots, peek
 from bench.probes.tree import Task, Tree
+from tests.waiting import until
 
 # The parent starts a child that starts a grandchild and dies: the grandchild re-parents, its session stays.
 ORPHAN = """
@@ -46,13 +46,6 @@ def spawn() -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
 
 
 Spawn = Callable[[str], "subprocess.Popen[bytes]"]
-
-
-def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 def test_an_orphan_stays_in_the_tree(spawn: Spawn) -> None:

@@ -17,8 +17,24 @@ import pytest
 
 from bench.errors import Exit, InternalError, RecordError
 from bench.record import tables
-from bench.record.schema import Check, FieldInfo, LaunchRecord, Manifest, Phase
-from bench.record.store import RunFolder
+from bench.record.documents import read_launch
+from bench.record.engine_log import LogLine
+from bench.record.schema import (
+    Check,
+    ClockAccount,
+    FieldInfo,
+    LaunchRecord,
+    Manifest,
+    MemoryReturned,
+    MemoryServed,
+    MemoryState,
+    PageCacheState,
+    Phase,
+    ProbeAccount,
+    Stop,
+    WarmupStage,
+)
+from bench.record.store import LaunchTables, RunFolder
 from tests.runs import Behaviour, synthetic_run
 
 
@@ -44,6 +60,22 @@ REQUEST = {
 }
 
 
+# launch.json as versions before this one wrote it: accounts in part, empty, or with keys of their own.
+EARLIER = """{
+ "schema_version": 1, "launch_id": "000-00-a", "variant": "a", "factors": {}, "block": 0, "position": 0,
+ "clock": {}, "stops": [{"process": "engine", "pid": 5}], "exit": {"code": 0, "leftover": [], "of a later version": 1},
+ "state_before": {
+  "page_cache": {"mode": "drop", "resident": 0.01, "achieved": true},
+  "warmup": {"compile-cache": {"asked": "warm", "before": {"bytes": 4096}}, "page-cache": {"seconds": 0.5}}},
+ "warmup": [{"label": "requests", "requests": 3, "ok": 2, "start_ns": 1, "end_ns": 2, "reason": null}],
+ "memory": {
+  "before": {"kind": "unified", "available_mib": 5000.0}, "served": {"t_ns": 7, "pss_mib": 300.0}, "after": {}},
+ "client": {
+  "cpu_s": 0.25, "sampler": {"complete": true, "probes": {"host": {"samples": 9, "missed": 1, "error": null}}}},
+ "checks": [{"name": "swap", "status": "ok", "evidence": "no page"}], "facts": {"device_used": "cpu", "graphs": [1, 2]}
+}"""
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     return RunFolder.create(tmp_path, manifest())
@@ -59,11 +91,19 @@ def test_what_is_finished_is_read_back_whole(folder: RunFolder) -> None:
         folder.finish(
             "000-00-a",
             launch,
-            requests=[REQUEST],
-            chunks={"request_id": [0, 0], "seq": [0, 1], "user_ns": [1, 2], "read": [0, 0], "kind": ["content"] * 2},
-            events=[{"t_ns": 1, "source": "x", "name": "y", "detail": None}],
-            phases=[Phase("graphs", None, None, "log", reason="not_found")],
-            logprobs=[{"request_id": 0, "tokens": [1, 2]}],
+            LaunchTables(
+                requests=[REQUEST],
+                chunks={
+                    "request_id": [0, 0],
+                    "seq": [0, 1],
+                    "user_ns": [1, 2],
+                    "read": [0, 0],
+                    "kind": ["content"] * 2,
+                },
+                events=[{"t_ns": 1, "source": "x", "name": "y", "detail": None}],
+                phases=[Phase("graphs", None, None, "log", reason="not_found")],
+                logprobs=[{"request_id": 0, "tokens": [1, 2]}],
+            ),
         )
     again = RunFolder.open(folder.path)
     assert again.finished() == {"000-00-a": launch}
@@ -76,7 +116,7 @@ def test_what_is_finished_is_read_back_whole(folder: RunFolder) -> None:
     assert again.read("000-00-a", "phases")["reason"].to_pylist() == ["not_found"]
     assert again.read("000-00-a", "samples").num_rows == 0
     assert again.logprobs("000-00-a") == [{"request_id": 0, "tokens": [1, 2]}]
-    assert list(again.log("000-00-a")) == [(12, "out", "hello  world"), (13, "err", "bye")]
+    assert list(again.log("000-00-a")) == [LogLine(12, "out", "hello  world"), LogLine(13, "err", "bye")]
 
 
 def test_a_launch_in_flight_is_not_finished_and_its_leftovers_are_swept(folder: RunFolder) -> None:
@@ -153,6 +193,32 @@ def test_a_flipped_byte_in_a_table_is_found(tmp_path: Path) -> None:
         RunFolder.open(run).read("000-00-a", "chunks")
 
 
+def test_a_record_of_an_earlier_version_opens_with_what_it_has(tmp_path: Path) -> None:
+    (tmp_path / "launch.json").write_text(EARLIER)
+    read = read_launch(tmp_path)
+    assert read.memory.before == MemoryState("unified", available_mib=5000.0)
+    assert read.memory.served == MemoryServed(7, 300.0)
+    assert read.memory.after == MemoryReturned(returned=None)
+    assert read.client.cpu_s == 0.25
+    assert read.client.rss_mib is None
+    assert read.client.sampler is not None
+    assert read.client.sampler.probes == {"host": ProbeAccount(samples=9, missed=1)}
+    assert read.warmup == [WarmupStage("requests", 3, 2, 1, 2)]
+    assert read.state_before.page_cache == PageCacheState(mode="drop", resident=0.01, achieved=True)
+    assert (read.state_before.prepare_s, read.state_before.cache_bytes) == (0.5, 4096)
+    assert (read.exit.code, read.exit.killed) == (0, None)
+    assert read.clock == ClockAccount()
+    assert read.stops == [Stop("engine", 5)]
+    assert read.facts == {"device_used": "cpu", "graphs": [1, 2]}
+
+
+@pytest.mark.parametrize("damage", ['"memory": 3', '"checks": [7]', '"client": {"sampler": []}', '"warmup": {"a": 1}'])
+def test_a_record_of_another_shape_is_damaged_and_says_where(tmp_path: Path, damage: str) -> None:
+    (tmp_path / "launch.json").write_text(EARLIER.rstrip("}\n") + f"}}, {damage}}}")
+    with pytest.raises(RecordError, match=r"launch\.json is damaged"):
+        read_launch(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -167,7 +233,7 @@ def test_rows_that_do_not_fit_the_schema_are_refused(
     with folder:
         folder.begin("000-00-a")
         with pytest.raises(InternalError, match=message):
-            folder.finish("000-00-a", record(), requests=rows)
+            folder.finish("000-00-a", record(), LaunchTables(requests=rows))
     assert folder.finished() == {}
 
 
@@ -178,7 +244,7 @@ def test_a_full_disk_is_named_and_costs_only_the_launch_in_flight(folder: RunFol
         # /dev/full answers every write as a full disk does.
         (folder.begin("000-01-a") / "requests.parquet").symlink_to("/dev/full")
         with pytest.raises(RecordError, match="no space left") as caught:
-            folder.finish("000-01-a", record("000-01-a"), requests=[REQUEST])
+            folder.finish("000-01-a", record("000-01-a"), LaunchTables(requests=[REQUEST]))
     assert "--resume" in str(caught.value)
     assert isinstance(caught.value.__cause__, OSError)
     assert caught.value.__cause__.errno == errno.ENOSPC
@@ -216,7 +282,7 @@ def test_an_arrow_stream_is_taken_up_to_its_last_whole_batch(tmp_path: Path) -> 
 WRITER = """
 import sys
 from pathlib import Path
-from bench.record.store import RunFolder
+from bench.record.store import LaunchTables, RunFolder
 from tests.record.test_store import record, REQUEST
 folder = RunFolder.open(Path(sys.argv[1]))
 with folder:
@@ -224,7 +290,7 @@ with folder:
         name = f"{number:05d}"
         if not folder.launch_path(name).exists():
             folder.begin(name)
-            folder.finish(name, record(name), requests=[REQUEST] * 50)
+            folder.finish(name, record(name), LaunchTables(requests=[REQUEST] * 50))
             print(name, flush=True)
 """
 
@@ -254,3 +320,18 @@ def test_kill_9_at_any_moment_leaves_whole_launches_and_a_folder_that_goes_on(fo
     assert len(told) >= 5
     with RunFolder.open(folder.path):
         assert not list((folder.path / "launches").glob(".*"))
+
+
+def test_a_column_that_an_earlier_version_did_not_write_is_null(tmp_path: Path) -> None:
+    path = tmp_path / "requests.parquet"
+    earlier = tables.from_rows("requests", [REQUEST]).drop_columns(["first_argument_ns", "count_reason"])
+    tables.write(path, earlier)
+    whole = tables.read(path, "requests")
+    assert whole.schema.names == tables.arrow_schema("requests").names
+    assert (whole["first_argument_ns"].to_pylist(), whole["count_reason"].to_pylist()) == ([None], [None])
+    assert tables.read(path, "requests", ["count_reason", "stage"]).to_pylist() == [
+        {"count_reason": None, "stage": REQUEST["stage"]}
+    ]
+    tables.write(path, earlier.drop_columns(["stage"]))
+    with pytest.raises(RecordError, match="lacks the columns stage"):
+        tables.read(path, "requests")

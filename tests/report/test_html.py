@@ -162,7 +162,7 @@ def test_one_broken_section_or_figure_does_not_cost_the_others(small_run: Run, m
 
     figure = Section("one", "One", (Figure(undrawable, undrawable, "caption", "alt"),))
     prose = Section("two", "Two", (Prose(("kept",)),))
-    monkeypatch.setattr(content, "SECTIONS", (broken, lambda view: figure, lambda view: prose))
+    monkeypatch.setattr(content, "order", lambda view: (broken, lambda view: figure, lambda view: prose))
     page = Page(html.render([small_run]))
     assert "ZeroDivisionError: <b>by nothing</b>" in page.text
     assert "could not be drawn: ValueError: <b>log of zero</b>" in page.text

@@ -9,19 +9,19 @@ import pytest
 
 from bench.analyse.run import Run
 from bench.report import elements, markdown
-from bench.report.elements import Cell, Column, Document, Facts, Fold, Log, Note, Notes, Prose, Section, Table
+from bench.report.elements import Cell, Facts, Fold, Heading, Note, Notes, Page, Printed, Prose, Section, Table
 
 HOSTILE = "a|b `c` <img src=x> [d](e)\n# not a heading"
 
 
 def rendered(*content: elements.Block, monkeypatch: pytest.MonkeyPatch) -> str:
-    page = Document("title", "subtitle", (Section("one", "One", content),), ("a",))
+    page = Page("title", "subtitle", (Section("one", "One", content),), ("a",))
     monkeypatch.setattr(markdown, "document", lambda run: page)
     return markdown.render([None])  # type: ignore[list-item]
 
 
 def test_a_table_keeps_its_columns_whatever_its_cells_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = Table((Column("x"), Column("y", "ms", numeric=True)), ((Cell(HOSTILE), Cell("1.0", "0.9–1.1")),))
+    table = Table((Heading("x"), Heading("y", "ms", numeric=True)), ((Cell(HOSTILE), Cell("1.0", "0.9–1.1")),))
     lines = [line for line in rendered(table, monkeypatch=monkeypatch).splitlines() if line.startswith("|")]
     assert lines[0] == "| x | y (ms) |"
     assert lines[1] == "|---|---:|"
@@ -38,7 +38,7 @@ def test_text_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_log_cannot_close_its_fence(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = rendered(Fold("log", (Log(("```", "# inside", "`````")),)), monkeypatch=monkeypatch)
+    text = rendered(Fold("log", (Printed(("```", "# inside", "`````")),)), monkeypatch=monkeypatch)
     assert text.count("``````\n") == 2
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.report.numbers import changes, count, decimals, duration, interval, listed, number, quantity
+from bench.report.numbers import changes, count, decimals, duration, interval, number, quantity
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,6 @@ def test_durations_take_the_unit_that_suits(seconds: float | None, text: str) ->
 
 def test_words_agree_in_number() -> None:
     assert [count(1, "launch"), count(3, "launch"), count(2, "request")] == ["1 launch", "3 launches", "2 requests"]
-    assert listed(["a", "b", "c"]) == "a, b and c"
-    assert listed(["a", "b"], "or") == "a or b"
-    assert listed([]) == ""
 
 
 @pytest.mark.parametrize(

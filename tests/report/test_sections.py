@@ -128,7 +128,9 @@ def test_without_a_gate_there_are_estimates_and_no_verdicts(view: View, monkeypa
 
 def test_phases_add_up_to_the_cold_start(view: View) -> None:
     rows = cells(coldstart.section(view))
-    seconds = [float(row[1].text) for row in rows if row[0].text in ("imports", "weights", "unattributed")]
+    seconds = [
+        float(row[1].text.removesuffix(" s")) for row in rows if row[0].text in ("imports", "weights", "unattributed")
+    ]
     cold = view.value("bf16", "cold_ttft")
     assert sum(seconds) == pytest.approx(cold, abs=0.02)
     graphs = next(row for row in rows if row[0].text == "cuda graphs")
@@ -242,3 +244,22 @@ def test_a_scripted_engine_and_random_weights_are_announced(tmp_path: Path, monk
         run.manifest, "variants", [{"id": "a", "engine": {"engine": "vllm"}, "model": {"source": "dummy:x"}}]
     )
     assert "random weights" in words(headline.section(View(run)))
+
+
+def test_answers_in_one_piece_are_a_dash_with_its_reason_and_a_warning(tmp_path: Path) -> None:
+    view = View(Run.open(synthetic_run(tmp_path, {"a": Behaviour(tpot=0.0)}, blocks=2, requests=5)))
+    assert "tpot.p50" in summary.columns(view)
+    row = view.row("a", "tpot.p50")
+    assert row is not None
+    assert (row.value, row.reason) == (None, "the answer came in one piece (10 of 10 answers)")
+    (note,) = [note for note in headline.limits(view) if "one piece" in note.text]
+    assert (note.text, note.tone) == ("10 answers came in one piece (of 10).", "warn")
+    itl = view.row("a", "itl.p50")
+    assert itl is not None
+    assert itl.value is None
+    # What the server counted is known all the same.
+    assert view.known("output_throughput")
+
+
+def test_a_run_whose_answers_came_token_by_token_warns_of_nothing(small_run: Run) -> None:
+    assert [note for note in headline.limits(View(small_run)) if "answer" in note.text] == []

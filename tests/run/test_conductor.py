@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ import pytest
 import bench
 from bench.engines import parent
 from bench.errors import RecordError, UsageError
-from bench.judge.validity import rule
-from bench.plan.blocks import draw
-from bench.plan.launches import PlannedLaunch
+from bench.judge.validity import judge_folder
+from bench.plan.blocks import Plan, PlannedLaunch, draw
 from bench.record.documents import read_launch
-from bench.record.schema import Check, LaunchRecord
+from bench.record.schema import Check, LaunchRecord, ParentAccount
 from bench.record.store import RunFolder
-from bench.run import execute, recorded, unfinished
+from bench.run import Rules, Setting, carry_out
+from bench.run.folders import recorded, unfinished
 from bench.run.progress import Silent
 from bench.scenario.load import Scenario
 
@@ -40,8 +41,8 @@ def write(folder: Path, **changes: str) -> Scenario:
     return Scenario.load(path)
 
 
-def run(scenario: Scenario, **how: Any) -> Path:
-    return execute(scenario, results=scenario.base / "results", check_client=False, **how)
+def run(scenario: Scenario, plan: Plan | None = None, **how: Any) -> Path:
+    return carry_out(scenario, Setting(results=scenario.base / "results", check_client=False, **how), plan)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,8 @@ def test_a_run_records_every_launch_and_opens_as_tables(tmp_path: Path) -> None:
 
     assert opened.manifest.state == "complete"
     assert [row["status"] for row in rows(opened.launches)] == ["ok", "ok"]
+    begun = [datetime.fromisoformat(row["wall_time"]) for row in rows(opened.launches)]
+    assert datetime.fromisoformat(str(opened.manifest.created)) <= begun[0] < begun[1] < datetime.now(UTC)
     # However short the launch, its memory was read while it held all it needs to serve.
     assert all(row["memory.peak"] > 1 for row in rows(opened.per_launch))
     for variant, warmups in (("none", 0), ("requests", 1)):
@@ -118,7 +121,7 @@ def test_breaking_off_keeps_what_is_finished_and_resume_completes_the_plan(tmp_p
     assert not list((path / "launches").glob(".*"))
 
     again = BreakingOff(at=0)
-    assert run(scenario, resume=path, progress=again) == path
+    assert run(scenario, resume="always", progress=again) == path
     assert len(again.seen) == 2
     assert not kept & set(again.seen)
     assert len(RunFolder.open(path).finished()) == 4
@@ -146,7 +149,7 @@ def test_a_variant_that_needs_no_more_launches_gets_none(tmp_path: Path) -> None
         blocks = {record.block for record in RunFolder.open(folder).finished().values()}
         return {"requests": "known well enough"} if len(blocks) >= 2 else {}
 
-    path = run(write(tmp_path, design="{blocks: 4}"), retire=retire, note="a race")
+    path = run(write(tmp_path, design="{blocks: 4}"), rules=Rules(retire=retire), note="a race")
     folder = RunFolder.open(path)
     seen = [record.variant for record in folder.finished().values()]
     assert (seen.count("none"), seen.count("requests")) == (4, 2)
@@ -161,9 +164,8 @@ def test_a_changed_scenario_is_not_resumed(tmp_path: Path) -> None:
     scenario = write(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         run(scenario, progress=BreakingOff(at=1))
-    path = unfinished(tmp_path / "results", scenario)
     with pytest.raises(RecordError, match="another version"):
-        run(write(tmp_path, design="{blocks: 2}"), resume=path)
+        run(write(tmp_path, design="{blocks: 2}"), resume="always")
 
 
 def test_an_invalid_launch_is_repeated_within_its_budget_and_then_reported(tmp_path: Path) -> None:
@@ -172,7 +174,7 @@ def test_an_invalid_launch_is_repeated_within_its_budget_and_then_reported(tmp_p
     def judge(folder: Path) -> list[Check]:
         return [doubtful] if folder.name.startswith("000-00") else []
 
-    path = run(write(tmp_path, design="{blocks: 1, retries: 1}"), judge=judge)
+    path = run(write(tmp_path, design="{blocks: 1, retries: 1}"), rules=Rules(judge))
     records: dict[str, LaunchRecord] = RunFolder.open(path).finished()
     assert [(record.attempt, record.status) for record in records.values()] == [
         (1, "invalid"),
@@ -188,7 +190,7 @@ def test_what_stayed_invalid_although_repeated_is_not_repeated_in_the_next_block
     def judge(folder: Path) -> list[Check]:
         return [stubborn] if read_launch(folder).variant == "requests" else []
 
-    path = run(write(tmp_path, design="{blocks: 3, retries: 1}"), judge=judge)
+    path = run(write(tmp_path, design="{blocks: 3, retries: 1}"), rules=Rules(judge))
     attempts: dict[str, list[int]] = {}
     for record in RunFolder.open(path).finished().values():
         attempts.setdefault(record.variant, []).append(record.attempt)
@@ -196,7 +198,7 @@ def test_what_stayed_invalid_although_repeated_is_not_repeated_in_the_next_block
 
 
 def test_a_stop_rule_ends_the_run_after_a_block_and_says_why(tmp_path: Path) -> None:
-    path = run(write(tmp_path, design="{blocks: 3}"), stop_rule=lambda folder: "precise enough")
+    path = run(write(tmp_path, design="{blocks: 3}"), rules=Rules(stop=lambda folder: "precise enough"))
     folder = RunFolder.open(path)
     assert len(folder.finished()) == 2
     assert any("precise enough" in note for note in folder.manifest.notes)
@@ -214,7 +216,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
         run(scenario, progress=BreakingOff(at=1))
     path = unfinished(tmp_path / "results", scenario)
     with RunFolder.open(path), pytest.raises(RecordError, match="in use by another run"):
-        run(scenario, resume=path)
+        run(scenario, resume="always")
 
 
 FORKED = "{start: [exec, forked]}"
@@ -222,24 +224,30 @@ FORKED = "{start: [exec, forked]}"
 
 def test_forked_launches_are_recorded_with_their_parent_and_checked_against_those_by_exec(tmp_path: Path) -> None:
     scenario = write(tmp_path, matrix=FORKED, design="{blocks: 2, seed: 3, max_steal: 1.0, retries: 0}")
-    opened = bench.Run.open(run(scenario, judge=rule()))
+    opened = bench.Run.open(run(scenario, rules=Rules(judge_folder)))
     assert [launch.record.variant for launch in opened.all[:2]] == ["exec", "forked"], "the reference comes first"
     forked = [launch.record for launch in opened.all if launch.record.variant == "forked"]
     executed = [launch.record for launch in opened.all if launch.record.variant == "exec"]
     for record in forked:
         checks = {check.name: check for check in record.checks}
         assert (checks["start.state"].status, checks["oracle.state"].status) == ("ok", "ok")
-        assert (record.start["asked"], record.start["mode"]) == ("forked", "forked")
-        assert record.start["oracle"]["logprob"] == -1.0
-        assert record.start["parent"]["pss_mib"] > 1
+        assert (record.start.asked, record.start.mode) == ("forked", "forked")
+        assert record.start.oracle is not None
+        assert record.start.oracle.logprob == -1.0
+        assert (parent_of(record).pss_mib or 0) > 1
         assert record.factors["start"] == "forked"
         phases = {phase["name"]: phase["reason"] for phase in rows(launch_of(opened, record).read("phases"))}
         assert phases["imports"] == "forked"
-    assert [record.start["mode"] for record in executed] == ["exec"] * 2
-    assert [record.start["parent"]["forks"] for record in forked] == [0, 1]
-    assert forked[0].start["parent"]["pid"] == forked[1].start["parent"]["pid"]
+    assert [record.start.mode for record in executed] == ["exec"] * 2
+    assert [parent_of(record).forks for record in forked] == [0, 1]
+    assert parent_of(forked[0]).pid == parent_of(forked[1]).pid
     # Its parent has gone with the run.
-    assert not Path(f"/proc/{forked[0].start['parent']['pid']}").exists()
+    assert not Path(f"/proc/{parent_of(forked[0]).pid}").exists()
+
+
+def parent_of(record: LaunchRecord) -> ParentAccount:
+    assert record.start.parent is not None
+    return record.start.parent
 
 
 def launch_of(opened: bench.Run, record: LaunchRecord) -> Any:
@@ -250,12 +258,12 @@ def test_a_variant_that_cannot_be_forked_goes_on_by_exec_and_is_never_counted_as
     scenario = write(tmp_path, matrix="{start: [forked]}", design="{blocks: 1, max_steal: 1.0, retries: 0}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parent, "PROGRAM", tmp_path / "no-such-program.py")
-        opened = bench.Run.open(run(scenario, judge=rule()))
+        opened = bench.Run.open(run(scenario, rules=Rules(judge_folder)))
     (launch,) = opened.all
     assert (launch.record.status, launch.record.reason_kind) == ("invalid", "start.state")
     assert "started by exec: the parent died" in str(launch.record.reason)
     assert launch.record.variant == "s-bf16-forked"
-    assert launch.record.start["mode"] == "exec"
+    assert launch.record.start.mode == "exec"
 
 
 def test_without_a_launch_by_exec_the_first_forked_ones_do_not_count_and_a_kept_reference_serves(
@@ -264,11 +272,11 @@ def test_without_a_launch_by_exec_the_first_forked_ones_do_not_count_and_a_kept_
     monkeypatch.setenv("FIRSTTOKEN_HOME", str(tmp_path / "home"))
     design = "{blocks: 1, max_steal: 1.0, retries: 0}"
     alone = write(tmp_path, matrix="{start: [forked]}", design=design)
-    (first,) = bench.Run.open(run(alone, judge=rule())).all
+    (first,) = bench.Run.open(run(alone, rules=Rules(judge_folder))).all
     assert (first.record.status, first.record.reason_kind) == ("invalid", "oracle.state")
     both = write(tmp_path, matrix=FORKED, design=design)
-    run(both, judge=rule())
+    run(both, rules=Rules(judge_folder))
     alone = write(tmp_path, matrix="{start: [forked]}", design=design)
-    (again,) = bench.Run.open(run(alone, judge=rule())).all
+    (again,) = bench.Run.open(run(alone, rules=Rules(judge_folder))).all
     assert again.record.status == "ok"
     assert "an earlier run" in next(c.evidence for c in again.record.checks if c.name == "oracle.state")

@@ -66,9 +66,24 @@ MODEL = 'model: {source: "hf:someone/some-model", revision: main}\n'
         (
             "requests: 10",
             "arrivals: {closed: 1, max_in_flight: 2}",
-            "workload.arrivals.max_in_flight: is for rate and po",
+            "workload.arrivals.max_in_flight: is for open loads",
         ),
-        ("requests: 10", "requests: 1", "workload.prompts.tokens: 2 lengths, but only 1 requests per launch"),
+        ("requests: 10", "requests: 1", "workload.prompts.tokens: 2 lengths, but only 1 request per launch"),
+        (
+            "engine: transformers",
+            "engine: vllm, path: /p",
+            "engines.hf.path: has no use here: vllm runs in an interpreter",
+        ),
+        (
+            "engine: transformers",
+            "engine: llama-cpp, path: /p, environment: llama-cpp-cuda",
+            "engines.hf.path: environment and path exclude each other",
+        ),
+        (
+            "{max_model_len: 2048}",
+            "{ctx_size: 200, parallel: 2}",
+            "engines.vllm.args.ctx_size: 200, shared by 2 slots, cannot hold a prompt of 128 tokens and 32 output",
+        ),
         ("2048", "150", "engines.vllm.args.max_model_len: 150 cannot hold a prompt of 128 tokens and 32 output tokens"),
         ("blocks: 4", "page_cache: drop}\nhost: {class: any", ""),
         ("blocks: 4", "sequential: true, precision: 0.03", "design.precision: two rules to stop by"),
@@ -175,3 +190,54 @@ def test_a_reference_that_fits_nothing_or_several_equally_is_found() -> None:
 
 def test_broken_cells_do_not_make_every_selector_look_wrong() -> None:
     assert [one.path for one in problems(changed(("[fp16, awq]", "[fp16, awk]")))] == ["matrix.quantization[1]"]
+
+
+@pytest.mark.parametrize(
+    ("workload", "expected"),
+    [
+        (
+            "prompts: {kind: random, tokens: 9}\n  arrivals: {replay: {speed: 2}}",
+            "workload.arrivals.replay: replays the times of a trace",
+        ),
+        ("prompts: {kind: trace, file: t.jsonl}", "workload.prompts.limit: is missing; a trace may be long"),
+        (
+            "prompts: {kind: trace, file: t.jsonl, limit: 1}\n  output_tokens: 3",
+            "workload.output_tokens: the trace says how long",
+        ),
+        (
+            "prompts: {kind: trace, file: t.jsonl, limit: 2}",
+            "workload.prompts.file: t.jsonl:2: not JSON",
+        ),
+        ("prompts: {kind: trace, file: t.jsonl, limit: 1}\n  arrivals: {replay: {speed: 2}}", None),
+        (
+            "prompts: {kind: random, tokens: [8, 9], shared_prefix: {tokens: 8}}",
+            "workload.prompts.shared_prefix.tokens: 8 leave nothing of a prompt of 8 tokens",
+        ),
+        (
+            "prompts: {kind: random, tokens: 9, shared_prefix: {tokens: 8, groups: 3}}\n  requests: 2",
+            "workload.prompts.shared_prefix.groups: 3 beginnings, but only 2 requests",
+        ),
+        (
+            "prompts: {kind: random, tokens: 9, shared_prefix: {tokens: 8}}\n  unique: false",
+            "workload.unique: shares whole prompts already",
+        ),
+        (
+            "prompts: {kind: random, tokens: 9}\n  arrivals: {rate: 1, burst: {size: 2, every_s: 1}}",
+            "workload.arrivals: needs exactly one of closed, rate, poisson, ramp, burst, on_off, replay",
+        ),
+        (
+            "prompts: {kind: random, tokens: 9}\n  arrivals: {ramp: {from: 1, to: 0, over_s: 3}}",
+            "workload.arrivals.ramp.to: 0 is not above 0",
+        ),
+        (
+            "prompts: {kind: random, tokens: 9}\n  arrivals: {on_off: {on: 1, on_s: 3}}",
+            "workload.arrivals.on_off.off_s: is missing (seconds off)",
+        ),
+    ],
+)
+def test_shapes_of_load_and_traces_are_checked(tmp_path: Path, workload: str, expected: str | None) -> None:
+    (tmp_path / "t.jsonl").write_text('{"timestamp": 0, "input_length": 5, "output_length": 1}\n{\n')
+    text = f"scenario: x\nengines: {{s: {{engine: simulated}}}}\nworkload:\n  {workload}\n"
+    messages = [f"{one.path}: {one.message}".replace(f"{tmp_path}/", "") for one in problems(text, tmp_path / "x.yaml")]
+    assert len(messages) == (expected is not None), messages
+    assert not expected or messages[0].startswith(expected), messages

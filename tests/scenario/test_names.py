@@ -121,3 +121,10 @@ def test_a_flag_that_only_include_brings_may_be_named_elsewhere() -> None:
     )
     assert problems(text) == ()
     assert problems(GOOD) == ()
+
+
+def test_two_revisions_of_one_source_are_refused() -> None:
+    assert told(("some-model", "some-model@v1")) == [
+        "model.revision: hf:someone/some-model@v1 names the revision v1 already; keep one of the two"
+    ]
+    assert told(("some-model", "some-model@main")) == []

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from bench.errors import ScenarioError
 from bench.plan.blocks import draw
 from bench.plan.budget import expect
+from bench.scenario import shipped
 from bench.scenario.load import Scenario
 
 FOLDER = Path("scenarios")
@@ -40,3 +45,35 @@ def test_the_quick_scenario_compares_two_formats_cold_and_warmed() -> None:
     assert {variant.quantization for variant in scenario.variants} == {"fp32", "bf16"}
     assert {variant.warmup_name for variant in scenario.variants} == {"none", "requests"}
     assert scenario.model.design.blocks >= 3
+
+
+def test_a_shipped_scenario_is_found_outside_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Scenario.load("scenarios/quick.yaml").path == shipped.folder() / "quick.yaml"
+    assert [path.is_file() for path in (shipped.folder() / "orin").glob("*.yaml")] == [True] * 4
+    with pytest.raises(ScenarioError, match=r"^scenarios/nope\.yaml:1:1"):
+        Scenario.load("scenarios/nope.yaml")
+
+
+def test_one_s_own_file_goes_before_a_shipped_one_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "scenarios" / "quick.yaml"
+    own.parent.mkdir()
+    own.write_text((shipped.folder() / "quick.yaml").read_text().replace("scenario: ", "scenario: my-"))
+    assert Scenario.load("scenarios/quick.yaml").name.startswith("my-")
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_runs_the_suite_from_anywhere(tmp_path: Path) -> None:
+    build = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-cache-dir", "--wheel-dir", str(tmp_path), "."]
+    subprocess.run([sys.executable, *build], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("firsttoken-*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    inside = {str(path.relative_to(tmp_path / "site" / "bench")) for path in (tmp_path / "site").rglob("*.yaml")}
+    assert {str(file) for file in FILES} <= inside
+    command = [sys.executable, "-m", "bench", "suite", "orin", "--emulate", "orin-nx", "--plan"]
+    done = subprocess.run(
+        command, cwd=tmp_path / "site", env={"PATH": "/usr/bin:/bin", "PYTHONPATH": "."}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "emulated-first-token" in done.stdout

@@ -40,7 +40,7 @@ JARGON = re.compile(r"Input should|validation|pydantic|\btype=|_type\b|Extra inp
         ("tokens: [15, 128]", "tokens: [15, no]", "workload.prompts.tokens[1]: 'no' is not a whole number"),
         ("tokens: [15, 128]", "tokens: []", "workload.prompts.tokens: is empty; at least 1 is needed"),
         ("kind: random", "kind: randm", "workload.prompts.kind: 'randm' is not one of random, text, conversation"),
-        ("kind: random, ", "", "workload.prompts: needs `kind`: random, text or conversation"),
+        ("kind: random, ", "", "workload.prompts: needs `kind`: random, text, conversation or trace"),
         ("kind: random, tokens", "kind: random, file: x, tokens", "workload.prompts.file: unknown key; one of kind,"),
         ("requests: 10", "arrivals: {closed: 1, rate: 2}", "workload.arrivals: needs exactly one of closed, rate,"),
         ("requests: 10", "slo: {tttf: 5}", "workload.slo.tttf: 'tttf' is not one of ttft, tpot, e2el (did you mean"),
@@ -81,7 +81,7 @@ def test_text_is_taken_as_it_is_written() -> None:
 def test_one_broken_part_hides_nothing_in_another() -> None:
     assert told(("{kind: random, tokens: [15, 128]}", "3"), ("warmup: none}", "warmup: non}"), ("[vllm,", "[vlm,")) == [
         "matrix.engine[0]: 'vlm' is not one of vllm, hf (did you mean vllm?)",
-        "workload.prompts: 3 is not a mapping (what is asked; `kind` is random, text or conversation)",
+        "workload.prompts: 3 is not a mapping (what is asked; `kind` is random, text, conversation or trace)",
         "gate.baseline.warmup: 'non' is not one of compile-artifacts, compile-cache, kv-preallocate, multi-stage, "
         "none, page-cache, requests, sleep-wake, until-steady (did you mean none?)",
     ]

@@ -15,7 +15,7 @@ from bench.tune.levers import Field
 PARTS = {
     "engines": "{s: {engine: simulated, args: {ttft_ms: 20, itl_ms: 1}}}",
     "workload": "{prompts: {kind: random, tokens: 8}, output_tokens: 4, requests: 6}",
-    "design": "{blocks: 3, max_steal: 1}",
+    "design": "{blocks: 3, max_steal: 1, max_contention: 1}",
     "tune": "{levers: {ttft_ms: [5, 60]}, objective: ttft.p50}",
 }
 

@@ -29,7 +29,7 @@ def test_a_candidate_that_never_starts_is_out_after_two_blocks_with_its_reason(t
     broken = rows["variant"] == "a-2"
     rows.loc[broken, "status"] = "failed"
     rows["reason"] = "bad_argument: no such flag"
-    assert race.fallen(rows, COLD, few) == {"a-2": "block 0: bad_argument: no such flag"}
+    assert race.fallen(rows, COLD, few) == {"a-2": "block 1: bad_argument: no such flag"}
     assert race.fallen(rows[rows["block"] == 0], COLD, few) == {}
 
 

@@ -11,23 +11,22 @@ import pytest
 from bench.analyse.metrics import metric
 from bench.errors import UsageError
 from bench.record.store import RunFolder
-from bench.run import execute
-from bench.run.progress import Silent
-from bench.tune.search import Found, Setting, Within, guards, search
+from bench.run import Setting
+from bench.run.folders import Resume
+from bench.tune.search import Found, guards, search
 from tests.tune.fields import scenario
 
 
 def find(folder: Path, changes: Mapping[str, str] | None = None, resume: bool = False) -> Found:
     asked = scenario(folder, **(changes or {}))
-    with pytest.MonkeyPatch.context() as patch:
-        # The client's own check has tests of its own and takes seconds.
-        patch.setattr("bench.tune.search.execute", lambda *args, **how: execute(*args, **how | {"check_client": False}))
-        return search(asked, asked.variants[0], Setting(folder / "results", Silent(), resume))
+    # The client's own check has tests of its own and takes seconds.
+    kept: Resume = "finished too" if resume else "never"
+    return search(asked, asked.variants[0], Setting(results=folder / "results", resume=kept, check_client=False))
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    return find(tmp_path_factory.mktemp("tune"), {"design": "{blocks: 4, max_steal: 1}"})
+    return find(tmp_path_factory.mktemp("tune"), {"design": "{blocks: 4, max_steal: 1, max_contention: 1}"})
 
 
 def test_the_faster_flag_is_found_and_confirmed_on_launches_of_its_own(found: Found) -> None:
@@ -55,7 +54,7 @@ def test_a_search_that_was_broken_off_keeps_what_is_finished(found: Found) -> No
     manifest = found.confirm / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"state": "interrupted"}))
     folder = found.race.parents[2]
-    again = find(folder, {"design": "{blocks: 4, max_steal: 1}"}, resume=True)
+    again = find(folder, {"design": "{blocks: 4, max_steal: 1, max_contention: 1}"}, resume=True)
     assert (again.race, again.confirm) == (found.race, found.confirm)
     assert again.chosen == found.chosen
     assert len(list((folder / "results" / "small").glob("[!.]*/manifest.json"))) == 2
@@ -82,8 +81,3 @@ def test_what_cannot_be_searched_is_refused_before_anything_starts(
     with pytest.raises(UsageError, match=says):
         find(tmp_path, changes)
     assert not (tmp_path / "results").exists()
-
-
-def test_the_budget_leaves_out_a_block_that_would_not_end_in_time(tmp_path: Path) -> None:
-    assert Within(60.0)(tmp_path) is None
-    assert "tuning budget" in (Within(0.0)(tmp_path) or "")

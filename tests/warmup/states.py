@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.engines.engine import Checkpoint
-from bench.scenario.model import Arrivals, Engine, Model, RandomPrompts, Workload
+from bench.scenario.model import Arrivals, EngineSetting, Model, RandomPrompts, Workload
 from bench.scenario.variant import Variant
-from bench.warmup.strategy import HostState
+from bench.warmup.step import HostState
 
 
 def variant(engine: str = "vllm", *, args: dict[str, Any] | None = None, **fields: Any) -> Variant:
@@ -16,7 +16,7 @@ def variant(engine: str = "vllm", *, args: dict[str, Any] | None = None, **field
         id="v",
         factors={},
         engine_name=engine,
-        engine=Engine(engine=engine, args=args or {}, **fields),
+        engine=EngineSetting(engine=engine, args=args or {}, **fields),
         model_name="m",
         model=Model(source="path:/models/m"),
         quantization="bf16",

@@ -15,8 +15,8 @@ from bench.errors import LaunchError
 from bench.record.schema import Check
 from bench.scenario.variant import WarmupStep
 from bench.warmup.compiled import cache_key
+from bench.warmup.step import HostState, WarmupStrategy
 from bench.warmup.strategies import build
-from bench.warmup.strategy import HostState, WarmupStrategy
 from tests.engines.vllm_logs import lines
 from tests.warmup.states import checkpoint, state, variant
 

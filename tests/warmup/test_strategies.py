@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bench import plugins
 from bench.engines.engine import LaunchTrace
 from bench.errors import LaunchError, UnknownName, UsageError
-from bench.record.schema import Check
+from bench.record.schema import Check, WarmupStage
 from bench.scenario.variant import WarmupStep
+from bench.warmup.step import Prepared, Stage, WarmupStrategy
 from bench.warmup.strategies import build
-from bench.warmup.strategy import Prepared, Stage, WarmupStrategy
 from tests.warmup.states import state, variant, workload
 
 
@@ -90,16 +90,16 @@ def test_whoever_says_nothing_about_compile_caches_starts_without_them(tmp_path:
 
 def test_answered_requests_are_evidence_and_failed_ones_a_violation() -> None:
     strategy = build((WarmupStep("requests"),))
-    stage = {"label": "requests", "requests": 3, "ok": 3, "reason": None}
+    stage = WarmupStage("requests", requests=3, ok=3)
     checks = {c.name: c.status for c in verified(strategy, [stage])}
     assert checks["warmup.requests"] == "ok"
-    checks = {c.name: c.status for c in verified(strategy, [stage | {"ok": 2}])}
+    checks = {c.name: c.status for c in verified(strategy, [replace(stage, ok=2)])}
     assert checks["warmup.requests"] == "violated"
 
 
 def test_the_reason_to_stop_is_in_the_evidence() -> None:
     strategy = build((WarmupStep("until-steady"),))
-    stage = {"label": "until-steady/windows", "requests": 20, "ok": 20, "reason": "steady: 1 %"}
+    stage = WarmupStage("until-steady/windows", requests=20, ok=20, reason="steady: 1 %")
     (check,) = (c for c in verified(strategy, [stage]) if c.name == "warmup.until-steady")
     assert "steady: 1 %" in check.evidence
 
@@ -115,5 +115,5 @@ def test_sleep_puts_the_engine_to_sleep_and_wakes_it() -> None:
     assert wake.calls == ("/sleep?level=1", "/wake_up")
 
 
-def verified(strategy: WarmupStrategy, warmup: list[dict[str, Any]]) -> list[Check]:
+def verified(strategy: WarmupStrategy, warmup: list[WarmupStage]) -> list[Check]:
     return strategy.verify(LaunchTrace({}, [], warmup=warmup), Prepared())

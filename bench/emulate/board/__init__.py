@@ -4,7 +4,7 @@ Built from public facts (release notes, kernel drivers, recorded lines), read by
 emulated board says about heat and power is a model's opinion: reports made on one are stamped EMULATED.
 """
 
-from bench.emulate.board.catalogue import MODELS, Model, find
+from bench.emulate.board.catalogue import CATALOGUE, EmulatedBoard, find
 from bench.emulate.board.files import build
 
-__all__ = ["MODELS", "Model", "build", "find"]
+__all__ = ["CATALOGUE", "EmulatedBoard", "build", "find"]

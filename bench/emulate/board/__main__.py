@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from bench import pipes
 from bench.emulate.board.animate import Animation, Fault
 from bench.emulate.board.catalogue import find
 
@@ -23,7 +24,7 @@ def main() -> None:
     animation = Animation(Path(folder), find(board), faults=[Fault.parse(words) for words in faults])
     last = time.monotonic()
     animation.step(PERIOD_S)
-    print("alive", flush=True)
+    pipes.write_all(1, b"alive\n")
     while True:
         if select.select([0], [], [], max(0.0, last + PERIOD_S - time.monotonic()))[0] and not os.read(0, 64):
             return

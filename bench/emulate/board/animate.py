@@ -14,10 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.emulate.board.catalogue import Model
-from bench.emulate.board.files import meminfo, put, rail_files
+from bench.emulate.board.catalogue import EmulatedBoard
+from bench.emulate.board.files import get, meminfo, put, rail_files
 from bench.errors import UsageError
-from bench.probes.roots import number, peek
 
 AMBIENT_C = 25.0
 HOT_C = 85.0
@@ -49,7 +48,7 @@ class MachineLoad:
 
     @staticmethod
     def _read() -> tuple[int, int]:
-        user, nice, system, idle, wait = (int(word) for word in peek("/proc/stat", 256).split(None, 6)[1:6])
+        user, nice, system, idle, wait = (int(word) for word in Path("/proc/stat").read_bytes().split(None, 6)[1:6])
         return user + nice + system, user + nice + system + idle + wait
 
     def __call__(self, at: float) -> float:
@@ -66,7 +65,7 @@ class Animation:
     def __init__(
         self,
         folder: Path,
-        model: Model,
+        model: EmulatedBoard,
         *,
         load: Callable[[float], float] | None = None,
         faults: Sequence[Fault] = (),
@@ -94,7 +93,7 @@ class Animation:
         # devfreq averages the load over about a tenth of a second.
         self.load += (self.load_of(self.at) - self.load) * min(1.0, seconds / 0.1)
         model, (low, high) = self.model, self.model.gpu_hz
-        locked = number(self._gpu / "devfreq" / model.gpu_node / "min_freq") == high
+        locked = get(self._gpu / "devfreq" / model.gpu_node / "min_freq") == high
         cap = high * self._mode_share() * (1 - 0.15 * self.throttle)
         self.gpu_hz = cap if locked else min(cap, low + (high - low) * self.load)
         speed = (self.gpu_hz / high) ** 2 if self.load > 0.01 else 1.0
@@ -116,7 +115,7 @@ class Animation:
         self._tick += 1
 
     def _mode_share(self) -> float:
-        mode = self.model.modes[min(number(self.folder / "state/mode") or 0, len(self.model.modes) - 1)]
+        mode = self.model.modes[min(get(self.folder / "state/mode"), len(self.model.modes) - 1)]
         found = re.search(r"(\d+)W", mode)
         return min(1.0, math.sqrt(int(found[1]) / self.model.full_w)) if found else 1.0
 
@@ -126,7 +125,7 @@ class Animation:
         put(self._gpu / "devfreq" / self.model.gpu_node / "cur_freq", round(self.gpu_hz))
         for first in range(0, self.model.cores, 4):
             policy = self.sys / f"devices/system/cpu/cpufreq/policy{first}"
-            low, high = number(policy / "scaling_min_freq") or 0, self.model.cpu_khz[1]
+            low, high = get(policy / "scaling_min_freq"), self.model.cpu_khz[1]
             put(policy / "scaling_cur_freq", round(low + (high - low) * self.load))
         if self._tick % 5 == 0:
             self._show_heat(active)
@@ -178,9 +177,12 @@ class Animation:
         for index, zone in enumerate(self.model.zones):
             value = "hot!" if "rubbish" in active else round(self.zone_c(zone) * 1000 / 125) * 125
             put(self.sys / f"class/thermal/thermal_zone{index}/temp", value)
-        for index in (1, 2, 3, 4):
-            put(self.sys / f"class/thermal/cooling_device{index}/cur_state", self.throttle if index in (2, 4) else 0)
         fan = min(255, max(0, round((self.temp_c - 35) * 6)))
+        gpu = {"gpu-throttle-alert", f"devfreq-{self.model.gpu_node}"}
+        moving = {"pwm-fan": fan // 85, "hot-surface-alert": int(self.temp_c > self.model.surface_c)}
+        for index, device in enumerate(self.model.cooling):
+            state = moving.get(device.kind, self.throttle if device.kind in gpu else device.state)
+            put(self.sys / f"class/thermal/cooling_device{index}/cur_state", state)
         put(self.sys / "class/hwmon/hwmon0/pwm1", fan)
         put(self.sys / "class/hwmon/hwmon1/rpm", fan * 24)
         if not self.model.iio:
@@ -204,12 +206,50 @@ class Animation:
 
     def line(self) -> str:
         """What tegrastats prints under this board's JetPack."""
-        from bench.emulate.board.tegrastats_line import tegrastats_line
-
         return tegrastats_line(self)
 
 
 def _available_mib() -> float:
-    data = peek("/proc/meminfo", 4096)
+    data = Path("/proc/meminfo").read_bytes()
     start = data.index(b"MemAvailable:") + 13
     return int(data[start:].split(None, 1)[0]) / 1024
+
+
+def tegrastats_line(board: Animation) -> str:
+    """One line of the board as it is now."""
+    model, style = board.model, board.model.style
+    available, _ = board.memory_mib()
+    words = [f"RAM {round(model.memory_mib - available)}/{model.memory_mib}MB (lfb 4x4MB)"]
+    if style in ("jp4", "jp5", "jp6") and model.swap_mib:
+        words.append(f"SWAP 0/{model.swap_mib}MB (cached 0MB)")
+    clock = round((model.cpu_khz[0] + (model.cpu_khz[1] - model.cpu_khz[0]) * board.load) / 1000)
+    words.append(f"CPU [{','.join(f'{round(board.load * 100)}%@{clock}' for _ in range(model.cores))}]")
+    mhz, percent = round(board.gpu_hz / 1e6), round(board.load * 100)
+    if style == "jp4":
+        words.append(f"EMC_FREQ {percent}%@{model.emc_hz // 1_000_000} GR3D_FREQ {percent}%@{mhz} APE 150")
+    elif style == "jp5":
+        words.append(f"GR3D_FREQ {percent}%@{mhz} VIC_FREQ 115 APE 174")
+    elif style == "thor":
+        words.append(f"GR3D_FREQ @[{','.join([str(mhz)] * 3)}] NVENC0_FREQ off PVA0_FREQ off APE 300")
+    else:
+        words.append(f"GR3D_FREQ {percent}%@[{','.join([str(mhz)] * max(1, model.gpcs))}] NVDEC off OFA off APE 174")
+    for zone in model.zones:
+        name = zone.removesuffix("-thermal").removesuffix("-therm")
+        if style == "jp5":
+            name = name if name == "tj" else name.upper()
+        words.append(f"{name}@{_degrees(board.zone_c(zone), twice=style in ('jp7', 'thor'))}")
+    if style in ("jp4", "jp5"):
+        words += [f"{zone.removesuffix('-thermal').upper()}@-256C" for zone in model.zones_off if style == "jp5"]
+    for rail in model.rails:
+        now = round(board.rail_watts(rail.label) * 1000)
+        if style == "jp4":
+            words.append(f"{rail.label} {now}/{now}")
+        else:
+            words.append(f"{rail.label} " + "/".join([f"{now}mW"] * (3 if style in ("jp7", "thor") else 2)))
+    stamp = "09-01-2025 10:55:25 " if style in ("jp6", "jp7", "thor") else ""
+    return stamp + " ".join(words)
+
+
+def _degrees(value: float, *, twice: bool) -> str:
+    words = f"{value:.3f}".rstrip("0").rstrip(".") + "C"
+    return f"{words}/{words}" if twice else words

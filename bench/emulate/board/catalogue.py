@@ -20,7 +20,26 @@ class Channel:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class Cooling:
+    """A cooling device: its type as the kernel names it, its state at rest, and its highest."""
+
+    kind: str
+    state: int = 0
+    highest: int = 3
+
+
+# What machines have beside the devices that slow them: at work all the time, and no harm to any figure. Not all of them
+# are met on a Jetson; a measurement must bear them anywhere.
+HARMLESS = (
+    Cooling("hot-surface-alert", 0, 2),
+    Cooling("LCD", 40, 100),
+    Cooling("TCC Offset", 7, 63),
+    Cooling("Fan", 1, 1),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EmulatedBoard:
     """A board as it shows itself under one JetPack.
 
     `idle_w` and `full_w` are the module's power; `heat_c_per_w` and `settle_s` its thermal resistance and its pace.
@@ -48,12 +67,20 @@ class Model:
     iio: bool = False
     nvml: str = "none"
     swap_mib: int = 0
-    trip_c: float = 97.0
+    trip_c: float = 99.0
+    # Where the case is called hot to the touch: a warning, and no clock is cut.
+    surface_c: float = 70.0
     heat_c_per_w: float = 1.6
     settle_s: float = 40.0
     cuda: str = "12.6.68"
     gpcs: int = 1
     style: str = "jp6"
+
+    @property
+    def cooling(self) -> tuple[Cooling, ...]:
+        """The fan, what slows processors and GPU, and what slows nothing."""
+        alerts = (Cooling(f"{part}-throttle-alert") for part in ("cpu", "gpu", "soc0"))
+        return (Cooling("pwm-fan"), *alerts, Cooling(f"devfreq-{self.gpu_node}"), Cooling("cpufreq-cpu0"), *HARMLESS)
 
 
 _ORIN_ZONES = ("cpu-thermal", "gpu-thermal", "soc0-thermal", "soc1-thermal", "soc2-thermal", "tj-thermal")
@@ -70,7 +97,7 @@ _AGX_RAILS = (
     Channel("ina3221@41", "NC", 0.0, 0.0, 0.0, inside=True),
     Channel("ina3221@41", "VDDQ_VDD2_1V8AO", 5.0, 0.11, 0.06, inside=True),
 )
-_ORIN_NX = Model(
+_ORIN_NX = EmulatedBoard(
     key="orin-nx",
     title="NVIDIA Jetson Orin NX Engineering Reference Developer Kit Super",
     compatible="nvidia,p3768-0000+p3767-0000-super\0nvidia,p3767-0000\0nvidia,tegra234",
@@ -94,7 +121,7 @@ _ORIN_NX = Model(
     swap_mib=7828,
 )
 
-MODELS: dict[str, Model] = {
+CATALOGUE: dict[str, EmulatedBoard] = {
     "orin-nx": _ORIN_NX,
     "orin-nx@5": replace(
         _ORIN_NX,
@@ -145,7 +172,7 @@ MODELS: dict[str, Model] = {
         gpcs=2,
         swap_mib=31420,
     ),
-    "thor": Model(
+    "thor": EmulatedBoard(
         key="thor",
         title="NVIDIA Jetson AGX Thor Developer Kit",
         compatible="nvidia,p4071-0000+p3834-0008\0nvidia,p3834-0008\0nvidia,tegra264",
@@ -205,8 +232,8 @@ MODELS: dict[str, Model] = {
 }
 
 
-def find(name: str) -> Model:
+def find(name: str) -> EmulatedBoard:
     """The board of that name (`orin-nx`, or with its JetPack `orin-nx@5`); UnknownName says which there are."""
-    if name not in MODELS:
-        raise UnknownName("emulated board", name, MODELS)
-    return MODELS[name]
+    if name not in CATALOGUE:
+        raise UnknownName("emulated board", name, CATALOGUE)
+    return CATALOGUE[name]

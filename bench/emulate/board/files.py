@@ -6,9 +6,8 @@ import os
 import stat
 from pathlib import Path
 
-from bench.emulate.board.catalogue import Channel, Model
+from bench.emulate.board.catalogue import CATALOGUE, Channel, EmulatedBoard
 from bench.emulate.board.tools import tools
-from bench.probes.roots import Roots
 
 WIDTH = 15
 
@@ -22,13 +21,21 @@ def put(path: Path, value: object) -> None:
         os.close(fd)
 
 
+def get(path: Path) -> int:
+    """The number that a file holds; 0 while it holds none."""
+    try:
+        return int(path.read_bytes())
+    except (OSError, ValueError):
+        return 0
+
+
 def write(path: Path, content: str) -> None:
     """A whole text file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
 
 
-def chip_folders(model: Model, sys: Path) -> dict[str, Path]:
+def chip_folders(model: EmulatedBoard, sys: Path) -> dict[str, Path]:
     """Where each monitor chip of the board lives."""
     chips = list(dict.fromkeys(rail.chip for rail in model.rails))
     if model.iio:
@@ -37,7 +44,7 @@ def chip_folders(model: Model, sys: Path) -> dict[str, Path]:
     return {chip: sys / f"class/hwmon/hwmon{index + 3}" for index, chip in enumerate(chips)}
 
 
-def rail_files(model: Model, sys: Path) -> list[tuple[Channel, Path, Path | None]]:
+def rail_files(model: EmulatedBoard, sys: Path) -> list[tuple[Channel, Path, Path | None]]:
     """Per rail, its voltage (or power) file and its current file."""
     files: list[tuple[Channel, Path, Path | None]] = []
     folders, counts = chip_folders(model, sys), dict.fromkeys((rail.chip for rail in model.rails), 0)
@@ -53,8 +60,8 @@ def rail_files(model: Model, sys: Path) -> list[tuple[Channel, Path, Path | None
     return files
 
 
-def build(folder: Path, model: Model, *, privileged: bool = False) -> Roots:
-    """Write the board into `folder` at idle, and say where everything is.
+def build(folder: Path, model: EmulatedBoard, *, privileged: bool = False) -> dict[str, str]:
+    """Write the board into `folder` at idle, and say where everything is: the fields of probes.roots.Roots.
 
     `privileged` adds what only root sees.
     """
@@ -75,23 +82,17 @@ def build(folder: Path, model: Model, *, privileged: bool = False) -> Roots:
     for name, script in tools(model, folder).items():
         write(tools_folder / name, script)
         (tools_folder / name).chmod(stat.S_IRWXU)
-    return Roots(
-        sys=str(sys),
-        proc=str(proc),
-        root=str(root),
-        path=str(tools_folder),
-        nvml=model.nvml,
-        emulated=next(name for name, known in _names().items() if known == model),
-    )
+    return {
+        "sys": str(sys),
+        "proc": str(proc),
+        "root": str(root),
+        "path": str(tools_folder),
+        "nvml": model.nvml,
+        "emulated": next(name for name, known in CATALOGUE.items() if known == model),
+    }
 
 
-def _names() -> dict[str, Model]:
-    from bench.emulate.board.catalogue import MODELS
-
-    return MODELS
-
-
-def _identity(model: Model, proc: Path, root: Path) -> None:
+def _identity(model: EmulatedBoard, proc: Path, root: Path) -> None:
     write(proc / "device-tree/model", f"{model.title}\0")
     write(proc / "device-tree/compatible", f"{model.compatible}\0")
     major, _, minor = model.l4t.partition(".")
@@ -114,7 +115,7 @@ def _identity(model: Model, proc: Path, root: Path) -> None:
     write(proc / "meminfo", meminfo(model, 0.85 * model.memory_mib, 0.0, float(model.swap_mib)))
 
 
-def meminfo(model: Model, available_mib: float, nvmap_mib: float, swap_free_mib: float) -> str:
+def meminfo(model: EmulatedBoard, available_mib: float, nvmap_mib: float, swap_free_mib: float) -> str:
     """The text of /proc/meminfo; every line always as long."""
     rows = {
         "MemTotal": float(model.memory_mib),
@@ -128,7 +129,7 @@ def meminfo(model: Model, available_mib: float, nvmap_mib: float, swap_free_mib:
     return "".join(f"{name + ':':<16}{round(mib * 1024):>12} kB\n" for name, mib in rows.items())
 
 
-def _monitors(model: Model, sys: Path) -> None:
+def _monitors(model: EmulatedBoard, sys: Path) -> None:
     folders = chip_folders(model, sys)
     for rail, volts, current in rail_files(model, sys):
         folder = folders[rail.chip]
@@ -149,7 +150,7 @@ def _monitors(model: Model, sys: Path) -> None:
             write(folder / "in7_input", "3\n")
 
 
-def _gpu(model: Model, sys: Path) -> None:
+def _gpu(model: EmulatedBoard, sys: Path) -> None:
     device = sys / "devices" / model.gpu_device
     node = device / "devfreq" / model.gpu_node
     write(device / "load", "0\n")
@@ -163,19 +164,12 @@ def _gpu(model: Model, sys: Path) -> None:
     link.symlink_to(os.path.relpath(node, link.parent))
 
 
-def _heat(model: Model, sys: Path) -> None:
+def _heat(model: EmulatedBoard, sys: Path) -> None:
     for index, zone in enumerate((*model.zones, *model.zones_off)):
         write(sys / f"class/thermal/thermal_zone{index}/type", f"{zone}\n")
         write(sys / f"class/thermal/thermal_zone{index}/temp", f"{-256000 if zone in model.zones_off else 45000}\n")
-    devices = (
-        "pwm-fan",
-        "cpu-throttle-alert",
-        "gpu-throttle-alert",
-        "soc0-throttle-alert",
-        f"devfreq-{model.gpu_node}",
-    )
-    for index, kind in enumerate(devices):
-        for name, value in {"type": kind, "cur_state": 0, "max_state": 3}.items():
+    for index, device in enumerate(model.cooling):
+        for name, value in {"type": device.kind, "cur_state": device.state, "max_state": device.highest}.items():
             write(sys / f"class/thermal/cooling_device{index}/{name}", f"{value}\n")
     write(sys / "class/hwmon/hwmon0/name", "pwmfan\n")
     write(sys / "class/hwmon/hwmon0/pwm1", "66\n")
@@ -187,7 +181,7 @@ def _heat(model: Model, sys: Path) -> None:
             write(sys / f"class/hwmon/hwmon2/oc{number}_event_cnt", "0\n")
 
 
-def _processors(model: Model, sys: Path) -> None:
+def _processors(model: EmulatedBoard, sys: Path) -> None:
     low, high = model.cpu_khz
     base = sys / "devices/system/cpu"
     for core in range(model.cores):

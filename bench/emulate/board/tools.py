@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.emulate.board.catalogue import Model
+from bench.emulate.board.catalogue import EmulatedBoard
 
 _TEGRASTATS = """#!/bin/sh
 # Prints the emulated board's line every --interval milliseconds.
@@ -44,7 +44,7 @@ esac
 """
 
 
-def tools(model: Model, folder: Path) -> dict[str, str]:
+def tools(model: EmulatedBoard, folder: Path) -> dict[str, str]:
     """Each program's text by its name."""
     state, sys = folder / "state", folder / "sys"
     branches = " ".join(f"{number}) echo {name} ;;" for number, name in enumerate(model.modes))

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from bench.emulate.server.answers import Answerer, Request
+from bench.emulate.server.answerer import Answerer, Request
 from bench.emulate.server.stream import NEVER, Piece, document
 
 _MILLISECOND = 1_000_000

@@ -17,10 +17,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.emulate.server.answers import Answerer
+from bench.emulate.server.answerer import Answerer
 from bench.emulate.server.loop import Server
-from bench.emulate.server.script import BadScript, Script, script
-from bench.emulate.server.timing import Timing
+from bench.emulate.server.script import BadScript, Script, Timing, script
 
 _PR_SET_PDEATHSIG = 1
 

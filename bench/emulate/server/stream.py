@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bench.emulate.server.script import Script
-from bench.emulate.server.timing import Pace
+from bench.emulate.server.script import Pace, Script
 
 NEVER = 1 << 62
 GIGANTIC_BYTES = 8 << 20
@@ -85,6 +84,15 @@ class Stream:
         content = self.head | {"choices": [{"index": 0, **held, "finish_reason": "length"}], "usage": self.usage}
         return Piece(start_ns + events[-1].after_ns, document(200, content), "document", self.tokens)
 
+    def answer(self) -> str:
+        """All that is said in the end, reasoning left out, as it never comes back in the next turn."""
+        size, first = self.plan.tokens_per_chunk, self.plan.reasoning_tokens if self.chat else 0
+        starts = [at for at in range(0, self.tokens, size) if at >= first]
+        return "".join(self._said(at, min(size, self.tokens - at)) for at in starts)
+
+    def _said(self, sent: int, size: int) -> str:
+        return self.plan.text or "".join(WORDS[(sent + i) % len(WORDS)] for i in range(size))
+
     def _headed(self, start_ns: int, pieces: Iterable[Piece], length: int | None) -> Iterator[Piece]:
         head = _head(200, "text/event-stream; charset=utf-8", self.closes)
         if self.plan.transfer == "chunked":
@@ -138,7 +146,7 @@ class Stream:
                 yield Event(int(at * _MILLISECOND), "comment", b": keep-alive" + end)
             size = min(plan.tokens_per_chunk, self.tokens - sent)
             reasoning = self.chat and sent < plan.reasoning_tokens
-            said = plan.text or "".join(WORDS[(sent + i) % len(WORDS)] for i in range(size))
+            said = self._said(sent, size)
             sent, number, last = sent + size, number + 1, at
             self.usage["completion_tokens"] = sent
             self.usage["total_tokens"] = self.usage["prompt_tokens"] + sent

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write everything, waiting where there is no room; OSError if the other side is gone."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            waiting = select.poll()
+            waiting.register(descriptor, select.POLLOUT)
+            waiting.poll()
 
 
 class Events:
@@ -27,7 +40,7 @@ class Events:
         if end_ns is not None:
             event["end_ns"] = end_ns
         try:
-            self._file.write(json.dumps(event, default=str).encode() + b"\n")
+            write_all(self._file.fileno(), json.dumps(event, default=str).encode() + b"\n")
         except OSError as error:
             print(f"events file: {error}", file=sys.stderr)
             self._file = None

@@ -1,4 +1,4 @@
-"""What a warm parent does before launches are forked from it; see workers/warm_parent.py.
+"""What a warm parent does before launches are forked from it; see parent_process.py.
 
 It computes with one thread: the workers of a parallel region are not copied by a fork, and OpenMP would wait for them
 in the child for ever.

@@ -139,6 +139,10 @@ class Runtime:
             # Without a kernel for the format, Transformers unpacks the weights while it loads them.
             "packed": packed if method else None,
             "device": torch.cuda.get_device_name(self.device) if cuda else "cpu",
+            "device_used": self.device.type,
+            "device_evidence": f"torch {torch.__version__} computes on {self.device}; "
+            f"it is built for {f'CUDA {torch.version.cuda}' if torch.version.cuda else 'no CUDA'}, "
+            f"which is {'' if torch.cuda.is_available() else 'not '}available",
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "threads": torch.get_num_threads(),
             "attention": config._attn_implementation,

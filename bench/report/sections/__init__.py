@@ -15,6 +15,7 @@ from bench.report.sections import (
     founding,
     headline,
     launches,
+    load,
     machine,
     nulls,
     quality,
@@ -34,6 +35,7 @@ SECTIONS: tuple[Callable[[View], Section | None], ...] = (
     first.section,
     requests.section,
     distributions.section,
+    load.section,
     comparison.section,
     quality.section,
     launches.section,
@@ -48,3 +50,15 @@ SECTIONS: tuple[Callable[[View], Section | None], ...] = (
     nulls.section,
     machine.section,
 )
+
+# Of a run of which no launch counts.
+REASONS = (headline.section, trouble.section, validity.section, nulls.section, machine.section)
+
+
+def order(view: View) -> tuple[Callable[[View], Section | None], ...]:
+    """The parts of this run's report: where no launch counts, the reasons, and nothing that would draw figures."""
+    return (
+        SECTIONS
+        if view.measured
+        else (headline.section, trouble.section, validity.section, nulls.section, machine.section)
+    )

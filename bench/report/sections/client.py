@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 
-from bench.report.elements import Cell, Column, Prose, Section, Table
+from bench.record.schema import ClientAccount
+from bench.report.elements import Cell, Heading, Prose, Section, Table
 from bench.report.numbers import decimals, number
 from bench.report.view import View
 
-# Key of LaunchRecord.client → heading and unit.
-ACCOUNT = (
-    ("cpu_us_per_event", "client CPU", "µs per event"),
-    ("loop_lag_p99_ms", "loop lag p99", "ms"),
-    ("rss_mib", "client memory", "MiB"),
+Said = Callable[[ClientAccount], float | None]
+# What the client said of itself, heading and unit.
+ACCOUNT: tuple[tuple[Said, str, str], ...] = (
+    (lambda client: client.cpu_us_per_event, "client CPU", "µs per event"),
+    (lambda client: client.loop_lag_p99_ms, "loop lag p99", "ms"),
+    (lambda client: client.rss_mib, "client memory", "MiB"),
 )
 LAGS = (
     ("client_lag.p50", "lag p50", "µs"),
     ("client_lag.p99", "lag p99", "µs"),
-    ("dispatch_delay.p50", "dispatch delay", "ms"),
+    ("client_delay.p50", "client delay", "ms"),
+    ("client_delay.p99", "client delay p99", "ms"),
 )
 # Key of a self-check's reading → heading and unit.
 SELFCHECK = (
@@ -35,11 +38,11 @@ def section(view: View) -> Section | None:
     if not view.measured:
         return None
     lags = [(name, title, unit) for name, title, unit in LAGS if view.known(name)]
-    kept = [(key, title, unit) for key, title, unit in ACCOUNT if any(_account(view, v, key) for v in view.measured)]
+    kept = [(said, title, unit) for said, title, unit in ACCOUNT if any(_account(view, v, said) for v in view.measured)]
     if not lags and not kept:
         return None
     columns = {title: [view.value(variant, name) for variant in view.measured] for name, title, _ in lags}
-    columns |= {title: [_median(_account(view, variant, key)) for variant in view.measured] for key, title, _ in kept}
+    columns |= {title: [_median(_account(view, variant, said)) for variant in view.measured] for said, title, _ in kept}
     together = [_coalesced(view, variant) for variant in view.measured]
     rows = [
         (
@@ -50,14 +53,15 @@ def section(view: View) -> Section | None:
         for place, variant in enumerate(view.measured)
     ]
     head = (
-        Column("variant"),
-        *(Column(title, unit, numeric=True) for _, title, unit in (*lags, *kept)),
-        Column("coalesced", "of events", numeric=True),
+        Heading("variant"),
+        *(Heading(title, unit, numeric=True) for _, title, unit in (*lags, *kept)),
+        Heading("coalesced", "of events", numeric=True),
     )
     words = (
         "Lag is how much later the client held the first token than the kernel had received it; stamps are the "
         "kernel's where it gives them. Coalesced events came in one read with an earlier one: they left the server "
-        "together, or the client was late. Dispatch delay is how much later than intended a request was sent."
+        "together, or the client was late. Client delay is how much later a request left than it "
+        "could have: waiting for max_in_flight or for a connection is not in it."
     )
     checked = _selfcheck(view.run.manifest.fingerprint.get("client"))
     return Section("client", "The client's own error", (Table(head, tuple(rows)), Prose((words,)), *checked))
@@ -74,7 +78,7 @@ def _selfcheck(client: object) -> Iterator[Table]:
         detail = f"{load.get('ttft_ms')} ms to the first token, {load.get('itl_ms')} ms between tokens"
         cells = (Cell(number(_number(reading.get(key))), tone="") for key, _, _ in SELFCHECK)
         rows.append((Cell(str(load.get("name", "–")), detail), *cells))
-    head = (Column("load"), *(Column(title, unit, numeric=True) for _, title, unit in SELFCHECK))
+    head = (Heading("load"), *(Heading(title, unit, numeric=True) for _, title, unit in SELFCHECK))
     yield Table(
         head, tuple(rows), "The client against a server that logs when its bytes leave, on this host before the run"
     )
@@ -84,9 +88,9 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _account(view: View, variant: str, key: str) -> list[float]:
-    found = (launch.record.client.get(key) for launch in view.valid(variant))
-    return [float(value) for value in found if isinstance(value, int | float)]
+def _account(view: View, variant: str, said: Said) -> list[float]:
+    found = (said(launch.record.client) for launch in view.valid(variant))
+    return [value for value in found if value is not None]
 
 
 def _median(values: Sequence[float]) -> float | None:

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure as Drawing
 from bench.analyse import coldstart
 from bench.analyse.coldstart import NOT_AS_ASKED, SHARES
 from bench.analyse.run import Launch
+from bench.phrases import listed
 from bench.report.drawing import INK, MUTED, NARROW, PAPER, PHASE, figure
-from bench.report.elements import Block, Cell, Column, Figure, Fold, Section, Table
-from bench.report.numbers import count, duration, listed, number
+from bench.report.elements import Block, Cell, Figure, Fold, Heading, Section, Table
+from bench.report.numbers import count, duration
 from bench.report.view import View
 
 # Variants and bars that a waterfall can hold; phases shorter than this part of the whole are left to the table.
@@ -74,6 +75,7 @@ def _bars(launch: Launch) -> pd.DataFrame:
     table = coldstart.waterfall(launch)
     if (cold := _cold(launch)) is not None:
         table = table[table["start_s"] < cold]
+        table = table.assign(end_s=table["end_s"].clip(upper=cold))
     spent = table["end_s"] - table["start_s"]
     kept = table[spent >= SMALLEST * float(table["end_s"].max())]
     longest = (kept["end_s"] - kept["start_s"]).nlargest(BARS).index
@@ -121,15 +123,16 @@ def _panel(axes: Axes, table: pd.DataFrame, end: float, room: float) -> None:
 
 
 def phases(view: View) -> Table:
-    """Median seconds per phase; each instant counted once, for the innermost phase, so that columns add up."""
+    """Median duration per phase as the waterfall draws it; beside it the part that is its own, each instant counted
+    once, for the innermost phase, so that these shares add up."""
     table = coldstart.phases_by_variant(view.run)
     states = table[["variant", "state"]].drop_duplicates().to_dict("records")
     states.sort(key=lambda row: view.variants.index(str(row["variant"])))
     several = {row["variant"] for row in states if sum(other["variant"] == row["variant"] for other in states) > 1}
-    head = [Column("phase")]
+    head = [Heading("phase")]
     for row in states:
-        note = row["state"] if row["variant"] in several or row["state"] == NOT_AS_ASKED else "seconds, share"
-        head.append(Column(str(row["variant"]), str(note), numeric=True))
+        note = row["state"] if row["variant"] in several or row["state"] == NOT_AS_ASKED else "share"
+        head.append(Heading(str(row["variant"]), str(note), numeric=True))
     rows = []
     for phase in table["phase"].drop_duplicates():
         cells = [Cell(str(phase).replace("_", " "))]
@@ -139,21 +142,30 @@ def phases(view: View) -> Table:
             ]
             cells.append(_phase(found.iloc[0].to_dict()) if len(found) else Cell(""))
         rows.append(tuple(cells))
-    return Table(tuple(head), tuple(rows), "Where the time went: medians over launches")
+    return Table(
+        tuple(head),
+        tuple(rows),
+        "Where the time went: medians over launches; of a phase with others within, also its own part",
+    )
 
 
 def _phase(row: dict[str, object]) -> Cell:
     seconds, share = row["seconds"], row["share"]
     if not isinstance(seconds, float) or math.isnan(seconds):
         return Cell("–", row["reason"].replace("_", " ") if isinstance(row["reason"], str) else "", "muted")
-    return Cell(number(seconds, 2), f"{100 * share:.1f} %" if isinstance(share, float) else "")
+    own = f"{100 * share:.1f} %" if isinstance(share, float) else ""
+    whole = row["whole"]
+    if isinstance(whole, float) and duration(whole) != duration(seconds):
+        # What the waterfall draws, with what ran within it; only its own part adds up with the others.
+        return Cell(duration(whole), f"own {duration(seconds)}, {own}" if seconds else "all of it in the phases within")
+    return Cell(duration(seconds), own)
 
 
 def shares(view: View) -> Table:
     """Load, compile, KV cache and preprocessing as measured, and what has none of these names."""
     table = coldstart.shares(view.run)
     names = (*SHARES, "elsewhere")
-    head = (Column("variant"), *(Column(name.replace("_", " "), "seconds, share", numeric=True) for name in names))
+    head = (Heading("variant"), *(Heading(name.replace("_", " "), "share", numeric=True) for name in names))
     rows = []
     for (variant, state), part in table.groupby(["variant", "state"], sort=False, observed=True):
         found = part.set_index("share_of").to_dict("index")
@@ -161,7 +173,7 @@ def shares(view: View) -> Table:
         for name in names:
             row = found.get(name)
             cells.append(
-                Cell(number(row["seconds"], 2), f"{100 * row['share']:.1f} %") if row else Cell("–", tone="muted")
+                Cell(duration(row["seconds"]), f"{100 * row['share']:.1f} %") if row else Cell("–", tone="muted")
             )
         rows.append(tuple(cells))
     return Table(head, tuple(rows))

@@ -8,10 +8,10 @@ from bench.analyse.metrics import metric
 from bench.errors import BenchError
 from bench.judge.compare import Comparison
 from bench.judge.decide import Verdict
-from bench.judge.policy import comparisons, policy
-from bench.judge.result import Result
-from bench.report.elements import Block, Cell, Column, Fold, Note, Notes, Prose, Section, Table, Tone
-from bench.report.numbers import change, changes, decimals, listed, number
+from bench.judge.gate import comparisons, policy
+from bench.phrases import listed
+from bench.report.elements import Block, Cell, Fold, Heading, Note, Notes, Prose, Section, Table, Tone
+from bench.report.numbers import allowed, decimals, detectable, moved, number, span
 from bench.report.ratios import forest, pairs
 from bench.report.verdicts.sentences import behind, losses
 from bench.report.view import View
@@ -65,7 +65,7 @@ def found(view: View) -> tuple[list[Comparison], str]:
         try:
             asked = policy(view.run)
             margins = listed(
-                f"{metric(name).title} {number(margin) if margin > 1 else f'{100 * margin:g} %'}"
+                f"{metric(name).title} {allowed(margin, points=metric(name).by_difference, page=True)}"
                 for name, margin in asked.margins.items()
             )
             return list(comparisons(view.run, asked)), f"Margins of the scenario's gate: {margins}."
@@ -107,9 +107,9 @@ def _words(comparison: Comparison) -> Note:
     if verdict is not None:
         reasons = [f"{result.metric.title} {result.verdict}: {result.reason}" for result in comparison.gated]
         return Note(f"{name}: {verdict}, {SAYS[verdict]}.", "; ".join([*reasons, *lost]) + ".", TONES[verdict])
-    moved = {result.metric.id: result for result in comparison.results if result.reason in ("worse", "better")}
-    told = [moved[name] for name in TOLD if name in moved] or list(moved.values())[:3]
-    words = listed(f"{result.metric.title} {change(result.ratio)} ({changes(result.bounds)})" for result in told)
+    changed = {result.metric.id: result for result in comparison.results if result.reason in ("worse", "better")}
+    told = [changed[name] for name in TOLD if name in changed] or list(changed.values())[:3]
+    words = listed(f"{result.metric.title} {moved(result, page=True)} ({span(result, page=True)})" for result in told)
     blank = "no difference found" if comparison.results else "nothing in common to compare"
     rest = f" From {behind(comparison)}." + (f" {'; '.join(lost)}." if lost else "")
     return Note(f"{name}:", f"{words or blank}.{rest}")
@@ -118,14 +118,14 @@ def _words(comparison: Comparison) -> Note:
 def table(view: View, compared: Sequence[Comparison], *, gated_only: bool = False) -> Table:
     """One row per candidate and metric; only those with a margin, if so asked."""
     head = (
-        Column("variant"),
-        Column("metric"),
-        Column("baseline", "median", numeric=True),
-        Column("variant", "median", numeric=True),
-        Column("change", "90 % interval", numeric=True),
-        Column("margin", numeric=True),
-        Column("detectable", "with 80 %", numeric=True),
-        Column("says"),
+        Heading("variant"),
+        Heading("metric"),
+        Heading("baseline", "median", numeric=True),
+        Heading("variant", "median", numeric=True),
+        Heading("change", "90 % interval", numeric=True),
+        Heading("margin", numeric=True),
+        Heading("detectable", "with 80 %", numeric=True),
+        Heading("says"),
     )
     rows = []
     for comparison in compared:
@@ -142,22 +142,10 @@ def table(view: View, compared: Sequence[Comparison], *, gated_only: bool = Fals
                     Cell(result.metric.title, unit),
                     Cell(number(result.a, places)),
                     Cell(number(result.b, places)),
-                    Cell(change(result.ratio), changes(result.bounds)),
-                    Cell(
-                        f"{result.margin:.3g}"
-                        if (result.margin or 0) > 1
-                        else f"{result.margin:.1%}"
-                        if result.margin
-                        else "–"
-                    ),
-                    Cell("–" if result.mde is None else f"{100 * result.mde:.1f} %"),
+                    Cell(moved(result, page=True), span(result, page=True)),
+                    Cell(allowed(result.margin, points=result.metric.by_difference, page=True)),
+                    Cell(detectable(result, page=True)),
                     verdict,
                 )
             )
     return Table(head, tuple(rows))
-
-
-def _margin(result: Result) -> str:
-    if result.margin is None:
-        return "–"
-    return number(result.margin) if result.margin > 1 else f"{100 * result.margin:g} %"

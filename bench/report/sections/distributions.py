@@ -7,9 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 from bench.analyse.metrics import FAMILIES, Values
+from bench.phrases import listed
 from bench.report.drawing import INK, NARROW, colour, figure, milliseconds
 from bench.report.elements import Figure, Section
-from bench.report.numbers import listed, quantity
+from bench.report.numbers import quantity
 from bench.report.view import COLOURS, View
 
 # Corners per curve: more than a screen has pixels to show.

@@ -8,9 +8,10 @@ from typing import Any
 from matplotlib.figure import Figure as Drawing
 
 from bench.analyse.metrics import metric
+from bench.phrases import listed
 from bench.report.drawing import GRID, INK, MUTED, NARROW, PAPER, colour, figure, milliseconds
 from bench.report.elements import Figure, Section
-from bench.report.numbers import duration, listed
+from bench.report.numbers import duration
 from bench.report.view import View
 
 # What is set side by side, from the slowest to the quickest.

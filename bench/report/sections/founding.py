@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bench.analyse.founding import ARTICLE_FIRST_MS, ARTICLE_REDUCTION, findings, table
-from bench.report.claims import claimed
-from bench.report.elements import Cell, Column, Prose, Section, Table
-from bench.report.numbers import duration, number
+from bench.analyse.founding import table
+from bench.report.claims import ARTICLE_FIRST_MS, ARTICLE_REDUCTION, claimed, of_the_article
+from bench.report.elements import Cell, Heading, Prose, Section, Table
+from bench.report.numbers import count, duration, number
 from bench.report.view import View
 
 
 def section(view: View) -> Section | None:
     """Nothing for a run that has not tried each of the tricks and all of them together."""
     baseline = view.baseline
-    if baseline is None or not (found := findings(view.run, baseline)):
+    if baseline is None or not (found := of_the_article(view.run, baseline)):
         return None
     stated = " → ".join(f"{ms:.0f}" for ms in ARTICLE_FIRST_MS)
     caption = f"“{stated} ms, {ARTICLE_REDUCTION:.1%} lower first-token latency”: against {baseline} on this machine"
@@ -39,14 +39,14 @@ def _reduction(share: float) -> str:
 
 def _figures(view: View, baseline: str) -> Table:
     head = (
-        Column("variant"),
-        Column("first request TTFT", "ms", numeric=True),
-        Column("reduction", numeric=True),
-        Column("p99 TTFT", "ms", numeric=True),
-        Column("peak memory", "MiB", numeric=True),
-        Column("until warm", "s", numeric=True),
-        Column("more than the baseline", "s", numeric=True),
-        Column("cold TTFT", numeric=True),
+        Heading("variant"),
+        Heading("first request TTFT", "ms", numeric=True),
+        Heading("reduction", numeric=True),
+        Heading("p99 TTFT", "ms", numeric=True),
+        Heading("peak memory", "MiB", numeric=True),
+        Heading("until warm", "s", numeric=True),
+        Heading("more than the baseline", "s", numeric=True),
+        Heading("cold TTFT", numeric=True),
     )
     rows = []
     for row in table(view.run, baseline).to_dict("records"):
@@ -54,7 +54,7 @@ def _figures(view: View, baseline: str) -> Table:
         tail = row["p99_ms"]
         rows.append(
             (
-                Cell(variant, f"{row['launches']} launches, {row['state']}", colour=view.colour(variant)),
+                Cell(variant, f"{count(row['launches'], 'launch')}, {row['state']}", colour=view.colour(variant)),
                 Cell(number(row["first_ttft_ms"], 0)),
                 Cell("–" if variant == baseline else _reduction(row["reduction"])),
                 Cell("–", str(row["p99_reason"] or ""), "muted") if pd.isna(tail) else Cell(number(tail, 0)),

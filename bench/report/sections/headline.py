@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench.analyse.quantiles import needed
+from bench.analyse.estimate import needed
+from bench.phrases import listed
 from bench.report.elements import Note, Notes, Prose, Section
-from bench.report.numbers import count, duration, interval, listed, number, quantity
-from bench.report.view import View
+from bench.report.numbers import count, duration, interval, number, quantity
+from bench.report.sections import pace
+from bench.report.view import View, contended, neighbour_notes
 
 
 def section(view: View) -> Section:
@@ -17,10 +19,15 @@ def section(view: View) -> Section:
 
 def findings(view: View) -> Iterator[str]:
     """The ends of the field: once steady, on the first request, and from a cold start."""
-    if not view.known("ttft.p50"):
+    if neighbour := contended(view):
+        yield neighbour
+    if not view.measured:
         yield "No launch of this run counts, so there is no figure to report; the reasons are below."
         return
-    yield _steady(view)
+    if view.known("ttft.p50"):
+        yield _steady(view)
+    else:
+        yield "No answer of this run has a token of text, so there is no TTFT; what came instead is in the table."
     if first := _first(view):
         yield first
     if cold := _cold(view):
@@ -33,6 +40,26 @@ def _ranked(view: View, metric: str) -> list[tuple[str, float]]:
 
 
 def _steady(view: View) -> str:
+    lengths = view.all_lengths()
+    return " ".join(_at_length(view, name) for name in lengths) if len(lengths) > 1 else _at_any(view)
+
+
+def _at_length(view: View, family: str) -> str:
+    """A median over prompts of different lengths is one of none of them: each length has its own."""
+    ranked = _ranked(view, f"{family}.p50")
+    if not ranked:
+        return f"No prompt of {family[5:-1]} tokens was answered once steady."
+    best, value = ranked[0]
+    row = view.row(best, f"{family}.p50")
+    inside = interval(row.low, row.high) if row else ""
+    text = f"Once steady, prompts of {family[5:-1]} tokens get their first token after {quantity(value, 'ms')}"
+    text += f" with {best} (median{f'; 95 % interval {inside} ms' if inside else ''})"
+    if len(ranked) == 1:
+        return f"{text}."
+    return f"{text}; {quantity(ranked[-1][1], 'ms')} with {ranked[-1][0]}."
+
+
+def _at_any(view: View) -> str:
     ranked = _ranked(view, "ttft.p50")
     best, value = ranked[0]
     row = view.row(best, "ttft.p50")
@@ -80,6 +107,8 @@ def _cold(view: View) -> str | None:
 def limits(view: View) -> Iterator[Note]:
     """What the figures can and cannot say, the gravest first."""
     yield from _state(view)
+    yield from neighbour_notes(view)
+    yield from pace.notes(view)
     yield from _sample(view)
     yield from _client(view)
     yield Note(
@@ -96,7 +125,8 @@ def _state(view: View) -> Iterator[Note]:
     if manifest.state != "complete":
         planned = f" of {len(manifest.plan)}" if manifest.plan else ""
         how = "still going on, or was killed" if manifest.state == "running" else manifest.state
-        words = f"The run is {how}: {len(launches)}{planned} launches are here."
+        here = count(len(launches), "launch") if not planned else f"{len(launches)}{planned} launches"
+        words = f"The run is {how}; here: {here}."
         yield Note(words, "`bench run --resume` goes on with one that is not running any more.", "warn")
     if view.troubled:
         variants = dict.fromkeys(launch.record.variant for launch in view.troubled)
@@ -128,14 +158,13 @@ def _sample(view: View) -> Iterator[Note]:
         few = f"With as few as {count(fewest, 'launch')} of a variant"
         words = f"{few}, what a launch gives only once has a range, not an interval."
         yield Note(words, "Six launches are the fewest that give one.")
-    requests = [row.n for variant in view.measured if (row := view.row(variant, "ttft.p50"))]
+    requests = [row.n for variant in view.measured if (row := view.row(variant, "ttft.p50")) and row.n]
     tails = {"p90": 0.9, "p95": 0.95, "p99": 0.99}
     missing = [name for name, q in tails.items() if requests and min(requests) < needed(q)]
     if missing:
         wants = listed(f"{name} needs {needed(tails[name])}" for name in missing)
-        yield Note(
-            f"{number(min(requests), 0)} requests per variant are too few for {listed(missing, 'or')}.", f"{wants}."
-        )
+        few = f"{count(min(requests), 'request')} per variant {'is' if min(requests) == 1 else 'are'} too few"
+        yield Note(f"{few} for {listed(missing, 'or')}.", f"{wants}.")
 
 
 def _client(view: View) -> Iterator[Note]:

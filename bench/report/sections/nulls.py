@@ -7,7 +7,7 @@ from collections import Counter
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bench.report.elements import Cell, Column, Fold, Section, Table
+from bench.report.elements import Cell, Fold, Heading, Section, Table
 from bench.report.numbers import count
 from bench.report.view import View
 
@@ -38,7 +38,7 @@ def section(view: View) -> Section | None:
         (Cell(f"phase {name}"), Cell(reason.replace("_", " "), WORDS.get(reason, "")), Cell(count(amount, "launch")))
         for (name, reason), amount in phases.most_common()
     ]
-    table = Table((Column("what"), Column("why there is none"), Column("how often")), tuple(rows))
+    table = Table((Heading("what"), Heading("why there is none"), Heading("how often")), tuple(rows))
     title = f"{count(len(rows), 'reading')} that could not be taken"
     return Section("nulls", "Not measured, and why", (Fold(title, (table,)),))
 

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from matplotlib.figure import Figure as Drawing
 
-from bench.analyse import answers, claim
-from bench.analyse.divergence import Quality, perplexity
+from bench.analyse import answers
+from bench.analyse.divergence import Divergence, perplexity
 from bench.analyse.estimate import Estimate
 from bench.analyse.metrics import metric
-from bench.judge import limit
+from bench.judge.gate import limits as limits_of
 from bench.judge.trade import Trade, trades
-from bench.report.claims import claimed
+from bench.phrases import listed
+from bench.record.schema import FactValue
+from bench.report.claims import claimed, of_awq
 from bench.report.drawing import MARKERS, colour, figure
-from bench.report.elements import Block, Cell, Column, Figure, Fold, Note, Notes, Prose, Section, Table
-from bench.report.numbers import change, changes, decimals, duration, interval, listed, number
+from bench.report.elements import Block, Cell, Figure, Fold, Heading, Note, Notes, Prose, Section, Table
+from bench.report.numbers import change, changes, decimals, duration, interval, number
 from bench.report.sections.comparison import TONES
 from bench.report.sections.summary import measured
 from bench.report.view import View
 
 SPEED = ("output_throughput", "cold_ttft", "memory.peak", "energy.per_token")
-# Variants whose name for this quantization is what the founding claim is about.
-CLAIMED = "awq"
+CLAIM = "“4-bit AWQ: 280 MB instead of 600, 12 % faster, quality nearly lossless”"
 
 
 def section(view: View) -> Section | None:
@@ -34,11 +34,13 @@ def section(view: View) -> Section | None:
     blocks: list[Block] = [Notes(tuple(_words(trade) for trade in found)), table(view, found)]
     if (drawn := pareto(view, found)) is not None:
         blocks.append(drawn)
-    if limits := limit.limits(view.run):
+    if limits := limits_of(view.run):
         rows = tuple((Cell(one.variant), Cell(one.verdict.value, one.reason, TONES[one.verdict])) for one in limits)
-        blocks.append(Table((Column("variant"), Column("limit on the divergence")), rows))
+        blocks.append(Table((Heading("variant"), Heading("limit on the divergence")), rows))
     blocks += [
-        _claims(trade) for trade in found if _quantization(view, trade.variant) == CLAIMED and trade.status == "ok"
+        claimed(sentences, f"{CLAIM}: {trade.variant} on this machine")
+        for trade in found
+        if (sentences := of_awq(view.run, trade))
     ]
     blocks += [Prose((METHOD, *_effort(view))), *(fold for trade in found for fold in _answers(trade.quality))]
     return Section("quality", f"The trade, against {view.reference}", tuple(blocks))
@@ -47,11 +49,6 @@ def section(view: View) -> Section | None:
 def _words(trade: Trade) -> Note:
     told = trade.sentence.removeprefix(f"{trade.variant}: ")
     return Note(f"{trade.variant}:", f"{told}.", "" if trade.status == "ok" else "warn")
-
-
-def _quantization(view: View, variant: str) -> str:
-    factors = next((launch.record.factors for launch in view.run.all if launch.record.variant == variant), {})
-    return factors.get("quantization", "")
 
 
 def _effort(view: View) -> tuple[str, ...]:
@@ -78,12 +75,12 @@ def table(view: View, found: Sequence[Trade]) -> Table:
     names = [name for name in (*ttft, *SPEED) if view.known(name)]
     places = {name: decimals(view.value(variant, name) for variant in view.measured) for name in names}
     head = (
-        Column("variant", "ratio to the reference"),
-        *(Column(metric(name).title, metric(name).unit, numeric=True) for name in names),
-        Column("weights", "MiB on disk", numeric=True),
-        Column("KL", "nats per token", numeric=True),
-        Column("perplexity", numeric=True),
-        Column("same answers", numeric=True),
+        Heading("variant", "ratio to the reference"),
+        *(Heading(metric(name).title, metric(name).unit, numeric=True) for name in names),
+        Heading("weights", "MiB on disk", numeric=True),
+        Heading("KL", "nats per token", numeric=True),
+        Heading("perplexity", numeric=True),
+        Heading("same answers", numeric=True),
     )
     theirs = answers.of_variant(view.run, view.reference)
     own = perplexity(theirs) if theirs.texts else Estimate.null(theirs.reason or "no text was read")
@@ -136,19 +133,15 @@ def _ratio(trade: Trade, name: str) -> Cell:
 
 def _weights(view: View, variant: str) -> Cell:
     """Size on disk, and in memory as the engine says; null where neither is told."""
-    facts: dict[str, Any] = next((launch.record.facts for launch in view.valid(variant) if launch.record.facts), {})
+    facts: Mapping[str, FactValue] = next(
+        (launch.record.facts for launch in view.valid(variant) if launch.record.facts), {}
+    )
     disk, loaded = facts.get("checkpoint_bytes"), facts.get("weight_bytes")
     return Cell(_mib(disk), f"{_mib(loaded)} in memory" if loaded else "")
 
 
 def _mib(size: object) -> str:
     return number(size / 2**20 if isinstance(size, int | float) else None, 0)
-
-
-def _claims(trade: Trade) -> Table:
-    """The founding claim, sentence by sentence."""
-    said = "“4-bit AWQ: 280 MB instead of 600, 12 % faster, quality nearly lossless”"
-    return claimed(claim.findings(trade), f"{said}: {trade.variant} on this machine")
 
 
 def _estimate(estimate: Estimate, places: int, kind: str = "", scale: float = 1.0, unit: str = "") -> Cell:
@@ -191,7 +184,7 @@ def pareto(view: View, found: Sequence[Trade]) -> Figure | None:
     )
 
 
-def _answers(quality: Quality) -> list[Block]:
+def _answers(quality: Divergence) -> list[Block]:
     """The founding use cases, both answers side by side."""
     if not quality.agreement or not quality.agreement.founding:
         return []
@@ -209,6 +202,6 @@ def _answers(quality: Quality) -> list[Block]:
                 alike,
             )
         )
-    head = (Column("question"), Column(quality.against), Column(quality.variant), Column("agree"))
+    head = (Heading("question"), Heading(quality.against), Heading(quality.variant), Heading("agree"))
     title = f"Answers of {quality.variant} beside those of {quality.against}"
     return [Fold(title, (Table(head, tuple(rows)),))]

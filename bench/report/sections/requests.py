@@ -11,9 +11,10 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import MaxNLocator
 
 from bench.analyse import steady
+from bench.phrases import listed
 from bench.report.drawing import GRID, MUTED, NARROW, PAPER, colour, edge_marks, figure, milliseconds
-from bench.report.elements import Block, Cell, Column, Figure, Section, Table
-from bench.report.numbers import change, count, listed, quantity
+from bench.report.elements import Block, Cell, Figure, Heading, Section, Table
+from bench.report.numbers import change, count, quantity
 from bench.report.view import View
 
 # Panels that a figure can hold, and single launches that a panel can.
@@ -103,11 +104,11 @@ def steadiness(view: View) -> Table | None:
             )
         )
     head = (
-        Column("variant"),
-        Column("course"),
-        Column("steady from request", "median, range", numeric=True),
-        Column("last level against first", numeric=True),
-        Column("drift once steady", numeric=True),
+        Heading("variant"),
+        Heading("course"),
+        Heading("steady from request", "median, range", numeric=True),
+        Heading("last level against first", numeric=True),
+        Heading("drift once steady", numeric=True),
     )
     return Table(head, tuple(rows), "Did the launches settle? By segmentation and trend of TTFT within each launch")
 

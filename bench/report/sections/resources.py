@@ -12,9 +12,10 @@ from matplotlib.figure import Figure as Drawing
 from bench.analyse import energy, footprint
 from bench.analyse.run import Launch
 from bench.analyse.series import Samples
+from bench.phrases import listed
 from bench.report.drawing import INK, NARROW, colour, figure
-from bench.report.elements import Block, Cell, Column, Figure, Section, Table
-from bench.report.numbers import decimals, interval, listed, number
+from bench.report.elements import Block, Cell, Figure, Heading, Section, Table
+from bench.report.numbers import decimals, interval, number
 from bench.report.view import View
 
 # Lines that a figure can hold, and points of a line.
@@ -87,12 +88,12 @@ def over_time(view: View) -> Figure:
 def held(view: View, uses: Mapping[str, Sequence[Use]]) -> Table:
     """Idle, steady and peak, and whether it was given back."""
     head = (
-        Column("variant", "what is counted"),
-        Column("idle", "MiB", numeric=True),
-        Column("steady", "MiB", numeric=True),
-        Column("peak", "MiB", numeric=True),
-        Column("swap grew by", "MiB", numeric=True),
-        Column("given back"),
+        Heading("variant", "what is counted"),
+        Heading("idle", "MiB", numeric=True),
+        Heading("steady", "MiB", numeric=True),
+        Heading("peak", "MiB", numeric=True),
+        Heading("swap grew by", "MiB", numeric=True),
+        Heading("given back"),
     )
     rows = []
     for variant, all_ in uses.items():
@@ -120,13 +121,13 @@ def taken(view: View, uses: Mapping[str, Sequence[Use]]) -> Table | None:
     if not any(phase["steady"]["joules"] is not None for phases in found.values() for phase in phases):
         return None
     head = (
-        Column("variant", "what is counted"),
-        Column("per token", "J", numeric=True),
-        Column("output", "tok/s", numeric=True),
-        *(Column(name, "J", numeric=True) for name in WINDOWS),
-        Column("steady above idle", "J", numeric=True),
-        Column("mean power", "W", numeric=True),
-        Column("uncertainty", "of steady", numeric=True),
+        Heading("variant", "what is counted"),
+        Heading("per token", "J", numeric=True),
+        Heading("output", "tok/s", numeric=True),
+        *(Heading(name, "J", numeric=True) for name in WINDOWS),
+        Heading("steady above idle", "J", numeric=True),
+        Heading("mean power", "W", numeric=True),
+        Heading("uncertainty", "of steady", numeric=True),
     )
     rows = []
     for variant, phases in found.items():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from bench.analyse.measured import asked
 from bench.analyse.metrics import METRICS, STATISTICS, metric
-from bench.report.elements import Cell, Column, Fold, Prose, Section, Table
-from bench.report.numbers import decimals, interval, number
-from bench.report.view import Row, View
+from bench.report.elements import Cell, Fold, Heading, Prose, Section, Table
+from bench.report.numbers import count, decimals, interval, number
+from bench.report.sections import pace
+from bench.report.view import SummaryRow, View, crowded_variants
 
 TAILS = ("p99", "p95", "p90")
 
@@ -35,13 +37,18 @@ def section(view: View) -> Section | None:
 
 
 def columns(view: View) -> tuple[str, ...]:
-    """The metrics of the summary table: the same for all variants, left out where no variant has a value."""
+    """The metrics of the summary table: what was to be measured, the same for all variants; left out where no variant
+    has a value, or a reason for having none that people must know."""
+    dashes = pace.dashes(view)
     ttft = [f"{name}.p50" for name in view.all_lengths()] or ["ttft.p50"]
     wanted = [
         *ttft,
         tail(view, "ttft"),
         "first_ttft",
         "cold_ttft",
+        # Where answers call tools, their marks are these two.
+        "ttfr.p50" if view.known("ttfa.p50") else None,
+        "ttfa.p50",
         "tpot.p50",
         "output_throughput",
         "goodput",
@@ -49,7 +56,7 @@ def columns(view: View) -> tuple[str, ...]:
         "memory.peak",
         "energy.per_token",
     ]
-    return tuple(name for name in wanted if name and view.known(name))
+    return asked(view.run, (name for name in wanted if name and (view.known(name) or name in dashes)))
 
 
 def tail(view: View, family: str) -> str | None:
@@ -67,10 +74,14 @@ def tail(view: View, family: str) -> str | None:
 def table(view: View, names: tuple[str, ...]) -> Table:
     """Variants down, metrics across."""
     places = {name: decimals(view.value(variant, name) for variant in view.variants) for name in names}
-    head = [Column("variant"), *(Column(metric(name).title, metric(name).unit or "%", numeric=True) for name in names)]
+    head = [
+        Heading("variant"),
+        *(Heading(metric(name).title, metric(name).unit or "%", numeric=True) for name in names),
+    ]
+    contended = crowded_variants(view)
     rows = [
         (
-            Cell(variant, _behind(view, variant), colour=view.colour(variant)),
+            Cell(variant, _behind(view, variant) + ", contended" * (variant in contended), colour=view.colour(variant)),
             *(measured(view.row(variant, name), name, places[name]) for name in names),
         )
         for variant in view.variants
@@ -82,7 +93,7 @@ def everything(view: View) -> Table:
     """Metrics down, variants across: all that the run has."""
     by_length = [f"{name}.{statistic}" for name in view.all_lengths() for statistic in STATISTICS]
     names = [name for name in (*METRICS, *by_length) if view.known(name)]
-    head = (Column("metric"), Column("unit"), *(Column(variant, numeric=True) for variant in view.variants))
+    head = (Heading("metric"), Heading("unit"), *(Heading(variant, numeric=True) for variant in view.variants))
     rows = []
     for name in names:
         places = decimals(view.value(variant, name) for variant in view.variants)
@@ -91,7 +102,7 @@ def everything(view: View) -> Table:
     return Table(head, tuple(rows))
 
 
-def measured(row: Row | None, name: str, places: int) -> Cell:
+def measured(row: SummaryRow | None, name: str, places: int) -> Cell:
     """A summary's value over its interval; a dash and the reason where there is none."""
     if row is None or row.value is None:
         return Cell(number(None), (row.reason or "") if row and row.launches else "", "muted")
@@ -104,5 +115,5 @@ def _behind(view: View, variant: str) -> str:
     """How many launches and requests stand behind a row."""
     valid, planned = len(view.valid(variant)), sum(launch.record.variant == variant for launch in view.run.all)
     row = view.row(variant, "ttft.p50")
-    launches = f"{valid} of {planned} launches" if valid != planned else f"{valid} launch{'es' * (valid != 1)}"
-    return f"{launches}, {row.n} requests" if row and row.n else launches
+    launches = f"{valid} of {planned} launches" if valid != planned else f"{count(valid, 'launch')}"
+    return f"{launches}, {count(row.n, 'request')}" if row and row.n else launches

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from bench.analyse.run import Launch
-from bench.report.elements import Block, Cell, Column, Fold, Log, Section, Table
+from bench.report.elements import Block, Cell, Fold, Heading, Printed, Section, Table
 from bench.report.numbers import count
 from bench.report.view import View
 
@@ -46,12 +46,12 @@ def _launches(launches: list[Launch]) -> Table:
                 Cell(why, "; ".join(remedies)),
             )
         )
-    head = (Column("launch"), Column("state"), Column("kind"), Column("reason", "and remedy"))
+    head = (Heading("launch"), Heading("state"), Heading("kind"), Heading("reason", "and remedy"))
     return Table(head, tuple(rows), f"{count(len(launches), 'launch')} outside every figure above")
 
 
 def _log(launch: Launch) -> Fold:
-    return Fold(f"Last lines of {launch.id}", (Log(tuple(launch.record.log_tail[-40:])),))
+    return Fold(f"Last lines of {launch.id}", (Printed(tuple(launch.record.log_tail[-40:])),))
 
 
 def _requests(view: View) -> Table | None:
@@ -64,7 +64,7 @@ def _requests(view: View) -> Table | None:
         for row in failed[["variant", "error_kind", "error"]].to_dict("records")
     )
     rows = [(*map(Cell, key), Cell(str(amount))) for key, amount in kinds.most_common(20)]
-    head = (Column("variant"), Column("kind"), Column("what the client saw"), Column("requests", numeric=True))
+    head = (Heading("variant"), Heading("kind"), Heading("what the client saw"), Heading("requests", numeric=True))
     return Table(
         head, tuple(rows), f"{count(len(failed), 'failed request')}: out of all latencies, counted in SLO attainment"
     )

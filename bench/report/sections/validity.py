@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.analyse.run import Launch
 from bench.record.schema import Check
-from bench.report.elements import Block, Cell, Column, Fold, Section, Table, Tone
+from bench.report.elements import Block, Cell, Fold, Heading, Section, Table, Tone
 from bench.report.numbers import count
 from bench.report.view import View
 
@@ -36,7 +36,7 @@ def section(view: View) -> Section | None:
             rules.items(), key=lambda item: _worst([la for f in launches.values() for la in f], item[0])
         )
     ]
-    blocks: list[Block] = [Table((Column("rule"), *(Column(variant) for variant in launches)), tuple(rows))]
+    blocks: list[Block] = [Table((Heading("rule"), *(Heading(variant) for variant in launches)), tuple(rows))]
     if details := _details(view):
         blocks.append(Fold(f"{count(len(details.rows), 'finding')}, launch by launch, with remedies", (details,)))
     return Section("validity", "Is it a measurement?", tuple(blocks))
@@ -72,7 +72,7 @@ def _details(view: View) -> Table | None:
         for check in launch.record.checks
         if check.status in ("violated", "warning")
     ]
-    head = (Column("launch"), Column("rule"), Column("finding"), Column("evidence", "and remedy"))
+    head = (Heading("launch"), Heading("rule"), Heading("finding"), Heading("evidence", "and remedy"))
     return Table(head, tuple(rows[:200])) if rows else None
 
 

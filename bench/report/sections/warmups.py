@@ -10,9 +10,10 @@ from matplotlib.figure import Figure as Drawing
 
 from bench.analyse import worth
 from bench.analyse.coldstart import NOT_AS_ASKED
+from bench.phrases import listed
 from bench.report.drawing import INK, NARROW, colour, figure, milliseconds
-from bench.report.elements import Block, Cell, Column, Figure, Section, Table
-from bench.report.numbers import count, duration, interval, listed, number
+from bench.report.elements import Block, Cell, Figure, Heading, Section, Table
+from bench.report.numbers import count, duration, interval, number
 from bench.report.view import View
 
 
@@ -31,20 +32,24 @@ def warmups(view: View, compared: pd.DataFrame) -> Table:
     costs = worth.by_variant(view.run)
     parents = any(cost["start"] == "forked" for cost in costs.values())
     head = (
-        Column("variant"),
-        *((Column("warm parent", numeric=True),) if parents else ()),
-        Column("warm-up", numeric=True),
-        Column("saved on the first request", "ms", numeric=True),
-        Column("saved on the cold start", "s", numeric=True),
-        Column("steady TPOT", "ratio", numeric=True),
-        Column("break-even", "requests", numeric=True),
-        Column("in words"),
+        Heading("variant"),
+        *((Heading("warm parent", numeric=True),) if parents else ()),
+        Heading("warm-up", numeric=True),
+        Heading("saved on the first request", "ms", numeric=True),
+        Heading("saved on the cold start", "s", numeric=True),
+        Heading("steady TPOT", "ratio", numeric=True),
+        Heading("break-even", "requests", numeric=True),
+        Heading("in words"),
     )
 
     def cell(row: dict[str, float], name: str, places: int) -> Cell:
         value = row[name]
         if math.isinf(value):
-            return Cell("never")
+            # "Never" only where the intervals of what it costs and of what it gains say so.
+            sure = row["cold_saving_s_high"] < 0 and row["steady_saving_ms_high"] <= 0
+            return Cell("never" if sure else "not seen")
+        if name == "break_even" and value == 0 and math.isfinite(row["lost_after"]):
+            return Cell("0", f"lead lost after {number(row['lost_after'], 0)}")
         return Cell(number(value, places), interval(row[f"{name}_low"], row[f"{name}_high"], places))
 
     rows = []
@@ -80,7 +85,7 @@ def _parent(row: dict[Any, Any]) -> Cell:
 def _cost(row: dict[Any, Any]) -> Cell:
     """What a warm-up takes after the engine is ready; its disk and energy where they were seen."""
     seconds = row["warmup_s"]
-    more = [f"{row['warmup_requests']:.0f} requests"] if row["warmup_requests"] else []
+    more = [count(round(row["warmup_requests"]), "request")] if row["warmup_requests"] else []
     if pd.notna(row["cache_mib"]) and row["cache_mib"] > 0:
         more.append(f"{row['cache_mib']:.0f} MiB on disk")
     if pd.notna(row["warmup_j"]):
@@ -130,7 +135,7 @@ def _doubtful(view: View) -> Table | None:
         )
         for row in wrong.to_dict("records")
     ]
-    head = (Column("launch"), Column("evidence"), Column("cold TTFT", numeric=True))
+    head = (Heading("launch"), Heading("evidence"), Heading("cold TTFT", numeric=True))
     return Table(
         head, tuple(rows), "Launches that did not start from the state asked for: never averaged with those that did"
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bench.judge.compare import Comparison
 from bench.judge.decide import Verdict
-from bench.judge.gate import Gate
+from bench.judge.gate import Judgement
+from bench.phrases import escaped
 from bench.report.verdicts.sentences import COLUMNS, behind, cells, name, reasons
 
 MARKS = {Verdict.PASS: "🟢", Verdict.FAIL: "🔴", Verdict.INCONCLUSIVE: "🟡", Verdict.INVALID: "⚪"}
@@ -12,17 +13,17 @@ MARKS = {Verdict.PASS: "🟢", Verdict.FAIL: "🔴", Verdict.INCONCLUSIVE: "🟡
 MARKER = "<!-- firsttoken gate -->"
 
 
-def render(gate: Gate) -> str:
+def render(gate: Judgement) -> str:
     """The whole verdict."""
     lines = [
         MARKER,
-        f"### {MARKS[gate.verdict] if gate.verdict else MARKS[Verdict.INVALID]} {escape(gate.headline)}",
+        f"### {MARKS[gate.verdict] if gate.verdict else MARKS[Verdict.INVALID]} {escaped(gate.headline)}",
         "",
-        escape(gate.promise),
+        escaped(gate.promise),
     ]
     if gate.advisory:
-        lines += ["", f"> **Advisory.** {escape(gate.advisory)}"]
-    lines += [f"> {escape(note)}" for note in gate.notes]
+        lines += ["", f"> **Advice only.** {escaped(gate.advisory)}"]
+    lines += [f"> {escaped(note)}" for note in gate.notes]
     for comparison in gate.comparisons:
         lines += ["", *compared(comparison)]
     return "\n".join(lines)
@@ -31,24 +32,17 @@ def render(gate: Gate) -> str:
 def compared(comparison: Comparison) -> list[str]:
     """One comparison: a table, and the reasons folded under it."""
     mark = f"{MARKS[comparison.verdict]} " if comparison.verdict else ""
-    lines = [f"**{mark}{escape(name(comparison))}** — {behind(comparison)}", ""]
+    lines = [f"**{mark}{escaped(name(comparison))}** — {behind(comparison)}", ""]
     if comparison.results:
         lines += [row(COLUMNS), row(["---", *["---:"] * (len(COLUMNS) - 2), "---"])]
-        lines += [row([escape(cell) for cell in cells(result)]) for result in comparison.results]
+        lines += [row([escaped(cell) for cell in cells(result)]) for result in comparison.results]
         lines.append("")
     why = [*comparison.notes, *reasons(comparison)]
     if why:
-        lines += ["<details><summary>why</summary>", "", *(f"- {escape(line)}" for line in why), "", "</details>"]
+        lines += ["<details><summary>why</summary>", "", *(f"- {escaped(line)}" for line in why), "", "</details>"]
     return lines
 
 
 def row(cells: list[str] | tuple[str, ...]) -> str:
     """A table row."""
     return "| " + " | ".join(cells) + " |"
-
-
-def escape(text: str) -> str:
-    """Text that stays text: no table breaks, no tags, no emphasis from what an engine's log said."""
-    for mark in "\\|<>*_`[]":
-        text = text.replace(mark, f"\\{mark}")
-    return " ".join(text.splitlines())

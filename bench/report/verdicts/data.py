@@ -6,13 +6,13 @@ from dataclasses import asdict
 from typing import Any
 
 from bench.judge.compare import Comparison
-from bench.judge.gate import Gate
+from bench.judge.gate import Judgement
 from bench.record.documents import plain
 
 VERSION = 1
 
 
-def render(gate: Gate) -> dict[str, Any]:
+def render(gate: Judgement) -> dict[str, Any]:
     """Everything the other renderers say, as numbers."""
     return {
         "schema_version": VERSION,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bench.judge.decide import Verdict
-from bench.judge.gate import Gate
-from bench.report.verdicts.sentences import change, name, reasons
+from bench.judge.gate import Judgement
+from bench.report.numbers import moved
+from bench.report.verdicts.sentences import name, reasons
 
 LEVELS = {
     Verdict.PASS: "notice",
@@ -14,7 +15,7 @@ LEVELS = {
 }
 
 
-def render(gate: Gate, file: str | None = None) -> str:
+def render(gate: Judgement, file: str | None = None) -> str:
     """One line per comparison; an advisory gate only warns. `file` puts them on the scenario."""
     lines = []
     for comparison in gate.comparisons:
@@ -22,10 +23,13 @@ def render(gate: Gate, file: str | None = None) -> str:
         level = LEVELS[verdict]
         if gate.advisory and verdict is Verdict.FAIL:
             level = "warning"
-        moved = ", ".join(f"{result.metric.title} {change(result)}" for result in comparison.results if result.margin)
-        body = "\n".join(filter(None, [moved, *reasons(comparison), gate.advisory and f"Advisory: {gate.advisory}"]))
+        changes = ", ".join(f"{result.metric.title} {moved(result)}" for result in comparison.results if result.margin)
+        body = "\n".join(
+            filter(None, [changes, *reasons(comparison), gate.advisory and f"Advice only: {gate.advisory}"])
+        )
         where = f"file={_property(file)}," if file else ""
-        title = _property(f"firsttoken {verdict}: {name(comparison)}")
+        word = f"ADVISORY {verdict}" if gate.advisory else verdict
+        title = _property(f"firsttoken {word}: {name(comparison)}")
         lines.append(f"::{level} {where}title={title}::{_data(body)}")
     return "\n".join(lines)
 

@@ -7,16 +7,17 @@ import xml.etree.ElementTree as ET
 
 from bench.judge.compare import Comparison
 from bench.judge.decide import Verdict
-from bench.judge.gate import Gate
+from bench.judge.gate import Judgement
 from bench.judge.result import Result
-from bench.report.verdicts.sentences import change, losses, name, span
+from bench.report.numbers import moved, span
+from bench.report.verdicts.sentences import losses, name
 
 # What XML 1.0 cannot carry, and an engine's log may.
 _FORBIDDEN = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 
 
-def render(gate: Gate) -> str:
-    """FAIL is a failure, INVALID an error, INCONCLUSIVE skipped; an advisory gate fails nothing and says so."""
+def render(gate: Judgement) -> str:
+    """FAIL is a failure, INVALID an error, INCONCLUSIVE skipped; an advisory FAIL passes and says so on its stderr."""
     root = ET.Element("testsuites", name=_clean(f"firsttoken {gate.scenario}"))
     for comparison in gate.comparisons:
         root.append(_suite(gate, comparison))
@@ -26,7 +27,7 @@ def render(gate: Gate) -> str:
     return ET.tostring(root, encoding="unicode", xml_declaration=True)
 
 
-def _suite(gate: Gate, comparison: Comparison) -> ET.Element:
+def _suite(gate: Judgement, comparison: Comparison) -> ET.Element:
     suite = ET.Element("testsuite", name=_clean(f"{gate.scenario} {name(comparison)}"))
     if comparison.refused:
         case = ET.SubElement(suite, "testcase", classname=_clean(gate.scenario), name=_clean(name(comparison)))
@@ -45,19 +46,19 @@ def _suite(gate: Gate, comparison: Comparison) -> ET.Element:
     return suite
 
 
-def _case(suite: ET.Element, gate: Gate, comparison: Comparison, result: Result) -> None:
+def _case(suite: ET.Element, gate: Judgement, comparison: Comparison, result: Result) -> None:
     case = ET.SubElement(
         suite,
         "testcase",
         classname=_clean(f"{gate.scenario}.{comparison.b.label}"),
         name=result.metric.id,
     )
-    message = _clean(f"{result.metric.title} {change(result)} ({span(result)}): {result.reason}")
+    message = _clean(f"{result.metric.title} {moved(result)} ({span(result)}): {result.reason}")
     match result.verdict:
         case Verdict.FAIL if not gate.advisory:
             ET.SubElement(case, "failure", type="regression", message=message)
         case Verdict.FAIL:
-            ET.SubElement(case, "skipped", message=_clean(f"advisory FAIL: {message}"))
+            ET.SubElement(case, "system-err").text = _clean(f"ADVISORY FAIL: {message}")
         case Verdict.INVALID:
             ET.SubElement(case, "error", type="invalid", message=message)
         case Verdict.INCONCLUSIVE:

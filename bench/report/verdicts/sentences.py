@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from bench.judge.compare import Comparison
 from bench.judge.result import Result
+from bench.phrases import counted
+from bench.report.numbers import allowed, detectable, moved, span
 
 COLUMNS = ("metric", "baseline", "candidate", "change", "interval", "margin", "verdict")
 
@@ -25,16 +27,6 @@ def losses(comparison: Comparison) -> list[str]:
     ]
 
 
-def change(result: Result) -> str:
-    """The ratio as a change: +10.1 %."""
-    return "" if result.ratio is None else f"{result.ratio - 1:+.1%}"
-
-
-def span(result: Result) -> str:
-    """The ratio's interval as changes."""
-    return "" if result.bounds is None else f"{result.bounds[0] - 1:+.1%} … {result.bounds[1] - 1:+.1%}"
-
-
 def figure(value: float | None) -> str:
     """Four digits, or a dash where there is nothing."""
     if value is None:
@@ -49,9 +41,9 @@ def cells(result: Result) -> tuple[str, ...]:
         f"{result.metric.title}{unit}",
         figure(result.a),
         figure(result.b),
-        change(result),
+        moved(result),
         span(result),
-        "" if result.margin is None else f"{result.margin:.3g}" if result.margin > 1 else f"{result.margin:.1%}",
+        allowed(result.margin, points=result.metric.by_difference),
         result.verdict.value if result.verdict else result.reason,
     )
 
@@ -61,7 +53,8 @@ def behind(comparison: Comparison) -> str:
     blocks = max((result.decision.blocks for result in comparison.results), default=0)
     launches = comparison.a.ok + comparison.b.ok
     requests = comparison.a.requests + comparison.b.requests
-    return f"{blocks} {comparison.unit}, {launches} launches, {requests} requests"
+    unit = comparison.unit.removesuffix("s")
+    return f"{counted(blocks, unit)}, {counted(launches, 'launch')}, {counted(requests, 'request')}"
 
 
 def reasons(comparison: Comparison) -> list[str]:
@@ -79,7 +72,7 @@ def found(result: Result) -> str:
     """What these data would have found, where they found nothing."""
     if result.mde is None or result.verdict is None or result.verdict.value not in {"PASS", "INCONCLUSIVE"}:
         return ""
-    return f" (a change of {result.mde:.0%} would be found with 80 %)"
+    return f" (a change of {detectable(result)} would be found with 80 %)"
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

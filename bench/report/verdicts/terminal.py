@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from bench.judge.compare import Comparison
-from bench.judge.gate import Gate
+from bench.judge.gate import Judgement
 from bench.report.verdicts.sentences import COLUMNS, behind, cells, columns, name, reasons
 
 
-def render(gate: Gate) -> str:
+def render(gate: Judgement) -> str:
     """The whole verdict."""
     lines = [gate.headline, f"  {gate.promise}"]
     if gate.advisory:
-        lines.append(f"  ADVISORY: {gate.advisory}")
+        lines.append(f"  advice only, exit 0: {gate.advisory}")
     lines += [f"  note: {note}" for note in gate.notes]
     for comparison in gate.comparisons:
         lines += ["", *compared(comparison)]

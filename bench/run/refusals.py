@@ -1,0 +1,152 @@
+"""What would be refused once a scenario is run, told before anything starts; `bench check` and `bench run` ask here.
+
+A scenario that is right by itself may still ask for what is not there: a flag that its engine does not know, an
+environment, a prompt that no model of that length takes. Nothing is fetched, installed or imported from an engine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import plugins
+from bench.environments.recipe import names
+from bench.errors import BenchError, Problem, ScenarioError
+from bench.loadgen import prompts
+from bench.models.cache import Cache, source_key
+from bench.models.make import dense_key, shape
+from bench.phrases import among
+from bench.scenario import document
+from bench.scenario.combinations import needs_model
+from bench.scenario.load import Scenario
+from bench.scenario.model import ConversationPrompts, Model, RandomPrompts, TextPrompts
+from bench.scenario.sources import REMOTE, parse
+from bench.scenario.variant import Variant
+
+# What configurations call the longest sequence that a model takes.
+LENGTHS = ("max_position_embeddings", "max_sequence_length", "n_positions", "seq_length")
+
+
+def require(scenario: Scenario) -> None:
+    """ScenarioError with every place at which the scenario asks for what is not there."""
+    if found := refusals(scenario):
+        raise ScenarioError(found)
+
+
+def refusals(scenario: Scenario) -> list[Problem]:
+    """Every such place, in the order of the file."""
+    read = document.read(scenario.text, str(scenario.path))
+    _environments(read, scenario)
+    _flags(read, scenario)
+    _prompts(read, scenario)
+    _lengths(read, scenario)
+    return sorted(read.problems, key=lambda problem: (problem.line, problem.column))
+
+
+def _environments(read: document.Document, scenario: Scenario) -> None:
+    for name, engine in scenario.model.engines.items():
+        if engine.environment is not None and engine.environment not in names():
+            known = among(names(), engine.environment)
+            read.problem(("engines", name, "environment"), f"{engine.environment!r} is not an environment: {known}")
+
+
+def _flags(read: document.Document, scenario: Scenario) -> None:
+    """Flags as variants have them, so that one of the matrix is looked at for the engines that get it."""
+    told: set[tuple[document.Path, str]] = set()
+    for variant in scenario.variants:
+        ask = getattr(plugins.load("engines", variant.engine.engine), "mistakes", None)
+        known = variant.engine.environment is None or variant.engine.environment in names()
+        if ask is None or not known:
+            continue
+        for flag, message in ask(plugins.load("engines", variant.engine.engine)(), variant.engine):
+            at = _place(read, variant, flag)
+            if (at, message) not in told:
+                told.add((at, message))
+                read.problem(at, message, at_key=True)
+    for path, values in read.entries("tune", "levers"):
+        _lever(read, scenario, path, values)
+
+
+def _lever(read: document.Document, scenario: Scenario, path: document.Path, values: object) -> None:
+    """A lever that no engine of the scenario has."""
+    flag, value = str(path[-1]), values[0] if isinstance(values, list) and values else None
+    said: list[str] = []
+    for engine in scenario.model.engines.values():
+        kind = plugins.load("engines", engine.engine)
+        ask = getattr(kind, "mistakes", None)
+        alone = engine.model_copy(update={"args": {flag: value}})
+        wrong = [message for _, message in ask(kind(), alone)] if ask else []
+        if not wrong:
+            return
+        said += wrong
+    read.problem(path, said[0], at_key=True)
+
+
+def _place(read: document.Document, variant: Variant, flag: str) -> document.Path:
+    """Where a variant's flag stands: in its engine, or else in the matrix."""
+    at: Sequence[document.Path] = (
+        ("engines", variant.engine_name, "args", flag),
+        ("matrix", f"args.{flag}"),
+        *((*path, f"args.{flag}") for path, _ in read.entries("matrix", "include")),
+    )
+    return next((path for path in at if path in read.keys), ("engines", variant.engine_name))
+
+
+def _prompts(read: document.Document, scenario: Scenario) -> None:
+    source = scenario.model.workload.prompts
+    if isinstance(source, TextPrompts | ConversationPrompts):
+        try:
+            prompts.check_file(source, scenario.path.parent)
+        except BenchError as error:
+            read.problem(("workload", "prompts", "file"), error.message)
+
+
+def _lengths(read: document.Document, scenario: Scenario) -> None:
+    """Random prompts that a model, as far as its length is known here, cannot hold together with their answers."""
+    workload = scenario.model.workload
+    if not isinstance(workload.prompts, RandomPrompts):
+        return
+    lengths = workload.prompts.tokens if isinstance(workload.prompts.tokens, list) else [workload.prompts.tokens]
+    wanted = max(lengths) + workload.output_tokens
+    serving = [variant for variant in scenario.variants if needs_model(variant.engine)]
+    for name, model in {variant.model_name: variant.model for variant in serving}.items():
+        limit = longest(model)
+        if limit is not None and wanted > limit:
+            read.problem(
+                ("workload", "prompts", "tokens"),
+                f"{name} takes {limit} tokens, and a prompt of {max(lengths)} with {workload.output_tokens} output "
+                f"tokens makes {wanted}",
+            )
+
+
+def longest(model: Model) -> int | None:
+    """The longest sequence that a model takes, tokens; None where it is not on this machine or does not say."""
+    if model.source == REMOTE:
+        return None
+    try:
+        reference = parse(model.source, revision=model.revision, sha256=model.sha256)
+    except BenchError:
+        return None
+    if reference.kind == "dummy":
+        return _length(shape(reference.name))
+    if reference.kind == "path":
+        folder: Path | None = reference.local
+    else:
+        cache = Cache()
+        entry = cache.entry(source_key(reference))
+        # A GGUF file says it in a form of its own; what it was unpacked to says it as all others do.
+        unpacked = cache.entry(dense_key(entry.digest)) if entry else None
+        folder = unpacked.folder if unpacked else entry.folder if entry else None
+    try:
+        return _length(json.loads((folder / "config.json").read_text(encoding="utf-8"))) if folder else None
+    except (OSError, ValueError):
+        return None
+
+
+def _length(configuration: object) -> int | None:
+    if not isinstance(configuration, dict):
+        return None
+    places = (configuration, configuration.get("text_config"))
+    found = (place.get(name) for place in places if isinstance(place, dict) for name in LENGTHS)
+    return next((value for value in found if isinstance(value, int) and value > 0), None)

@@ -1,0 +1,50 @@
+"""What a launch works with, and what it saw: the two things that its start, its requests and its record share."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.engines.parents import Parents
+from bench.probes.machine import Machine
+from bench.record.schema import LaunchRecord
+from bench.record.store import LaunchTables
+from bench.run.progress import Progress
+from bench.scenario.load import Scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """What all launches of a run share."""
+
+    scenario: Scenario
+    machine: Machine
+    caches: Path
+    progress: Progress
+    # Warm parents, for the variants that are forked from one.
+    parents: Parents = field(default_factory=Parents)
+    # Idle temperature of each zone, °C, taken before the first launch; empty where nothing waits for it.
+    idle_c: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """All that one launch saw, on its way into the record."""
+
+    record: LaunchRecord
+    tables: LaunchTables = field(default_factory=LaunchTables)
+
+    def event(self, source: str, name: str, **detail: Any) -> None:
+        """Note that something happened now."""
+        self.tables.events.append(
+            {
+                "t_ns": time.monotonic_ns(),
+                "source": source,
+                "name": name,
+                "detail": json.dumps(detail) if detail else None,
+            }
+        )

@@ -334,7 +334,7 @@ class StartAccount:
     parent: ParentAccount | None = None
     guardian: int | None = None
     guardian_parent: int | None = None
-    ancestry: Sequence[int] = ()
+    ancestry: list[int] = field(default_factory=list)
     read_mib: float | None = None
     oracle: OracleAnswer | None = None
     reference: OracleAnswer | None = None

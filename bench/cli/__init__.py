@@ -37,6 +37,7 @@ COMMANDS = {
     "quality": ("quality", "Compare answers: perplexity, divergence, and what quantization buys."),
     "serve": ("serve", "Start one variant with its warm-up and keep it serving."),
     "ready": ("ready", "Say whether a server's first token is warm, inside what a run measured of it."),
+    "deploy": ("deploy", "Write a folder that serves a measured variant; say whether it still is as quick."),
     "tune": ("tune", "Search engine flags for a faster first token."),
     "engines": ("engines", "List engines and install their environments."),
     "models": ("models", "List, fetch and quantize models."),

@@ -19,7 +19,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -113,14 +113,17 @@ def gate(
     target: Target,
     within_ms: float | None,
     timeout_s: float,
+    rounds: Sequence[tuple[int, int]] = (),
     told: Callable[[str], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Verdict:
     """Ask until a completion after the first begins within the limit, or until the time is over or can't help.
 
-    Without a limit any second completion will do. `told` hears why it is still waiting, each reason once.
+    Without a limit any second completion will do. `rounds`, words and output tokens of each, are warm-up requests that
+    come after the first completion. `told` hears why it is still waiting, each reason once.
     """
+    before = list(rounds)
     began = clock()
     first: Answer | None = None
     warm: Answer | None = None
@@ -135,6 +138,10 @@ def gate(
         try:
             target = discovered(target, left)
             asked += 1
+            while first and before:
+                words, output_tokens = before[0]
+                ask(shaped(target, words=words, output_tokens=output_tokens), timeout_s - (clock() - began))
+                del before[0]
             answer = ask(target, timeout_s - (clock() - began))
         except OutOfTime as error:
             reason = heard if heard != NOTHING else str(error)
@@ -393,6 +400,11 @@ def described(verdict: Verdict, url: str) -> str:
     )
 
 
+def _shapes(text: str) -> list[tuple[int, int]]:
+    words, tokens, number = (int(part) for part in text.split(":"))
+    return [(words, tokens)] * number
+
+
 def main() -> int:
     """The gate as a command; 0 ready, 1 not ready, 4 wrongly called."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -402,10 +414,14 @@ def main() -> int:
     parser.add_argument("--model", help="name to ask for; the first of /v1/models by default")
     parser.add_argument("--path", choices=(CHAT, COMPLETIONS), help="which endpoint; found out by default")
     parser.add_argument("--words", type=int, default=12, help="length of the prompt, about a token each")
+    parser.add_argument(
+        "--warm-up", nargs="*", default=[], metavar="WORDS:TOKENS:N", help="N requests of a shape after the first"
+    )
     parser.add_argument("--key-env", help="environment variable that holds the API key")
     chosen = parser.parse_args()
     try:
         target = parse(chosen.url)
+        rounds = [shape for text in chosen.warm_up for shape in _shapes(text)]
     except ValueError as error:
         print(f"ready: {error}", file=sys.stderr)
         return USAGE
@@ -414,7 +430,7 @@ def main() -> int:
         print(f"ready: {chosen.key_env} is not set", file=sys.stderr)
         return USAGE
     target = shaped(target, model=chosen.model, path=chosen.path, words=chosen.words, key=key)
-    verdict = gate(target, chosen.within_ms, chosen.timeout)
+    verdict = gate(target, chosen.within_ms, chosen.timeout, rounds)
     print(described(verdict, target.url), flush=True)
     return READY if verdict.ready else NOT_READY
 

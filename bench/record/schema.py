@@ -221,6 +221,8 @@ class LaunchRecord:
     clock: dict[str, Any] = field(default_factory=dict)
     state_before: dict[str, Any] = field(default_factory=dict)
     warmup: list[dict[str, Any]] = field(default_factory=list)
+    # How the engine was started (engines.invocation); None for a server attached to, and in earlier records.
+    command: dict[str, Any] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
     fields: list[FieldInfo] = field(default_factory=list)

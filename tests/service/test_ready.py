@@ -125,7 +125,7 @@ def test_the_clock_that_waiting_goes_by_may_be_any() -> None:
 
     told: list[str] = []
     with closed_port() as url:
-        verdict = gate(parse(url), None, 600.0, told.append, lambda: now[0], sleep)
+        verdict = gate(parse(url), None, 600.0, (), told.append, lambda: now[0], sleep)
     assert not verdict.ready
     assert 595 < verdict.seconds <= 600
     assert told == [verdict.reason]

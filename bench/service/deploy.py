@@ -70,7 +70,7 @@ def of(run: Run, name: str, port: int) -> Deployment:
             "scenario": run.manifest.scenario,
             "variant": name,
             "firsttoken": run.manifest.versions.get("firsttoken"),
-            "measured": launches[-1].record.wall_time,
+            "measured": run.manifest.created,
         },
         "host": HOST,
         "port": port,
@@ -234,16 +234,25 @@ def _model(command: Mapping[str, Any], launch: Launch) -> dict[str, Any]:
     path = Path(place)
     if not path.exists():
         raise RecordError(f"the weights that were measured are gone: {path}")
-    # As their digest was made: a checkpoint's folder with entry.json holds exactly the files that it lists.
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     root = path.parent if path.is_file() else path
-    sums = {str(file.relative_to(root)): sha256(file) for file in files if file.name != "entry.json"}
+    sums = {name: sha256(root / name) for name in _weights(path)}
     if digest(sums) != measured:
         raise RecordError(
             f"{path} is not what was measured: its digest is {digest(sums)[:12]}…, the run's {measured[:12]}…",
             hint="run the scenario once more with these weights, and deploy that",
         )
     return {"path": str(path), "folder": path.is_dir(), "digest": measured, "files": sums}
+
+
+def _weights(path: Path) -> list[str]:
+    """The names that the checkpoint's digest was made over: a file's own, an entry's list, or all files of a folder."""
+    if path.is_file():
+        return [path.name]
+    try:
+        listed = json.loads((path / "entry.json").read_text(encoding="utf-8"))["files"]
+    except FileNotFoundError:
+        return sorted(file.name for file in path.iterdir() if file.is_file())
+    return sorted(listed)
 
 
 def _environment(interpreter: Path) -> dict[str, str] | None:

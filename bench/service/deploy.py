@@ -59,7 +59,7 @@ def of(run: Run, name: str, port: int) -> Deployment:
     if not launches:
         raise RecordError(f"{run.path} has no valid launch of {name}: what was not measured is not deployed")
     command = _command(run, name, launches)
-    scenario, variant = _asked(run, name)
+    scenario, variant = asked(run, name)
     model = _model(command, launches[-1])
     limit = of_run(run, name)
     cold_s = max(_cold_s(launch) for launch in launches)
@@ -67,6 +67,7 @@ def of(run: Run, name: str, port: int) -> Deployment:
     settings = {
         "made_from": {
             "run": run.manifest.run_id,
+            "path": str(run.path.absolute()),
             "scenario": run.manifest.scenario,
             "variant": name,
             "firsttoken": run.manifest.versions.get("firsttoken"),
@@ -196,7 +197,7 @@ def _command(run: Run, name: str, launches: Sequence[Launch]) -> dict[str, Any]:
     return last
 
 
-def _asked(run: Run, name: str) -> tuple[Scenario, Variant]:
+def asked(run: Run, name: str) -> tuple[Scenario, Variant]:
     """The variant as the scenario asked for it."""
     try:
         scenario = Scenario.parse(run.manifest.scenario_text, f"{run.manifest.scenario}.yaml")

@@ -341,3 +341,27 @@ def test_a_full_disk_loses_lines_and_not_the_engine(tmp_path: Path) -> None:
     with os.fdopen(reading, "rb") as source:
         log.drain(source)
         assert source.read() == b"", "it was drained to its end"
+
+
+def test_a_folder_is_verified_beside_fresh_launches_through_its_own_door(
+    measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTTOKEN_HOME", str(tmp_path / "home"))
+    folder = deployed(measured, tmp_path / "svc")
+    # Deployed with another script than was measured: 20 ms became 80.
+    change(folder, lambda settings: settings.update(argv=[word.replace('"ttft_ms": 20', '"ttft_ms": 80') for word in settings["argv"]]))
+    capsys.readouterr()
+    code = main(["deploy", "--verify", str(folder), "--results", str(tmp_path / "results"), "--blocks", "3", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    (ttft,) = [result for result in told["metrics"] if result["metric"] == "ttft.p50"]
+    # The scripts stand in the ratio 4; what this machine adds to both brings it nearer to 1.
+    assert 1.5 < ttft["ratio"] < 4.5
+    assert ttft["low"] < ttft["ratio"] < ttft["high"]
+    assert code in (1, 2), "slower than 5 % allow, or too noisy to be sure; never a pass"
+    assert told["then"]["ttft.p50"] > 20
+    assert len(told["runs"]) == 3
+
+
+def test_what_is_no_deployed_folder_is_not_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["deploy", "--verify", str(tmp_path)]) == 4
+    assert "is no deployed folder" in capsys.readouterr().err

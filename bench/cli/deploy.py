@@ -11,7 +11,7 @@ import typer
 from bench.errors import UsageError
 
 
-class Target(StrEnum):
+class Keeper(StrEnum):
     """What keeps the service running."""
 
     script = "script"
@@ -27,7 +27,7 @@ def deploy(
     run: Annotated[Path | None, typer.Argument(help="a run's folder")] = None,
     folder: Annotated[Path | None, typer.Argument(help="folder to write")] = None,
     variant: Annotated[str | None, typer.Option(help="which variant; may be left out if there is one")] = None,
-    to: Annotated[Target, typer.Option(help="what keeps it running")] = Target.script,
+    to: Annotated[Keeper, typer.Option(help="what keeps it running")] = Keeper.script,
     port: Annotated[int, typer.Option(help="port it will serve on", min=1, max=65535)] = 8000,
     verify: Annotated[
         Path | None, typer.Option("--verify", metavar="FOLDER", help="start this folder and compare it with its run")

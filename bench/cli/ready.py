@@ -37,13 +37,13 @@ def ready(
 
     from bench.cli.output import print_json
     from bench.programs import ready_process
-    from bench.service.ready import Limit, check, of_run
+    from bench.service.ready import WarmLimit, check, of_run
 
     if within and run:
         raise UsageError("--within and --run both set the limit", hint="give one of them")
     if variant and not run:
         raise UsageError("--variant belongs to --run")
-    limit = Limit(milliseconds("--within", within), evidence="as given") if within else None
+    limit = WarmLimit(milliseconds("--within", within), evidence="as given") if within else None
     if run:
         from bench.analyse.run import Run
 

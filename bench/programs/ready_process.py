@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -92,6 +92,16 @@ class Verdict:
     asked: int = 0
 
 
+class Clock(Protocol):
+    """What waiting goes by: the module `time`, or a test's own."""
+
+    def monotonic(self) -> float:
+        """Seconds."""
+
+    def sleep(self, seconds: float, /) -> None:
+        """Wait so long."""
+
+
 def parse(url: str) -> Target:
     """Host, port, TLS and prefix of a base URL, with or without /v1 at its end; ValueError says what is wrong."""
     parts = urlsplit(url if "//" in url else f"http://{url}")
@@ -115,8 +125,7 @@ def gate(
     timeout_s: float,
     rounds: Sequence[tuple[int, int]] = (),
     told: Callable[[str], None] = lambda _: None,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
+    clock: Clock = time,
 ) -> Verdict:
     """Ask until a completion after the first begins within the limit, or until the time is over or can't help.
 
@@ -124,25 +133,25 @@ def gate(
     come after the first completion. `told` hears why it is still waiting, each reason once.
     """
     before = list(rounds)
-    began = clock()
+    began = clock.monotonic()
     first: Answer | None = None
     warm: Answer | None = None
     asked, pause, reason = 0, PAUSE_S, NOTHING
 
     def verdict(ready: bool) -> Verdict:
-        return Verdict(ready, reason, clock() - began, first, warm, within_ms, asked)
+        return Verdict(ready, reason, clock.monotonic() - began, first, warm, within_ms, asked)
 
     while True:
-        left = timeout_s - (clock() - began)
+        left = timeout_s - (clock.monotonic() - began)
         passes, heard = True, reason
         try:
             target = discovered(target, left)
             asked += 1
             while first and before:
                 words, output_tokens = before[0]
-                ask(shaped(target, words=words, output_tokens=output_tokens), timeout_s - (clock() - began))
+                ask(shaped(target, words=words, output_tokens=output_tokens), timeout_s - (clock.monotonic() - began))
                 del before[0]
-            answer = ask(target, timeout_s - (clock() - began))
+            answer = ask(target, timeout_s - (clock.monotonic() - began))
         except OutOfTime as error:
             reason = heard if heard != NOTHING else str(error)
             return verdict(False)
@@ -157,11 +166,11 @@ def gate(
                 reason = "its first token is warm"
                 return verdict(True)
             reason = f"its first token still takes {answer.ttft_ms:.1f} ms; the limit is {within_ms:.1f} ms"
-        if not passes or clock() - began + pause >= timeout_s:
+        if not passes or clock.monotonic() - began + pause >= timeout_s:
             return verdict(False)
         if reason != heard:
             told(reason)
-        sleep(pause)
+        clock.sleep(pause)
         pause = min(pause * PAUSE_GROWTH, PAUSE_MAX_S)
 
 

@@ -25,7 +25,7 @@ from bench.programs import ready_process, serve_process
 from bench.report import html
 from bench.scenario.load import Scenario
 from bench.scenario.variant import Variant
-from bench.service.ready import Limit, of_run
+from bench.service.ready import WarmLimit, of_run
 from bench.warmup.strategies import build
 
 HOST = "127.0.0.1"
@@ -45,7 +45,7 @@ class Deployment:
     run: Run
     variant: str
     settings: Mapping[str, Any]
-    limit: Limit
+    limit: WarmLimit
     cold_s: float
     caches: Path | None
     secrets: Sequence[str]

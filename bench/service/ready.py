@@ -22,7 +22,7 @@ WORDS = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class WarmLimit:
     """How late a warm first token may come, ms, how it is asked for, and the words that say where this is from."""
 
     within_ms: float
@@ -31,7 +31,7 @@ class Limit:
     words: int = WORDS
 
 
-def of_run(run: Run, variant: str) -> Limit:
+def of_run(run: Run, variant: str) -> WarmLimit:
     """The limit from a run's measured requests: an upper prediction bound for one more, and the client's allowance.
 
     Of n requests the j-th smallest bounds the next one with probability j / (n + 1), whatever the distribution; j is
@@ -52,7 +52,7 @@ def of_run(run: Run, variant: str) -> Limit:
     if shortest is not None:
         rows = rows[rows["bucket"] == shortest]
     bound, level = prediction_bound(rows["ttft_ms"].to_numpy(dtype=float))
-    return Limit(
+    return WarmLimit(
         within_ms=bound + CLIENT_MS,
         path=CHAT if _chats(run) else COMPLETIONS,
         words=int(shortest) if shortest is not None else WORDS,
@@ -70,7 +70,9 @@ def prediction_bound(values: np.ndarray, level: float = LEVEL) -> tuple[float, f
     return float(ordered[rank - 1]), rank / (len(ordered) + 1)
 
 
-def check(target: ready_process.Target, limit: Limit | None, timeout_s: float, **more: Any) -> ready_process.Verdict:
+def check(
+    target: ready_process.Target, limit: WarmLimit | None, timeout_s: float, **more: Any
+) -> ready_process.Verdict:
     """Ask a server as the limit says; see `ready_process.gate`."""
     if limit is not None:
         target = ready_process.shaped(target, path=limit.path, words=limit.words)

@@ -69,9 +69,18 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def deployed(run: Path, folder: Path, *more: str, variant: str = "three") -> Path:
-    port = str(free_port())
-    assert main(["deploy", str(run), str(folder), "--variant", variant, "--port", port, *more]) == 0
+@pytest.fixture(scope="module")
+def made(measured: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as it is written; tests change copies of it."""
+    folder = tmp_path_factory.mktemp("made") / "svc"
+    assert main(["deploy", str(measured), str(folder), "--variant", "three"]) == 0
+    return folder
+
+
+def copied(made: Path, folder: Path) -> Path:
+    """The folder elsewhere, on a port of its own."""
+    shutil.copytree(made, folder)
+    change(folder, lambda settings: settings.update(port=free_port()))
     # What a busy machine adds to one warm token is not what is tested.
     change(folder, lambda settings: settings["ready"].update(within_ms=20_000))
     return folder
@@ -138,8 +147,8 @@ def test_names_that_only_look_like_it_are_none(name: str) -> None:
     assert not secret(name)
 
 
-def test_a_folder_holds_plain_files_and_no_secret(measured: Path, tmp_path: Path) -> None:
-    folder = deployed(measured, tmp_path / "svc")
+def test_a_folder_holds_plain_files_and_no_secret(made: Path, tmp_path: Path) -> None:
+    folder = copied(made, tmp_path / "svc")
     names = {path.name for path in folder.iterdir()}
     assert {"start.sh", "service.json", "README.md", "secrets.env", "ready.py", "serve.py", "evidence.html"} <= names
     assert stat.S_IMODE((folder / "secrets.env").stat().st_mode) == 0o600
@@ -151,10 +160,8 @@ def test_a_folder_holds_plain_files_and_no_secret(measured: Path, tmp_path: Path
     assert "served" in (folder / "evidence.html").read_text()
 
 
-def test_the_settings_rest_on_what_was_measured(measured: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "svc"
-    assert main(["deploy", str(measured), str(folder), "--variant", "three"]) == 0
-    settings = json.loads((folder / "service.json").read_text())
+def test_the_settings_rest_on_what_was_measured(measured: Path, made: Path, tmp_path: Path) -> None:
+    settings = json.loads((made / "service.json").read_text())
     assert settings["host"] == "127.0.0.1"
     assert settings["port"] == 8000
     assert settings["ready"]["warmup"] == ["8:4:3"], "the strategy's three requests of eight tokens"
@@ -167,8 +174,8 @@ def test_the_settings_rest_on_what_was_measured(measured: Path, tmp_path: Path) 
     assert set(settings["model"]["files"]) == {"config.json", "model.safetensors"}
 
 
-def test_it_is_ready_only_after_the_warm_up_and_ends_with_its_engine(measured: Path, tmp_path: Path) -> None:
-    folder = deployed(measured, tmp_path / "svc")
+def test_it_is_ready_only_after_the_warm_up_and_ends_with_its_engine(made: Path, tmp_path: Path) -> None:
+    folder = copied(made, tmp_path / "svc")
     with running(folder) as process:
         engine = ready(folder)
         truth = [json.loads(line) for line in (folder / "state" / "truth.jsonl").read_text().splitlines()]
@@ -179,16 +186,16 @@ def test_it_is_ready_only_after_the_warm_up_and_ends_with_its_engine(measured: P
     assert not psutil.pid_exists(engine)
 
 
-def test_an_engine_killed_from_outside_is_started_again(measured: Path, tmp_path: Path) -> None:
-    folder = deployed(measured, tmp_path / "svc")
+def test_an_engine_killed_from_outside_is_started_again(made: Path, tmp_path: Path) -> None:
+    folder = copied(made, tmp_path / "svc")
     with running(folder):
         first = ready(folder)
         os.kill(first, signal.SIGKILL)
         assert ready(folder, after=first) != first
 
 
-def test_one_that_dies_again_and_again_is_given_up(measured: Path, tmp_path: Path) -> None:
-    folder = deployed(measured, tmp_path / "svc")
+def test_one_that_dies_again_and_again_is_given_up(made: Path, tmp_path: Path) -> None:
+    folder = copied(made, tmp_path / "svc")
     change(folder, lambda settings: settings.update(argv=["/bin/false"]))
     change(folder, lambda settings: settings["restarts"].update(most=2, pause_s=0.05))
     with running(folder) as process:
@@ -199,8 +206,8 @@ def test_one_that_dies_again_and_again_is_given_up(measured: Path, tmp_path: Pat
     assert "gave up: 3 starts within 600 s" in said
 
 
-def test_the_engine_does_not_outlive_a_keeper_that_was_killed(measured: Path, tmp_path: Path) -> None:
-    folder = deployed(measured, tmp_path / "svc")
+def test_the_engine_does_not_outlive_a_keeper_that_was_killed(made: Path, tmp_path: Path) -> None:
+    folder = copied(made, tmp_path / "svc")
     with running(folder) as process:
         engine = psutil.Process(ready(folder))
         process.kill()
@@ -208,8 +215,10 @@ def test_the_engine_does_not_outlive_a_keeper_that_was_killed(measured: Path, tm
         engine.wait(PATIENCE_S)
 
 
-def test_weights_that_were_not_measured_are_refused_before_anything_starts(measured: Path, tmp_path: Path) -> None:
-    folder = deployed(measured, tmp_path / "svc")
+def test_weights_that_were_not_measured_are_refused_before_anything_starts(
+    measured: Path, made: Path, tmp_path: Path
+) -> None:
+    folder = copied(made, tmp_path / "svc")
     settings = json.loads((folder / "service.json").read_text())
     weights = tmp_path / "weights"
     shutil.copytree(settings["model"]["path"], weights)
@@ -227,8 +236,8 @@ def test_weights_that_were_not_measured_are_refused_before_anything_starts(measu
     assert not (folder / "state" / "ready").exists()
 
 
-def test_packages_that_were_not_measured_are_refused(measured: Path, tmp_path: Path) -> None:
-    folder = deployed(measured, tmp_path / "svc")
+def test_packages_that_were_not_measured_are_refused(measured: Path, made: Path, tmp_path: Path) -> None:
+    folder = copied(made, tmp_path / "svc")
     environment = tmp_path / "venv"
     site = environment / "lib" / "python3.11" / "site-packages"
     (site / "torch-2.13.0.dist-info").mkdir(parents=True)
@@ -242,9 +251,9 @@ def test_packages_that_were_not_measured_are_refused(measured: Path, tmp_path: P
 
 
 def test_weights_that_changed_since_the_run_are_not_deployed(
-    measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    measured: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    weights = Path(json.loads((deployed(measured, tmp_path / "a") / "service.json").read_text())["model"]["path"])
+    weights = Path(json.loads((made / "service.json").read_text())["model"]["path"])
     kept = (weights / "model.safetensors").read_bytes()
     (weights / "model.safetensors").write_bytes(bytes(63) + b"!")
     try:
@@ -280,7 +289,8 @@ def test_a_folder_in_use_is_not_written_over(
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 def test_systemd_finds_nothing_wrong_with_the_unit(measured: Path, tmp_path: Path) -> None:
-    folder = deployed(measured, tmp_path / "svc", "--to", "systemd")
+    folder = tmp_path / "svc"
+    assert main(["deploy", str(measured), str(folder), "--variant", "three", "--to", "systemd"]) == 0
     (unit,) = folder.glob("*.service")
     done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True)
     told = [line for line in (done.stdout + done.stderr).splitlines() if unit.name in line or str(unit) in line]
@@ -291,8 +301,8 @@ def test_systemd_finds_nothing_wrong_with_the_unit(measured: Path, tmp_path: Pat
     assert f"TimeoutStartSec={json.loads((folder / 'service.json').read_text())['ready']['timeout_s'] + 30}" in text
 
 
-def test_systemd_hears_ready_once_and_only_when_it_is_warm(measured: Path, tmp_path: Path) -> None:
-    folder = deployed(measured, tmp_path / "svc", "--to", "systemd")
+def test_systemd_hears_ready_once_and_only_when_it_is_warm(made: Path, tmp_path: Path) -> None:
+    folder = copied(made, tmp_path / "svc")
     address = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(address))
@@ -344,12 +354,17 @@ def test_a_full_disk_loses_lines_and_not_the_engine(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_verified_beside_fresh_launches_through_its_own_door(
-    measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    measured: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FIRSTTOKEN_HOME", str(tmp_path / "home"))
-    folder = deployed(measured, tmp_path / "svc")
+    folder = copied(made, tmp_path / "svc")
     # Deployed with another script than was measured: 20 ms became 80.
-    change(folder, lambda settings: settings.update(argv=[word.replace('"ttft_ms": 20', '"ttft_ms": 80') for word in settings["argv"]]))
+    change(
+        folder,
+        lambda settings: settings.update(
+            argv=[word.replace('"ttft_ms": 20', '"ttft_ms": 80') for word in settings["argv"]]
+        ),
+    )
     capsys.readouterr()
     code = main(["deploy", "--verify", str(folder), "--results", str(tmp_path / "results"), "--blocks", "3", "--json"])
     told = json.loads(capsys.readouterr().out)

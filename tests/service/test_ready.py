@@ -21,7 +21,7 @@ from bench.cli import main
 from bench.errors import RecordError, UnknownName
 from bench.programs import ready_process
 from bench.programs.ready_process import CHAT, COMPLETIONS, gate, parse, shaped
-from bench.service.ready import CLIENT_MS, Limit, check, of_run, prediction_bound
+from bench.service.ready import CLIENT_MS, WarmLimit, check, of_run, prediction_bound
 from tests.runs import Behaviour, synthetic_run
 
 
@@ -117,15 +117,23 @@ def test_the_first_completion_is_never_the_warm_one() -> None:
     assert verdict.asked == 2
 
 
+class Hands:
+    """A clock that only waiting moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float, /) -> None:
+        self.now += seconds
+
+
 def test_the_clock_that_waiting_goes_by_may_be_any() -> None:
-    now = [0.0]
-
-    def sleep(seconds: float) -> None:
-        now[0] += seconds
-
     told: list[str] = []
     with closed_port() as url:
-        verdict = gate(parse(url), None, 600.0, (), told.append, lambda: now[0], sleep)
+        verdict = gate(parse(url), None, 600.0, (), told.append, Hands())
     assert not verdict.ready
     assert 595 < verdict.seconds <= 600
     assert told == [verdict.reason]
@@ -366,7 +374,7 @@ def test_a_limit_decides_how_the_server_is_asked() -> None:
         return http("200 OK", MODELS if request.startswith(b"GET") else '{"choices": [{"text": "a"}]}')
 
     with raw(answer) as url:
-        assert check(parse(url), Limit(1000, "said", COMPLETIONS, 40), 10).ready
+        assert check(parse(url), WarmLimit(1000, "said", COMPLETIONS, 40), 10).ready
     asked_for = [request for request in seen if request.startswith(b"POST")]
     assert all(request.startswith(f"POST {COMPLETIONS} ".encode()) for request in asked_for)
 

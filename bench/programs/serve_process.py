@@ -129,9 +129,14 @@ class Log:
 
     def drain(self, source: IO[bytes]) -> None:
         """Write all that comes until it ends."""
-        while piece := source.read1(1 << 16):  # type: ignore[attr-defined]
-            with contextlib.suppress(OSError):
-                self._write(piece)
+        try:
+            while piece := source.read1(1 << 16):  # type: ignore[attr-defined]
+                with contextlib.suppress(OSError):
+                    self._write(piece)
+        finally:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
 
     def _write(self, piece: bytes) -> None:
         if self._file is None or self._file.tell() + len(piece) > self._most:

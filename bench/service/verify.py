@@ -28,7 +28,7 @@ from bench.errors import LaunchError, ProvisionError, RecordError
 from bench.judge.compare import Comparison, Terms, compare
 from bench.judge.validity import judge_folder
 from bench.plan.blocks import in_blocks
-from bench.run import Rules, Setting, carry_out
+from bench.run.conductor import Rules, Setting, carry_out
 from bench.run.progress import Progress
 from bench.scenario.load import Scenario
 from bench.scenario.model import EngineSetting

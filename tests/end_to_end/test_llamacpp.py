@@ -14,7 +14,7 @@ from bench.conformance import Served, Subject, started
 from bench.engines.gguf import gguf_file, header
 from bench.environments.environment import environment
 from bench.models.checkpoints import resolve
-from bench.run import Setting, carry_out
+from bench.run.conductor import Setting, carry_out
 from bench.scenario.load import Scenario
 from bench.scenario.model import EngineSetting, Model, Quantization
 from tests.end_to_end.transformers_server import serving

@@ -77,7 +77,7 @@ class Subject:
 
 
 @dataclass(slots=True)
-class Session:
+class Served:
     """A started engine and the client that asks it."""
 
     subject: Subject
@@ -180,7 +180,7 @@ def contract(
     return type(f"Test{engine.title().replace('-', '')}", (EngineContract,), {"subject": subject})
 
 
-def started(subject: Subject, folder: Path, crew: ExitStack, **args: Any) -> Session:
+def started(subject: Subject, folder: Path, crew: ExitStack, **args: Any) -> Served:
     """The engine up and healthy with further flags; ended by `crew`. LaunchError if it does not get there."""
     checkpoint = subject.checkpoint()
     sink = crew.enter_context(SpanSink())
@@ -190,7 +190,7 @@ def started(subject: Subject, folder: Path, crew: ExitStack, **args: Any) -> Ses
     spec = subject.adapter().command(subject.variant(**args), context)
     server = crew.enter_context(start(spec, folder))
     server.wait_healthy()
-    return Session(subject, checkpoint, spec, server, load, sink)
+    return Served(subject, checkpoint, spec, server, load, sink)
 
 
 class EngineContract:
@@ -200,7 +200,7 @@ class EngineContract:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def session(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    def session(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         """The engine, up, with its prefix cache off and one request answered."""
         if name := needed(cls.subject.engine):
             try:
@@ -213,7 +213,7 @@ class EngineContract:
             one.complete(one.prompt(0))
             yield one
 
-    def test_the_command_is_a_pure_description(self, tmp_path: Path, session: Session) -> None:
+    def test_the_command_is_a_pure_description(self, tmp_path: Path, session: Served) -> None:
         """Asked twice, it says the same; it answers here, on the port that it was given."""
         adapter = self.subject.adapter()
         context = LaunchContext(4242, tmp_path, session.checkpoint, tmp_path / "caches")
@@ -225,7 +225,7 @@ class EngineContract:
             assert Path(first.argv[0]).name == Path(second.argv[0]).name
             assert len(first.argv) == len(second.argv)
 
-    def test_a_start_is_stamped_in_its_order(self, session: Session) -> None:
+    def test_a_start_is_stamped_in_its_order(self, session: Served) -> None:
         """Spawn, open port, health, first token; and it still runs."""
         stamps = session.trace().stamps
         order = [stamps[name] for name in ("spawn", "port_open", "health", "first_token")]
@@ -236,7 +236,7 @@ class EngineContract:
             assert len(seen) == 4
             assert session.server.tree()
 
-    def test_tokens_are_streamed_and_counted(self, session: Session) -> None:
+    def test_tokens_are_streamed_and_counted(self, session: Served) -> None:
         """As many as were asked for, one event after another, and the prompt has the length that was sent."""
         row = session.complete(session.prompt(1))
         assert row["error"] is None
@@ -250,7 +250,7 @@ class EngineContract:
         assert row["completion_tokens"] // 2 <= row["chunks"] <= row["completion_tokens"]
         assert row["sent_ns"] < row["first_token_ns"] < row["last_token_ns"] <= row["end_ns"]
 
-    def test_text_is_as_long_for_the_server_as_for_us(self, session: Session) -> None:
+    def test_text_is_as_long_for_the_server_as_for_us(self, session: Served) -> None:
         """The tokenizer that prompts are cut with is the engine's."""
         if session.checkpoint.tokenizer is None or not session.spec.endpoint.completions:
             pytest.skip("no tokenizer of this model is at hand, or its template adds to every prompt")
@@ -260,7 +260,7 @@ class EngineContract:
         row = session.complete(text)
         assert (row["error"], row["prompt_tokens"]) == (None, PROMPT)
 
-    def test_a_chat_is_answered(self, session: Session) -> None:
+    def test_a_chat_is_answered(self, session: Served) -> None:
         """The chat endpoint streams too, through the model's own template."""
         row = session.chat("Which city is the capital of France?")
         assert row["error"] is None
@@ -268,14 +268,14 @@ class EngineContract:
         assert row["completion_tokens"] == ANSWER or not session.exact
         assert row["text"]
 
-    def test_greedy_answers_repeat(self, session: Session) -> None:
+    def test_greedy_answers_repeat(self, session: Served) -> None:
         """The same prompt gets the same answer, and no prefix cache shortens it."""
         first, second = (session.complete(session.prompt(3)) for _ in range(2))
         assert first["text"] == second["text"]
         assert not first["cached_tokens"]
         assert not second["cached_tokens"]
 
-    def test_its_own_time_to_first_token_is_within_ours(self, session: Session) -> None:
+    def test_its_own_time_to_first_token_is_within_ours(self, session: Served) -> None:
         """A server's figure starts later and ends earlier than the client's, of which the network is a part."""
         row = session.complete(session.prompt(4))
         if row["server_ttft_ms"] is None:
@@ -285,7 +285,7 @@ class EngineContract:
         if row["server_tpot_ms"] is not None:
             assert row["server_tpot_ms"] == pytest.approx(_token_s(row) * 1e3, rel=0.3)
 
-    def test_what_the_client_no_longer_wants_is_not_computed(self, session: Session) -> None:
+    def test_what_the_client_no_longer_wants_is_not_computed(self, session: Served) -> None:
         """A connection that is closed ends its answer: the engine is idle long before it would have been written."""
         endpoint = session.server.endpoint
         if session.spec.attached or endpoint.tls or not endpoint.completions:
@@ -301,7 +301,7 @@ class EngineContract:
         assert idle, f"still busy after half the time that {LONG} tokens would take"
         assert session.complete(session.prompt(7))["error"] is None
 
-    def test_the_start_is_accounted_for(self, session: Session) -> None:
+    def test_the_start_is_accounted_for(self, session: Served) -> None:
         """Every instant up to the first token belongs to a phase; what is not known says why."""
         trace = session.trace()
         if session.spec.attached:
@@ -318,7 +318,7 @@ class EngineContract:
         if own:
             assert [phase for phase in own if phase.start_ns is not None], "no phase of its own was seen"
 
-    def test_facts_are_plain_and_known(self, session: Session) -> None:
+    def test_facts_are_plain_and_known(self, session: Served) -> None:
         """They go into the record as JSON, and what it does not say is left out."""
         facts = session.subject.adapter().facts(session.trace())
         assert json.loads(json.dumps(facts)) == facts
@@ -333,7 +333,7 @@ class EngineContract:
             _sound(phase)
         json.dumps(self.subject.adapter().facts(trace))
 
-    def test_a_flag_that_it_does_not_have_is_a_classified_failure(self, tmp_path: Path, session: Session) -> None:
+    def test_a_flag_that_it_does_not_have_is_a_classified_failure(self, tmp_path: Path, session: Served) -> None:
         """Before the start where it can be known, else by its last words."""
         if session.spec.attached:
             pytest.skip("its flags are not ours to set")
@@ -342,7 +342,7 @@ class EngineContract:
         assert failure.value.kind == "bad_argument"
         assert "no_such_flag_at_all" in str(failure.value) or "no-such-flag-at-all" in str(failure.value)
 
-    def test_damaged_weights_end_in_its_own_last_words(self, tmp_path: Path, session: Session) -> None:
+    def test_damaged_weights_end_in_its_own_last_words(self, tmp_path: Path, session: Served) -> None:
         """A launch that cannot succeed is recorded with a reason, and leaves no process behind."""
         if session.checkpoint.path is None:
             pytest.skip("it loads no weights")
@@ -360,7 +360,7 @@ class EngineContract:
         assert failure.value.tail
         assert ended["leftover"] == []
 
-    def test_killed_while_serving_is_told_from_a_wrong_answer(self, tmp_path: Path, session: Session) -> None:
+    def test_killed_while_serving_is_told_from_a_wrong_answer(self, tmp_path: Path, session: Served) -> None:
         """The request fails, and the launch has the engine's end as its reason, not the client's."""
         if session.spec.attached:
             pytest.skip("it is not ours to kill")
@@ -375,7 +375,7 @@ class EngineContract:
             assert other.server.stop()["leftover"] == []
         assert not _living(pids)
 
-    def test_zz_it_stops_when_it_is_told_to(self, session: Session) -> None:
+    def test_zz_it_stops_when_it_is_told_to(self, session: Served) -> None:
         """Politely, with all its processes. The last test of the class: the engine is gone afterwards."""
         if session.spec.attached:
             pytest.skip("it is not ours to stop")

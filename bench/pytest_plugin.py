@@ -109,7 +109,7 @@ class Sessions:
     def _carry_out(self, path: Path) -> Path:
         from bench.judge.stopping import stop_rule
         from bench.judge.validity import judge_folder
-        from bench.run import Rules, Setting, carry_out
+        from bench.run.conductor import Rules, Setting, carry_out
         from bench.scenario.load import Scenario
 
         loaded = Scenario.load(path)

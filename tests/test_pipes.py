@@ -194,9 +194,9 @@ def test_programs_that_import_nothing_of_ours_carry_the_same_text() -> None:
     copies = {str(file.relative_to(root)): found for file in root.rglob("*.py") if (found := text(file))}
     assert set(copies) == {
         "pipes.py",
-        "engines/supervisor.py",
-        "probes/jtop_sidecar.py",
-        "engines/workers/quantize_worker.py",
-        "engines/workers/transformers_server/events.py",
+        "engines/server_process.py",
+        "programs/jtop_process.py",
+        "programs/quantize_process.py",
+        "programs/transformers_server/events.py",
     }
     assert len(set(copies.values())) == 1

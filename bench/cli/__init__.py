@@ -36,6 +36,8 @@ COMMANDS = {
     "history": "Look for change points over stored sessions.",
     "quality": "Compare answers: perplexity, divergence, and what quantization buys.",
     "serve": "Start one variant with its warm-up and keep it serving.",
+    "ready": "Say whether a server's first token is warm, inside what a run measured of it.",
+    "deploy": "Write a folder that serves a measured variant; say whether it still is as quick.",
     "tune": "Search engine flags for a faster first token.",
     "engines": "List engines and install their environments.",
     "models": "List, fetch and quantize models.",

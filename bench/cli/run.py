@@ -35,7 +35,7 @@ def run(
     from bench.judge.stopping import stop_rule
     from bench.judge.validity import judge_folder
     from bench.probes.machine import require_board
-    from bench.run import Rules, Setting, carry_out
+    from bench.run.conductor import Rules, Setting, carry_out
     from bench.scenario.load import Scenario
 
     loaded = Scenario.load(scenario)

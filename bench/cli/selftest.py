@@ -39,7 +39,7 @@ def launch_arms(
     from bench.cli.signals import ends_on_term
     from bench.judge.validity import judge_folder
     from bench.plan.blocks import in_blocks
-    from bench.run import Rules, Setting, carry_out
+    from bench.run.conductor import Rules, Setting, carry_out
 
     with ends_on_term(), watch(quiet=quiet) as progress:
         setting = Setting(

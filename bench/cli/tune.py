@@ -50,7 +50,7 @@ def tune(
     from bench.errors import Exit
     from bench.probes.machine import require_board
     from bench.report import html
-    from bench.run import Setting
+    from bench.run.conductor import Setting
     from bench.scenario.load import Scenario
     from bench.tune.search import search
 

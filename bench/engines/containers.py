@@ -40,18 +40,16 @@ def run(
     name: str,
     env: Mapping[str, str],
     folders: Mapping[Path, str],
-    on: Device | None = None,
-    runtime: str | None = None,
 ) -> tuple[str, ...]:
     """The words that start `command` in a container; host folders are mounted, those below MODEL read-only.
 
     Host network, so that port and span sink are where they are without a container; host IPC, which PyTorch's workers
     share tensors through; an init process, so that a polite stop reaches every child.
     """
-    program = runtime or next((found for found in ("docker", "podman") if shutil.which(found)), None)
+    program = next((found for found in ("docker", "podman") if shutil.which(found)), None)
     if program is None:
         raise LaunchError("missing_file", f"the image {image} needs docker or podman, and neither is installed")
-    on = on or device()
+    on = device()
     words = [program, "run", "--rm", "--init", "--name", name, "--network", "host", "--ipc", "host"]
     words += on.podman if Path(program).name == "podman" else on.docker
     for host, inside in folders.items():

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any
@@ -133,7 +133,7 @@ def parse(name: str, text: str) -> Recipe:
             raise InternalError(f"{name}.txt: no directive is called {word!r}")
     close()
     # Only what pip and cmake are told decides whether an environment is still the right one.
-    digest = hashlib.sha256(repr(steps).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(f"[{', '.join(map(_identity, steps))}]".encode()).hexdigest()[:12]
     return Recipe(
         name=name,
         digest=digest,
@@ -143,6 +143,12 @@ def parse(name: str, text: str) -> Recipe:
         disk=int(facts.get("disk", 0)) * 1_000_000,
         check=facts.get("check", ""),
     )
+
+
+def _identity(step: PipCall | Build) -> str:
+    """What a step is made of, as text that outlives the names of our classes: environments are found again by it."""
+    name = "Step" if isinstance(step, PipCall) else "Build"
+    return f"{name}({', '.join(f'{one.name}={getattr(step, one.name)!r}' for one in fields(step))})"
 
 
 def _folder() -> Traversable:

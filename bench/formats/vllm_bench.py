@@ -15,7 +15,7 @@ import pandas as pd
 from bench.analyse.run import Launch, Run
 from bench.formats.figures import STATISTICS as READ
 from bench.formats.figures import Row, rate, times
-from bench.formats.sglang import is_ours as _sglangs
+from bench.formats.sglang_bench import is_ours as _sglangs
 
 STATISTICS = ("mean", "median", "std", "p50", "p90", "p95", "p99")
 READ_AS = {"ttft": "ttfr", "tpot": "tpot", "itl": "itl", "e2el": "e2el"}

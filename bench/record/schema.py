@@ -461,6 +461,31 @@ class ExitReport:
     attached: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class CommandTemplate:
+    """A command in which {port}, {folder}, {caches}, {model} and {programs} stand for what was one launch's own."""
+
+    argv: list[str]
+    env: Mapping[str, str]
+    cwd: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """How an engine was started, as it was carried out and as a template; `secrets` names variables left out."""
+
+    argv: list[str]
+    env: Mapping[str, str]
+    template: CommandTemplate
+    places: Mapping[str, str | None]
+    health: str | None = None
+    served_model: str | None = None
+    stop_signal: str = "SIGTERM"
+    stop_timeout_s: float = 10.0
+    cwd: str | None = None
+    secrets: list[str] = field(default_factory=list)
+
+
 @dataclass(slots=True)
 class LaunchRecord:
     """launch.json: one engine process from spawn to exit."""
@@ -480,6 +505,8 @@ class LaunchRecord:
     state_before: StateBefore = field(default_factory=StateBefore)
     start: StartAccount = field(default_factory=StartAccount)
     warmup: list[WarmupStage] = field(default_factory=list)
+    # None for a server attached to, and in earlier records.
+    command: Invocation | None = None
     facts: dict[str, FactValue] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
     fields: list[FieldInfo] = field(default_factory=list)

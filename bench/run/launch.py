@@ -14,6 +14,7 @@ from bench import plugins
 from bench.engines import device, startup
 from bench.engines.engine import Checkpoint, Endpoint, Engine, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.failure import told
+from bench.engines.invocation import invocation
 from bench.engines.origin import start_check
 from bench.engines.parent import CannotFork
 from bench.engines.server import Server, free_port, start
@@ -93,6 +94,7 @@ def _launch(
             seed=planned.seed,
         )
         spec = engine.command(variant, context)
+        record.command = invocation(engine, variant, context, spec)
         if variant.slowdown is not None:
             spec = slowed(spec, variant.slowdown, free_port())
         forking = stand.parents if variant.start == "forked" else None

@@ -18,7 +18,7 @@ from bench.judge.validity import judge_folder
 from bench.phrases import counted
 from bench.plan.blocks import in_blocks
 from bench.plan.budget import TimeLimit, expect, measured
-from bench.run import Rules, Setting, carry_out
+from bench.run.conductor import Rules, Setting, carry_out
 from bench.scenario.measures import margin
 from bench.tune import race
 from bench.tune.levers import START, Candidate, Field

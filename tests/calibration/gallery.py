@@ -18,7 +18,7 @@ from bench.analyse.run import Run
 from bench.judge.gate import Judgement, judge
 from bench.plan.blocks import in_blocks
 from bench.report.verdicts import comment, junit, terminal
-from bench.run import Setting, carry_out
+from bench.run.conductor import Setting, carry_out
 from bench.scenario.load import Scenario
 
 PAGE = Path(__file__).parents[2] / "docs" / "gate.md"

@@ -13,7 +13,7 @@ from bench.analyse.series import Samples
 from bench.cli import main
 from bench.judge.validity import judge_folder
 from bench.report import html, text
-from bench.run import Rules, Setting, carry_out
+from bench.run.conductor import Rules, Setting, carry_out
 from bench.scenario.load import Scenario
 
 SCRIPTED = """

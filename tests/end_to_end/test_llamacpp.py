@@ -10,11 +10,11 @@ import pytest
 
 from bench.analyse.coldstart import phase_table
 from bench.analyse.run import Run
-from bench.conformance import Session, Subject, started
+from bench.conformance import Served, Subject, started
 from bench.engines.gguf import gguf_file, header
 from bench.environments.environment import environment
 from bench.models.checkpoints import resolve
-from bench.run import Setting, carry_out
+from bench.run.conductor import Setting, carry_out
 from bench.scenario.load import Scenario
 from bench.scenario.model import EngineSetting, Model, Quantization
 from tests.end_to_end.transformers_server import serving
@@ -39,7 +39,7 @@ def built() -> None:
         pytest.skip("needs `bench engines install llama-cpp`")
 
 
-def llama(tmp_path: Path, quantization: Quantization, crew: ExitStack, **args: Any) -> Session:
+def llama(tmp_path: Path, quantization: Quantization, crew: ExitStack, **args: Any) -> Served:
     subject = Subject(EngineSetting(engine="llama-cpp", args={**ARGS, **args}), MODEL, quantization)
     return started(subject, tmp_path, crew)
 

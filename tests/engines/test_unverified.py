@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bench.conformance import Session, Subject
+from bench.conformance import Served, Subject
 from bench.engines.edgellm import EdgeLlm
 from bench.engines.engine import Checkpoint, Engine, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.ollama import Ollama
@@ -55,13 +55,13 @@ def edgellm(tmp_path: Path, port: int = 8123, **args: Any) -> LaunchSpec:
     )
 
 
-def served(engine: Engine, spec: LaunchSpec, tmp_path: Path, crew: ExitStack) -> Session:
+def served(engine: Engine, spec: LaunchSpec, tmp_path: Path, crew: ExitStack) -> Served:
     """The server up and healthy."""
     sink, load = crew.enter_context(SpanSink()), crew.enter_context(LoadGenerator())
     server = crew.enter_context(start(spec, tmp_path))
     server.wait_healthy()
     subject = Subject(EngineSetting(engine=engine.name), Model(source="remote:"), "bf16")
-    return Session(subject, gguf(tmp_path), spec, server, load, sink)
+    return Served(subject, gguf(tmp_path), spec, server, load, sink)
 
 
 def test_ollama_serves_from_a_store_of_the_launchs_own(tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ def test_the_digest_follows_what_pip_is_told_and_nothing_else() -> None:
     assert parse("x", TEXT.replace("about an engine", "about another")).digest == before
     assert parse("x", TEXT.replace("engine==1.0", "engine==1.1")).digest != before
     assert parse("x", TEXT.replace("torchvision ", "")).digest != before
+    # As it always was: another one would have every user's environments made anew.
+    assert parse("x", "a==1\n#: step\nb==2\n").digest == "964c627d6900"
 
 
 BUILT = """

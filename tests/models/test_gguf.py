@@ -106,7 +106,7 @@ def test_what_no_gguf_file_can_be_is_refused_with_what_can(tmp_path: Path, cache
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(ModelError, match=r"no GGUF file of path:\S+ as awq: one of bf16, fp16, .*gguf-q8_0"):
+    with pytest.raises(ModelError, match=r"no GGUF file of path:\S+ as awq: one of fp32, fp16, bf16, .*gguf-q8_0"):
         resolve(Model(source=f"path:{folder}"), "awq", form="gguf", cache=cache)
     with pytest.raises(ModelError, match=r"checkpoints: \{gguf-q4:"):
         resolve(Model(source=f"path:{folder}"), "gguf-q4", form="gguf", cache=cache)

@@ -17,7 +17,7 @@ from bench.plan.blocks import Plan, PlannedLaunch, draw
 from bench.record.documents import read_launch
 from bench.record.schema import Check, LaunchRecord, ParentAccount
 from bench.record.store import RunFolder
-from bench.run import Rules, Setting, carry_out
+from bench.run.conductor import Rules, Setting, carry_out
 from bench.run.folders import recorded, unfinished
 from bench.run.progress import Silent
 from bench.scenario.load import Scenario

@@ -9,7 +9,7 @@ import pytest
 
 from bench.cli import main
 from bench.errors import Exit, ScenarioError
-from bench.run import Setting, carry_out
+from bench.run.conductor import Setting, carry_out
 from bench.run.refusals import longest, refusals
 from bench.scenario.load import Scenario
 from bench.scenario.model import Model

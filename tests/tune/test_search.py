@@ -11,7 +11,7 @@ import pytest
 from bench.analyse.metrics import metric
 from bench.errors import UsageError
 from bench.record.store import RunFolder
-from bench.run import Setting
+from bench.run.conductor import Setting
 from bench.run.folders import Resume
 from bench.tune.search import Found, guards, search
 from tests.tune.fields import scenario

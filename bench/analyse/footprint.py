@@ -62,12 +62,14 @@ def used(record: LaunchRecord, samples: Samples) -> tuple[str, str, Series]:
         for name in samples.matching("nvml", end=".engine_memory_mib")
     ]
     devices = [device for device in devices if len(device)]
+    # Pages that a fork shares with its parent count for each in part: what a service needs is the sum of both.
+    apart = ", what its warm parent holds apart" if record.start.forked else ""
     if not devices:
-        return "discrete", "PSS of the engine's processes", host
+        return "discrete", f"PSS of the engine's processes{apart}", host
     if not len(host):
         return "discrete", "memory on the device", samples.total(devices)
     # The device is read more often than the processes: its times, so that no peak of it is lost.
-    return "discrete", "memory on the device + PSS of the processes", samples.total([*devices, host])
+    return "discrete", f"memory on the device + PSS of the processes{apart}", samples.total([*devices, host])
 
 
 def _with_served(host: Series, record: LaunchRecord) -> Series:

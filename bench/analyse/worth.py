@@ -23,10 +23,12 @@ from bench.phrases import counted
 def launches(run: Run) -> pd.DataFrame:
     """One row per launch that reached its first token: variant, block, state and what was read and paid.
 
-    Columns: launch, variant, block, status, state, why (the evidence where the state is not as asked), cold_ttft_s,
-    startup_s, prepare_s, warmup_s, warmup_requests, first_ttft_ms, first_e2el_ms, ttft_ms, tpot_ms, e2el_ms, tokens (of
-    an answer), memory_mib, cache_mib, warmup_j. Medians over the steady requests. Every table here starts from it, and
-    it reads all requests: it is kept, and not to be changed.
+    Columns: launch, variant, block, status, state, why (the evidence where the state is not as asked), start,
+    cold_ttft_s, parent_s and parent_mib (making its warm parent, and what that holds with nothing served; nothing by
+    exec), first_start_s (both times together: the first start from a parent has to wait for it), startup_s, prepare_s,
+    warmup_s, warmup_requests, first_ttft_ms, first_e2el_ms, ttft_ms, tpot_ms, e2el_ms, tokens (of an answer),
+    memory_mib, cache_mib, warmup_j. Medians over the steady requests. Every table here starts from it, and it reads all
+    requests: it is kept, and not to be changed.
     """
     metrics: dict[str, Any] = {str(row["launch"]): row for row in run.per_launch.to_dict("records")}
     rows = [_row(launch, metrics[launch.id]) for launch in run.all if launch.record.status in SEEN]
@@ -39,12 +41,12 @@ def summary(run: Run) -> pd.DataFrame:
     table = launches(run)
     if table.empty:
         return table
-    figures = [c for c in table.columns if c not in ("launch", "variant", "block", "status", "state", "why")]
+    figures = [c for c in table.columns if c not in ("launch", "variant", "block", "status", "state", "why", "start")]
     grouped = table.groupby(["variant", "state"], sort=False, observed=True)
     medians = grouped[figures].median()
     medians.insert(0, "launches", grouped.size())
     medians["cold_ttft_min_s"], medians["cold_ttft_max_s"] = grouped["cold_ttft_s"].min(), grouped["cold_ttft_s"].max()
-    medians["why"] = grouped["why"].first()
+    medians["why"], medians["start"] = grouped["why"].first(), grouped["start"].first()
     return medians.reset_index()
 
 
@@ -61,10 +63,12 @@ def against(run: Run, baseline: str) -> pd.DataFrame:
     """Each variant beside the baseline, paired by block, launches as asked alone.
 
     Columns: variant, n (blocks), first_saving_ms (baseline's first TTFT − its own), first_ratio, cold_saving_s,
-    cold_ratio, steady_tpot_ratio, steady_ttft_ratio and break_even (requests after which the slower start has been
-    made up; 0 if it starts no slower, infinite if it never does), steady_saving_ms (a whole request) and lost_after
-    (requests after which the lead of a faster start is lost; infinite if it serves no slower, null if it starts no
-    faster) each with `_low` and `_high` at 95 %; tokens_per_request, and verdict in words.
+    cold_ratio, steady_tpot_ratio, steady_ttft_ratio, break_even (requests after which the slower start has been
+    made up, the making of its warm parent with it; 0 if it starts no slower once there is a parent, infinite if it
+    never does), parent_even (starts after which quicker ones have made up the parent's making; null without one),
+    steady_saving_ms (a whole request) and lost_after (requests after which the lead of a faster start is lost; infinite
+    if it serves no slower, null if it starts no faster) each with `_low` and `_high` at 95 %; tokens_per_request, and
+    verdict in words.
     """
     table = launches(run)
     table = table[(table["state"] != NOT_AS_ASKED) & (table["status"] == "ok")] if not table.empty else table
@@ -83,22 +87,25 @@ def against(run: Run, baseline: str) -> pd.DataFrame:
             "steady_tpot_ratio": _ratio(pairs, "tpot_ms"),
             "steady_ttft_ratio": _ratio(pairs, "ttft_ms"),
             "steady_saving_ms": mean(pairs["e2el_ms_a"] - pairs["e2el_ms_b"]),
-            "break_even": break_even(pairs),
+            "break_even": _even(pairs),
+            "parent_even": parent_even(pairs),
             "lost_after": lost_after(pairs),
         }
         row: dict[str, Any] = {"variant": variant, "n": len(pairs), "tokens_per_request": _tokens(pairs)}
         for name, estimate in figures.items():
             row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-        rows.append(row | {"verdict": _words(figures, row["tokens_per_request"])})
+        words = _words(figures, row["tokens_per_request"])
+        rows.append(row | {"verdict": words + _parent_words(figures["parent_even"])})
     return pd.DataFrame(rows)
 
 
-def break_even(pairs: pd.DataFrame) -> Estimate:
+def break_even(pairs: pd.DataFrame, start: str = "cold_ttft_s") -> Estimate:
     """Requests after which b, which starts slower than a, has served as many as a in the same time.
 
-    N = mean(cold_b − cold_a) / mean(e2el_a − e2el_b); the interval is Fieller's for a ratio of paired means, 95 %.
+    N = mean(start_b − start_a) / mean(e2el_a − e2el_b), `start` naming the column; the interval is Fieller's for a
+    ratio of paired means, 95 %.
     """
-    cost = (pairs["cold_ttft_s_b"] - pairs["cold_ttft_s_a"]).to_numpy(float)
+    cost = (pairs[f"{start}_b"] - pairs[f"{start}_a"]).to_numpy(float)
     gain = ((pairs["e2el_ms_a"] - pairs["e2el_ms_b"]) / 1e3).to_numpy(float)
     known = np.isfinite(cost) & np.isfinite(gain)
     cost, gain = cost[known], gain[known]
@@ -109,6 +116,28 @@ def break_even(pairs: pd.DataFrame) -> Estimate:
     value = float(cost.mean() / gain.mean()) if gain.mean() > 0 else math.inf
     low, high = fieller(cost, gain)
     return Estimate(value, None if low is None else max(low, 0.0), high, len(cost))
+
+
+def _even(pairs: pd.DataFrame) -> Estimate:
+    """The break-even; what starts no slower from a parent that is there pays for that by starts, see parent_even."""
+    later = break_even(pairs)
+    return break_even(pairs, "first_start_s") if later.value else later
+
+
+def parent_even(pairs: pd.DataFrame) -> Estimate:
+    """Starts of b after which its warm parent has saved, against starts of a, as many seconds as its making took.
+
+    N = mean(parent_b − parent_a) / mean(cold_a − cold_b), Fieller's interval at 95 %; null if b starts no faster, for
+    then the parent saves nothing at the start.
+    """
+    cost = (pairs["parent_s_b"] - pairs["parent_s_a"]).to_numpy(float)
+    gain = (pairs["cold_ttft_s_a"] - pairs["cold_ttft_s_b"]).to_numpy(float)
+    known = np.isfinite(cost) & np.isfinite(gain)
+    cost, gain = cost[known], gain[known]
+    if not len(cost) or cost.mean() <= 0 or gain.mean() <= 0:
+        return Estimate(None)
+    low, high = fieller(cost, gain)
+    return Estimate(float(cost.mean() / gain.mean()), None if low is None else max(low, 0.0), high, len(cost))
 
 
 def lost_after(pairs: pd.DataFrame) -> Estimate:
@@ -165,6 +194,9 @@ def _row(launch: Launch, metrics: Mapping[str, Any]) -> dict[str, Any]:
     first = requests.filter(np.asarray(requests["stage"]) == "first").to_pandas()
     e2el = float(first["e2el_ms"].iloc[0]) if len(first) and pd.notna(first["e2el_ms"].iloc[0]) else None
     state = verified(launch)
+    forked, parent = record.start.forked, record.start.parent
+    making = (parent.seconds if parent else None) if forked else 0.0
+    cold = metrics.get("cold_ttft")
     doubt = [c.evidence for c in record.checks if c.name.endswith(STATE) and c.status in ("violated", "unknown")]
     return {
         "launch": launch.id,
@@ -173,8 +205,12 @@ def _row(launch: Launch, metrics: Mapping[str, Any]) -> dict[str, Any]:
         "status": record.status,
         "state": state,
         "why": "; ".join(doubt) or None,
-        "cold_ttft_s": metrics.get("cold_ttft"),
+        "start": "forked" if forked else "exec",
+        "cold_ttft_s": cold,
         "startup_s": metrics.get("startup"),
+        "parent_s": making,
+        "parent_mib": (parent.pss_mib if parent else None) if forked else 0.0,
+        "first_start_s": None if making is None or cold is None else cold + making,
         "prepare_s": record.state_before.prepare_s,
         "warmup_s": metrics.get("warmup"),
         "warmup_requests": sum(stage.requests for stage in record.warmup),
@@ -206,6 +242,14 @@ def _pairs(table: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
 
 def _ratio(pairs: pd.DataFrame, column: str) -> Estimate:
     return mean(np.log((pairs[f"{column}_b"] / pairs[f"{column}_a"]).to_numpy(float))).exp()
+
+
+def _parent_words(even: Estimate) -> str:
+    """A number of starts, of which only whole ones happen."""
+    if even.value is None:
+        return ""
+    starts = math.ceil(even.value)
+    return f"; its parent has paid after {starts} start" + ("" if starts == 1 else "s")
 
 
 def _tokens(pairs: pd.DataFrame) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,11 @@ COMPILE_CACHES = {
 def compile_cache_env(folder: Path) -> dict[str, str]:
     """Variables that keep every compile cache of a launch inside one folder."""
     return {variable: str(folder / name) for variable, name in COMPILE_CACHES.items()}
+
+
+def without_caches(env: Mapping[str, str]) -> dict[str, str]:
+    """Variables but for those that move compile caches, which are a launch's own."""
+    return {name: value for name, value in env.items() if name not in COMPILE_CACHES}
 
 
 # Files in a cache that say nothing about compiled code: what vLLM learned of a model's class, locks, usage statistics.

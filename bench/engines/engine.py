@@ -56,6 +56,26 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class ParentSpec:
+    """What a warm parent has done before a launch is forked from it, in the engine's own interpreter.
+
+    `imports` must succeed and `optional` ones may fail, which is told. `prepare` and `child` name functions,
+    `module:function`: the one is called in the parent after the imports with `arguments`, the other in each fork. `env`
+    is what the imports depend on; all other variables are the launch's and set after the fork. `holds` is a path whose
+    data the parent keeps in memory. `versions` name the distributions that it is called after.
+    """
+
+    imports: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    prepare: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    child: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    holds: Path | None = None
+    versions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class LaunchSpec:
     """All that a launch needs: argv and environment, or none of them for a server that already runs."""
 
@@ -72,6 +92,10 @@ class LaunchSpec:
     events_file: Path | None = None
     # Set to receive OpenTelemetry spans: the spec's builder put the sink's address into argv and env.
     wants_spans: bool = False
+    # How to fork the launch, where the variant asks for that and it can be done: `argv` is then `python -m module …`.
+    parent: ParentSpec | None = None
+    # Why it cannot, where the variant asks for it.
+    not_forked: str | None = None
     # True where the launch is to run on a GPU, so that one which fell back to the CPU in silence is found.
     wants_gpu: bool | None = None
 
@@ -109,6 +133,8 @@ class LaunchTrace:
     version: str | None = None
     endpoint: Endpoint | None = None
     warmup: Sequence[WarmupStage] = ()
+    # Whether the engine was forked from a parent that had done its imports.
+    forked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

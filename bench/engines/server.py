@@ -19,6 +19,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,28 +28,33 @@ from bench import pipes
 from bench.engines import health, ports, server_process
 from bench.engines.engine import Endpoint, LaunchSpec
 from bench.engines.failure import classify
+from bench.engines.origin import MARK, ancestry, inherited, started
+from bench.engines.parent import CannotFork, Guardian, Parent
+from bench.engines.parents import Parents
 from bench.engines.ports import free_port
 from bench.errors import LaunchError
 from bench.record import engine_log
 from bench.record.engine_log import LogLine
+from bench.record.schema import StartAccount
 
 __all__ = ["Server", "free_port", "start"]
 
-# Every process of a launch inherits this, so that even one whose supervisor was killed can be found again.
-MARK = "FIRSTTOKEN_LAUNCH"
-# What belongs to the harness's own interpreter and would mislead the engine's.
-PRIVATE = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE", "PYTHONSTARTUP")
 POLL_S, POLL_MAX_S, POLL_GROWTH = 0.02, 0.1, 1.25
 # Beyond the engine's own time to stop: KILL, reaping, and a busy machine.
 SUPERVISOR_GRACE_S = 30.0
 TAIL = 40
+# A parent that died, or is no longer fit, is replaced once for a launch.
+FORK_TRIES = 2
 # A cause of death is looked for in so many bytes of the log: all of it, but for an engine that floods it.
 LONGEST = 16 << 20
 
 
-def start(spec: LaunchSpec, folder: Path) -> Server:
-    """Start the engine with its log in `folder`, or attach; LaunchError if that fails or its port is taken."""
-    server = Server(spec, folder)
+def start(spec: LaunchSpec, folder: Path, parents: Parents | None = None) -> Server:
+    """Start the engine with its log in `folder`, or attach; LaunchError if that fails or its port is taken.
+
+    With `parents` it is forked from a warm one, where its engine and that parent can; else it is executed.
+    """
+    server = Server(spec, folder, parents)
     try:
         server.launch()
     except BaseException:
@@ -60,11 +66,14 @@ def start(spec: LaunchSpec, folder: Path) -> Server:
 class Server:
     """One engine process tree, or someone else's server (`spec.attached`: never started, never stopped).
 
-    `stamps` has the keys spawn, first_output, port_open, health, stop and exit of record.schema.STAMPS, ns.
+    `stamps` has the keys spawn, first_output, port_open, health, stop and exit of record.schema.STAMPS, ns. `origin`
+    says where its process came from, but for what only the launch knows: what was asked, and the oracle's answers.
     """
 
-    def __init__(self, spec: LaunchSpec, folder: Path) -> None:
+    def __init__(self, spec: LaunchSpec, folder: Path, parents: Parents | None = None) -> None:
         self.spec = spec
+        self.parents = parents
+        self.origin = StartAccount(mode="attached" if spec.attached else "exec")
         self.endpoint: Endpoint = spec.endpoint
         self.folder = folder
         self.log_path = folder / engine_log.NAME
@@ -76,7 +85,7 @@ class Server:
             ("spawn", "first_output", "port_open", "health", "stop", "exit")
         )
         self.exit: dict[str, Any] = {}
-        self._supervisor: subprocess.Popen[bytes] | None = None
+        self._supervisor: subprocess.Popen[bytes] | Guardian | None = None
         self._unread = b""
         self._gone: dict[str, Any] | None = None
         self._lock = threading.RLock()
@@ -106,28 +115,56 @@ class Server:
             "stop_signal": self.spec.stop_signal,
             "stop_timeout_s": self.spec.stop_timeout_s,
         }
-        self._supervisor = subprocess.Popen(
-            [sys.executable, "-S", "-E", "-B", server_process.__file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        self._say(order)
+        parent = self._parent() if self.parents is not None else None
+        if parent is None:
+            self._supervisor = subprocess.Popen(
+                [sys.executable, "-S", "-E", "-B", server_process.__file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self._say(order | ({"ordered_ns": self.stamps["spawn"]} if parent else {}))
         while self.pid is None and self._gone is None:
             self._listen(None)
         if self.pid is None:
             raise self.failure("start")
+        assert self._supervisor is not None
+        self._came(guardian=self._supervisor.pid, ancestry=ancestry(self.pid))
+
+    def _parent(self) -> Parent | None:
+        """Have a warm parent fork the guardian, a new one if that has died; None with the reason where none can."""
+        assert self.parents is not None
+        for attempt in range(1, FORK_TRIES + 1):
+            parent = None
+            try:
+                parent = self.parents.warm(self.spec)
+                account = parent.account()
+                self.stamps["spawn"] = time.monotonic_ns()
+                self._supervisor = parent.fork()
+            except CannotFork as fault:
+                self.stamps["spawn"] = None
+                if parent is not None:
+                    self.parents.drop(parent)
+                    self._came(replaced=f"{parent.name}, pid {parent.process.pid}: {fault}")
+                if parent is None or attempt == FORK_TRIES:
+                    self._came(reason=str(fault))
+                    return None
+            else:
+                self._came(mode="forked", parent=account)
+                return parent
+        return None
+
+    def _came(self, **told: Any) -> None:
+        self.origin = replace(self.origin, **told)
 
     def environment(self) -> dict[str, str]:
-        """The harness's environment without what is its own, then the launch's; output is not held back in buffers.
+        """The harness's environment without what is its own, then the launch's.
 
         Temporary files go to a folder that ends with the launch: engines leave sockets and caches there, and what one
         launch leaves would warm the next.
         """
-        inherited = {name: value for name, value in os.environ.items() if name not in PRIVATE}
-        own = {"TMPDIR": str(self.scratch), **self.spec.env, MARK: self.mark}
-        return {"PYTHONUNBUFFERED": "1", **inherited, **own}
+        return {**inherited(), "TMPDIR": str(self.scratch), **self.spec.env, MARK: self.mark}
 
     @property
     def supervisor_pid(self) -> int | None:
@@ -161,6 +198,7 @@ class Server:
                 if not last:
                     self.stamps["health"] = time.monotonic_ns()
                     self.endpoint = health.named(self.endpoint)
+                    self._came(read_mib=_read_mib(self.tree()))
                     return
             waited = time.monotonic() - begun
             if waited > self.spec.ready_timeout_s:
@@ -264,7 +302,9 @@ class Server:
             while select.select([pipe], [], [], timeout_s)[0]:
                 data = os.read(pipe, 65536)
                 if not data:
-                    self._bereaved()
+                    # The last report and the end of the pipe may come together: that is an end as it should be.
+                    if self._gone is None:
+                        self._bereaved()
                     return
                 *lines, self._unread = (self._unread + data).split(b"\n")
                 for line in lines:
@@ -275,6 +315,7 @@ class Server:
         match report.pop("event"):
             case "spawned":
                 self.pid, self.stamps["spawn"] = report["pid"], report["t_ns"]
+                self._came(guardian_parent=report.get("parent"))
             case "first_output":
                 self.stamps["first_output"] = report["t_ns"]
             case "failed":
@@ -347,6 +388,17 @@ def marked(mark: str) -> list[int]:
     return found
 
 
+def _read_mib(pids: list[int]) -> float | None:
+    """What these living processes have read by read(2) so far, from files, pipes and sockets, MiB; mapped files are not
+    in it. None where the kernel does not say.
+    """
+    found = []
+    for pid in pids:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            found.append(int(Path(f"/proc/{pid}/io").read_text().split()[1]))
+    return sum(found) / 2**20 if found else None
+
+
 def _by(pid: int | None) -> str:
     if pid is None:
         return ""
@@ -359,9 +411,8 @@ def _by(pid: int | None) -> str:
 
 def _started_ns(pid: int) -> int | None:
     """When a process began, ns on (nearly) CLOCK_MONOTONIC, exact to a clock tick."""
-    try:
-        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except (OSError, IndexError):
+    ticks = started(pid)
+    if ticks is None:
         return None
     # The kernel counts from boot including suspend; the difference of the two clocks takes that out.
     asleep = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()

@@ -5,6 +5,9 @@ A tiny program of its own (`python -S -E supervisor.py`), because a harness kill
 is the subreaper of everything that the engine starts, so a child that daemonises is still a descendant of it. It reads
 one JSON line with the launch from stdin, then orders; when stdin ends, the harness is gone and the engine follows.
 On stdout it reports JSON lines: spawned, first_output, exited, gone; or failed. Standard library only.
+
+Where the engine is forked from a warm parent (programs/parent_process.py) this same guardian is a fork of that parent,
+and `become` is what the engine's process does in the place of exec.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import select
 import selectors
 import signal
 import time
+from collections.abc import Callable
 from typing import IO, Any
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -169,13 +173,25 @@ class Log:
             self.file = None
 
 
+# Turns the forked process into the engine: words, environment, and a descriptor that its success closes.
+Become = Callable[[list[str], dict[str, str], int], None]
+
+
+def execute(argv: list[str], env: dict[str, str], fault: int) -> None:
+    """A new program; the descriptor closes on exec."""
+    os.execvpe(argv[0], argv, env)
+
+
 class Supervisor:
     """The engine's parent, from fork until nothing of it is left."""
 
-    def __init__(self, launch: dict[str, Any]) -> None:
+    def __init__(self, launch: dict[str, Any], become: Become = execute) -> None:
         self.launch = launch
+        self.become = become
         self.log = Log(launch["log"])
-        self.harness = os.getppid()
+        # A fork of a warm parent is no child of the harness's: only the end of its orders tells it to end.
+        self.harness = os.getppid() if become is execute else None
+        self.deaf = False
         self.pid = 0
         self.ended: dict[str, Any] | None = None
         self.streams: dict[int, Lines] = {}
@@ -192,15 +208,16 @@ class Supervisor:
         try:
             write_all(1, line)
         except OSError:
-            self.harness = -1
+            self.deaf = True
 
     def spawn(self) -> bool:
-        """Fork and exec the engine in a session of its own, stamped just before; False if it could not be executed."""
+        """Fork the engine into a session of its own, stamped just before; False if it could not be executed."""
         out, err, fault = os.pipe(), os.pipe(), os.pipe()
         argv, env = self.launch["argv"], self.launch["env"]
         me = os.getpid()
         libc = ctypes.CDLL(None)
-        t_ns = time.monotonic_ns()
+        # The order to fork, where there was one: the guardian's own fork is part of such a start.
+        t_ns = self.launch.get("ordered_ns") or time.monotonic_ns()
         self.pid = os.fork()
         if self.pid == 0:
             try:
@@ -217,7 +234,7 @@ class Supervisor:
                 if self.launch.get("cwd"):
                     os.chdir(self.launch["cwd"])
                 lower_survival()
-                os.execvpe(argv[0], argv, env)
+                self.become(argv, env, fault[1])
             except OSError as error:
                 write_all(fault[1], f"{error.errno} {error.strerror}: {error.filename or argv[0]}".encode())
             finally:
@@ -238,7 +255,7 @@ class Supervisor:
             clear(self.launch["scratch"])
             self.report("failed", t_ns=t_ns, errno=int(number), message=message)
             return False
-        self.report("spawned", t_ns=t_ns, pid=self.pid)
+        self.report("spawned", t_ns=t_ns, pid=self.pid, parent=os.getppid())
         return True
 
     def watch(self, descriptor: int, lines: Lines) -> None:
@@ -291,9 +308,13 @@ class Supervisor:
                 self.log.write(lines.flush())
         if look_around or order:
             self.reap()
-            if self.stopping or os.getppid() != self.harness:
+            if self.stopping or self.deserted():
                 order = order or self.orphaned()
         return order
+
+    def deserted(self) -> bool:
+        """Whether the harness has gone."""
+        return self.deaf or (self.harness is not None and os.getppid() != self.harness)
 
     def read_order(self) -> dict[str, Any] | None:
         """A stop order, or one of our own when the harness has closed the pipe."""
@@ -476,7 +497,7 @@ def send(target: int, number: int) -> None:
             raise
 
 
-def main() -> None:
+def main(become: Become = execute) -> None:
     """Read the launch from stdin and guard it."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     line = b""
@@ -485,7 +506,7 @@ def main() -> None:
         if not part:
             return
         line += part
-    Supervisor(json.loads(line)).run()
+    Supervisor(json.loads(line), become).run()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from bench.emulate.server.script import BadScript, Script, script
-from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
+from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace, ParentSpec
 from bench.errors import LaunchError
 from bench.phrases import among
 from bench.record.schema import Phase
@@ -53,6 +53,7 @@ class Simulated:
             ready_timeout_s=variant.engine.ready_timeout_s,
             stop_timeout_s=variant.engine.stop_timeout_s,
             events_file=events,
+            parent=_parent(variant) if variant.start == "forked" else None,
         )
 
     def mistakes(self, engine: EngineSetting) -> Iterator[tuple[str, str]]:
@@ -79,3 +80,7 @@ class Simulated:
         """The script as it was understood."""
         script = next((dict(event["script"]) for event in trace.events if event.get("name") == "script"), {})
         return {**script, "device_used": "none", "device_evidence": "a script: nothing is computed"} if script else {}
+
+
+def _parent(variant: Variant) -> ParentSpec:
+    return ParentSpec((WORKER,), env=dict(variant.engine.env), versions=("firsttoken",))

@@ -28,4 +28,7 @@ def slowed(spec: LaunchSpec, slowdown: Slowdown, port: int) -> LaunchSpec:
         "--",
         *spec.argv,
     )
-    return replace(spec, argv=argv, endpoint=replace(spec.endpoint, host=HOST, port=port))
+    # The proxy is the launch's own process: nothing has imported it.
+    why = "behind the slowing proxy an engine is the proxy's child"
+    place = replace(spec.endpoint, host=HOST, port=port)
+    return replace(spec, argv=argv, endpoint=place, parent=None, not_forked=why)

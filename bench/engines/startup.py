@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 from bench.engines.engine import LaunchTrace
-from bench.record.schema import STAMPS, Phase
+from bench.record.schema import FORKED, STAMPS, Phase
 
 UNATTRIBUTED = "unattributed"
 # Which source is believed where two tell of the same phase; spans and worker events have our own clock's resolution.
@@ -23,6 +23,8 @@ NEUTRAL = (
     ("warm_up", "ready", "warmup_end"),
     ("first_request", "warmup_end", "first_token"),
 )
+# What a warm parent has done before the launch.
+IMPORTS = ("interpreter", "import_torch", "import_transformers", "imports")
 # Two clocks and a log line read a moment later: a phase may stick out of its parent by this much.
 SLACK_NS = 20_000_000
 SMALLEST_GAP_NS = 1_000_000
@@ -30,6 +32,8 @@ SMALLEST_GAP_NS = 1_000_000
 
 def resolve(trace: LaunchTrace, engine_phases: Sequence[Phase]) -> list[Phase]:
     """The launch's phases by start, nested, clipped to the launch, with the rest as `unattributed`; null ones last."""
+    if trace.forked:
+        engine_phases = [_elsewhere(phase) for phase in engine_phases]
     begin = trace.stamps.get("spawn")
     if begin is None:
         return [*_neutral(trace.stamps), *engine_phases]
@@ -89,6 +93,11 @@ def _believed(phases: Sequence[Phase]) -> list[Phase]:
             # `partial` says more than `not_found`.
             kept.append(max(same, key=lambda phase: (phase.start_ns is not None, phase.reason == "parse_failed")))
     return kept
+
+
+def _elsewhere(phase: Phase) -> Phase:
+    """What little of the imports a fork still shows is nothing that this name may stand for."""
+    return dataclasses.replace(phase, start_ns=None, end_ns=None, reason=FORKED) if phase.name in IMPORTS else phase
 
 
 def _forward(phase: Phase) -> Phase:

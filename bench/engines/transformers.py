@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bench.engines.engine import Checkpoint, Endpoint, LaunchContext, LaunchSpec, LaunchTrace
+from bench.engines.compile_caches import without_caches
+from bench.engines.engine import Checkpoint, Endpoint, LaunchContext, LaunchSpec, LaunchTrace, ParentSpec
 from bench.environments.environment import interpreter
 from bench.errors import LaunchError
 from bench.phrases import among
 from bench.programs import FOLDER
-from bench.record.schema import Phase
+from bench.record.schema import FORKED, Phase
 from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
@@ -33,9 +34,13 @@ FLAGS: dict[str, tuple[type, ...]] = {
     "compile_scope": (str,),
     "compile_dynamic": (str,),
     "compile_artifacts": (str,),
+    # Ours: what a forked launch finds done, `code` unless it says more. Nothing to a start by exec.
+    "preload": (str,),
 }
 # Flags with a few allowed values.
+PRELOAD = ("code", "tokenizer", "weights")
 _CHOICES = {
+    "preload": PRELOAD,
     "cache_implementation": ("dynamic", "static"),
     "compile_scope": ("all", "decode"),
     "compile_dynamic": ("auto", "true", "false"),
@@ -59,6 +64,7 @@ class Transformers:
         engine, checkpoint = variant.engine, launch.checkpoint
         args = {**engine.args, **launch.args}
         _possible(variant, checkpoint, args)
+        preload = args.pop("preload", PRELOAD[0])
         served = engine.served_model or variant.model_name
         events = launch.folder / EVENTS
         options = {
@@ -89,6 +95,7 @@ class Transformers:
             ready_timeout_s=engine.ready_timeout_s,
             stop_timeout_s=engine.stop_timeout_s,
             events_file=events,
+            parent=_parent(options, preload, env) if variant.start == "forked" else None,
         )
 
     def mistakes(self, engine: EngineSetting) -> Iterator[tuple[str, str]]:
@@ -162,6 +169,22 @@ def _possible(variant: Variant, checkpoint: Checkpoint, args: dict[str, Any]) ->
         raise LaunchError("bad_argument", message)
 
 
+def _parent(options: Mapping[str, Any], preload: str, env: Mapping[str, str]) -> ParentSpec:
+    """The parent of a model's class; with `preload: weights` it is one of that very checkpoint."""
+    arguments = {"model": options["model"], "preload": preload}
+    if preload == PRELOAD[2]:
+        arguments |= {"dtype": options["dtype"], "attention": options.get("attention")}
+    return ParentSpec(
+        imports=("torch", "transformers"),
+        prepare="transformers_server.preload:prepare",
+        arguments=arguments,
+        child="transformers_server.preload:resume",
+        env=without_caches(env),
+        holds=options["model"] if preload == PRELOAD[2] else None,
+        versions=("torch", "transformers"),
+    )
+
+
 def _command_line(options: Mapping[str, Any]) -> list[str]:
     words = []
     for name, value in options.items():
@@ -182,6 +205,8 @@ def _before_worker(trace: LaunchTrace, start: Mapping[str, Any] | None) -> Phase
 
 
 def _phase(event: Mapping[str, Any], parent: str | None = None) -> Phase:
+    if event.get("preloaded"):
+        return Phase(event["name"], None, None, "worker", process=_process(event), parent=parent, reason=FORKED)
     return Phase(event["name"], event["t_ns"], event["end_ns"], "worker", process=_process(event), parent=parent)
 
 

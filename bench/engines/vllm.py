@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.engines import containers, vllm_flags
+from bench.engines import containers, vllm_flags, vllm_parent
 from bench.engines.compile_caches import compile_cache_env
 from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.vllm_facts import facts_of, version_of
@@ -56,6 +56,7 @@ class Vllm:
         vllm_flags.refuse_unknown(args, running, python)
         tracing = launch.spans_url is not None and _traces(wanted, running, python)
         served = engine.served_model or variant.model_name
+        forked = variant.start == "forked"
         flags = {
             "model": model if python else containers.MODEL,
             "host": HOST,
@@ -88,6 +89,8 @@ class Vllm:
             ready_timeout_s=engine.ready_timeout_s,
             stop_timeout_s=engine.stop_timeout_s,
             wants_spans=tracing,
+            parent=vllm_parent.spec(running, model, env) if forked and python else None,
+            not_forked="a container cannot be forked from a process outside it" if forked and not python else None,
         )
 
     def mistakes(self, engine: EngineSetting) -> Iterator[tuple[str, str]]:

@@ -16,8 +16,7 @@ def version(text: str) -> Version:
 
 def installed(python: Path, *distributions: str) -> str | None:
     """The version of the first of these distributions that the interpreter's environment has; None if it has none."""
-    # Not resolved: the interpreter of a virtual environment is a link out of it.
-    for folder in sorted(python.absolute().parent.parent.glob("lib*/python3*/*-packages")):
+    for folder in folders(python):
         found = {}
         for entry in folder.glob("*.*-info"):
             name, _, release = entry.name.rpartition(".")[0].partition("-")
@@ -26,6 +25,22 @@ def installed(python: Path, *distributions: str) -> str | None:
             if _normal(name) in found:
                 return found[_normal(name)]
     return None
+
+
+def folders(python: Path) -> list[Path]:
+    """Where an interpreter's packages are installed; folders that are added by path files come last."""
+    # Not resolved: the interpreter of a virtual environment is a link out of it.
+    own = sorted(python.absolute().parent.parent.glob("lib*/python3*/*-packages"))
+    lines = [line.strip() for place in own for file in sorted(place.glob("*.pth")) for line in _lines(file)]
+    added = (Path(line) for line in lines if line.endswith("-packages"))
+    return [*own, *(place for place in added if place.is_dir() and place not in own)]
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
 
 
 def _normal(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,13 +16,17 @@ from bench.record.schema import Check, CheckStatus, LaunchRecord
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that a rule may look at: the launch as recorded, cut to its steady window where that is meant."""
+    """All that a rule may look at: the launch as recorded, cut to its steady window where that is meant.
+
+    `others` are the other launches of its run, where a rule compares it with them.
+    """
 
     record: LaunchRecord
     requests: pa.Table
     samples: Samples
     scenario: Mapping[str, Any]
     fingerprint: Mapping[str, Any]
+    others: Sequence[LaunchRecord] = ()
 
     @cached_property
     def window(self) -> tuple[int, int] | None:
@@ -87,6 +91,6 @@ class Rule:
         return Check(self.name, status, words, self.limit, None if status == "ok" else self.remedy)
 
 
-def rule(*, limit: str, remedy: str) -> Callable[[Callable[[Evidence], Said | None]], Rule]:
-    """Make a function the rule of its name."""
-    return lambda look: Rule(look.__name__, limit, remedy, look)
+def rule(*, limit: str, remedy: str, name: str | None = None) -> Callable[[Callable[[Evidence], Said | None]], Rule]:
+    """Make a function the rule of its name, or of another one."""
+    return lambda look: Rule(name or look.__name__, limit, remedy, look)

@@ -41,12 +41,14 @@ def rebuild(baseline: Baseline, today: Scenario, variant: str | None = None) -> 
             "quantization": [old.quantization],
             "warmup": ["baseline"],
             "page_cache": [old.page_cache],
+            **({"start": [old.start]} if {old.start, new.start} != {"exec"} else {}),
             "include": [
                 {
                     "engine": "candidate",
                     "quantization": new.quantization,
                     "warmup": "candidate",
                     "page_cache": new.page_cache,
+                    **({"start": new.start} if {old.start, new.start} != {"exec"} else {}),
                 }
             ],
         },

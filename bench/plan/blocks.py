@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from bench.scenario.load import Scenario
-from bench.scenario.variant import Variant
+from bench.scenario.variant import Variant, but_for_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,32 @@ def draw(scenario: Scenario, *, blocks: int | None = None, seed: int | None = No
 
 def in_blocks(variants: Sequence[Variant], blocks: int, seed: int) -> Plan:
     """The launches of so many blocks, in order."""
-    orders = islice(block_orders(len(variants), seed), blocks)
+    orders = list(islice(block_orders(len(variants), seed), blocks))
+    orders[:1] = [references_first(order, variants) for order in orders[:1]]
     launches = tuple(
         PlannedLaunch(block, position, variants[index].id, block_seed(seed, block))
         for block, order in enumerate(orders)
         for position, index in enumerate(order)
     )
     return Plan(tuple(variants), launches, seed)
+
+
+def references_first(order: Sequence[int], variants: Sequence[Variant]) -> tuple[int, ...]:
+    """The order with each forked variant after the exec'd one that its first token is checked against.
+
+    The two trade places, in a run's first block alone: there is no reference before it.
+    """
+    found = list(order)
+    for number, variant in enumerate(variants):
+        alike = (other for other, one in enumerate(variants) if one.start == "exec" and _twins(one, variant))
+        twin = next(alike, None) if variant.start != "exec" else None
+        if twin is not None and (here := found.index(number)) < (there := found.index(twin)):
+            found[here], found[there] = twin, number
+    return tuple(found)
+
+
+def _twins(one: Variant, other: Variant) -> bool:
+    return but_for_start(one.factors) == but_for_start(other.factors)
 
 
 def block_orders(variants: int, seed: int) -> Iterator[tuple[int, ...]]:

@@ -19,6 +19,8 @@ CheckStatus = Literal["ok", "violated", "warning", "unknown"]
 
 # Why a reading or a phase is null.
 NULLS = ("unsupported", "no_permission", "not_found", "stale", "partial", "parse_failed")
+# A phase may also have happened before the launch, in the warm parent that it was forked from.
+FORKED = "forked"
 
 # Why a launch failed.
 REASONS = (
@@ -42,6 +44,9 @@ REASONS = (
 # Where in a launch a request belongs. `first` is the workload's first request: shown, and kept out of steady figures.
 RequestStage = Literal["warmup", "first", "measured", "quality"]
 STAGES: tuple[RequestStage, ...] = get_args(RequestStage)
+
+# Where an engine's process came from: a new program, a fork of a warm parent, or it was there before.
+StartMode = Literal["exec", "forked", "attached"]
 
 # Who says how long a phase took: our own stamps, an engine's spans, its log, or its worker's events.
 PhaseSource = Literal["stamp", "span", "log", "worker"]
@@ -147,7 +152,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
 
 # The launch's own stamps, in the order in which they happen. Keys of LaunchRecord.stamps; a missing one is null.
 STAMPS = (
-    "spawn",  # just before exec of the engine
+    "spawn",  # just before the engine's process is made: before fork and exec, or before the order to fork
     "first_output",  # first line of its log
     "port_open",  # accepts a connection
     "health",  # answers its health check
@@ -276,6 +281,68 @@ class StateBefore:
             if isinstance(size, int):
                 return size
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class ParentAccount:
+    """A warm parent just before a launch was forked from it: who it is, what making it took, what it holds unserved.
+
+    `started`, in clock ticks since boot, and `pid` name one process for ever; `forks` were made before this one. Memory
+    is shared out among all that map it (pss) and its own alone (uss). `skipped` says why a module is not in it.
+    """
+
+    name: str = ""
+    pid: int | None = None
+    started: int | None = None
+    seconds: float | None = None
+    forks: int = 0
+    pss_mib: float | None = None
+    uss_mib: float | None = None
+    modules: int | None = None
+    native_threads: int | None = None
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    prepared: FactValue = None
+
+
+@dataclass(frozen=True, slots=True)
+class OracleAnswer:
+    """The first token of the fixed question and its log-probability, nats; `reason` where there is none.
+
+    `when` is the time of an answer that was kept from an earlier run.
+    """
+
+    token: str | None = None
+    logprob: float | None = None
+    reason: str | None = None
+    when: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StartAccount:
+    """Where the engine's process came from, with the evidence and what that cost.
+
+    `asked` is what the variant wants, `mode` what it was; `reason` says why it was not forked where that was asked,
+    `replaced` names the parent that could not do it. `ancestry` are the pids from the engine's parent upwards as they
+    were seen, `guardian` the one that guards it, `guardian_parent` that one's parent. `read_mib` was read by read(2)
+    until healthy. `reference` is what a launch by exec of an earlier run answered to the oracle's question.
+    """
+
+    asked: StartMode | None = None
+    mode: StartMode | None = None
+    reason: str | None = None
+    replaced: str | None = None
+    parent: ParentAccount | None = None
+    guardian: int | None = None
+    guardian_parent: int | None = None
+    ancestry: list[int] = field(default_factory=list)
+    read_mib: float | None = None
+    oracle: OracleAnswer | None = None
+    reference: OracleAnswer | None = None
+
+    @property
+    def forked(self) -> bool:
+        """Whether it is a fork of a warm parent."""
+        return self.mode == "forked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -436,6 +503,7 @@ class LaunchRecord:
     wall_time: str | None = None
     clock: ClockAccount = field(default_factory=ClockAccount)
     state_before: StateBefore = field(default_factory=StateBefore)
+    start: StartAccount = field(default_factory=StartAccount)
     warmup: list[WarmupStage] = field(default_factory=list)
     # None for a server attached to, and in earlier records.
     command: Invocation | None = None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench import plugins
 from bench.engines.engine import Checkpoint, form
+from bench.engines.parents import Parents
 from bench.environments.environment import install, needed, provisioned
 from bench.errors import UsageError
 from bench.home import home, locked
@@ -100,7 +101,8 @@ def carry_out(scenario: Scenario, setting: Setting, plan: Plan | None = None) ->
             progress.preparing("checking the client against a scripted server")
             folder.manifest.fingerprint["client"] = dataclasses.asdict(selfcheck(quick=True))
             folder.save(folder.manifest)
-        _Run(_stand(scenario, host, progress), plan, weights, folder, setting.rules).launches()
+        parents = around.enter_context(Parents())
+        _Run(_stand(scenario, setting, host, parents), plan, weights, folder, setting.rules).launches()
     return folder.path
 
 
@@ -216,9 +218,10 @@ def _weights(plan: Plan, progress: Progress) -> dict[str, Checkpoint]:
     return found
 
 
-def _stand(scenario: Scenario, host: Machine, progress: Progress) -> Stand:
+def _stand(scenario: Scenario, setting: Setting, host: Machine, parents: Parents) -> Stand:
     idle_c: Mapping[str, float] = {}
     if scenario.model.design.cool_down is not None:
-        progress.preparing("taking the idle temperature")
+        setting.progress.preparing("taking the idle temperature")
         idle_c = idle_reference(host.roots)
-    return Stand(scenario, host, home() / "caches" / scenario.model.scenario, progress, idle_c)
+    caches = home() / "caches" / scenario.model.scenario
+    return Stand(scenario, host, caches, setting.progress, parents, idle_c)

@@ -141,13 +141,16 @@ def _require_same(folder: RunFolder, scenario: Scenario) -> None:
 
 def _described(variant: Variant) -> dict[str, Any]:
     """A variant as plain data; what tells it apart, and a digest of all the rest."""
-    full = {
+    full: dict[str, Any] = {
         "engine": variant.engine.model_dump(by_alias=True, exclude_defaults=True),
         "model": variant.model.model_dump(exclude_defaults=True),
         "quantization": variant.quantization,
         "warmup": [dataclasses.asdict(step) for step in variant.warmup],
         "page_cache": variant.page_cache,
     }
+    # As for the slowdown: a digest of what older runs had no word for stays what it was.
+    if variant.start != "exec":
+        full["start"] = variant.start
     if variant.slowdown is not None:
         full["slowdown"] = dataclasses.asdict(variant.slowdown)
     digest = hashlib.sha256(json.dumps(full, sort_keys=True).encode()).hexdigest()

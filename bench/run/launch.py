@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,8 @@ from bench.engines import device, startup
 from bench.engines.engine import Checkpoint, Endpoint, Engine, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.failure import told
 from bench.engines.invocation import invocation
+from bench.engines.origin import start_check
+from bench.engines.parent import CannotFork
 from bench.engines.server import Server, free_port, start
 from bench.engines.slowed import slowed
 from bench.engines.spans import SpanSink
@@ -29,12 +31,13 @@ from bench.probes.processes import held_mib
 from bench.probes.sampler import Sampler
 from bench.record.documents import parsed
 from bench.record.schema import ExitReport, LaunchRecord, MemoryServed, Stop
+from bench.run import oracle
 from bench.run.asking import Asking
 from bench.run.seen import Seen, Stand
 from bench.run.stops import of_children, own_stops
 from bench.scenario.variant import Variant
 from bench.warmup.pages import establish_page_cache, page_cache_check
-from bench.warmup.step import HostState, Prepared, WarmupStrategy
+from bench.warmup.step import HostState
 from bench.warmup.strategies import build
 
 
@@ -62,6 +65,9 @@ def _launch(
 
     progress.phase("preparing")
     _settle(stand, record)
+    if variant.page_cache == "drop":
+        # Weights that a parent of another variant maps cannot be dropped.
+        stand.parents.release(checkpoint.path)
     # The warm-up comes second: a step that reads the weights in would have them dropped again.
     page_cache = establish_page_cache(checkpoint, variant.page_cache)
     prepared = strategy.prepare(HostState(variant, checkpoint, caches, folder))
@@ -75,12 +81,6 @@ def _launch(
         own = crew.enter_context(own_stops())
         sink = crew.enter_context(SpanSink())
         load = crew.enter_context(LoadGenerator())
-        sampler = Sampler.start(folder, Watched(harness=(os.getpid(),)), roots=stand.machine.roots)
-        crew.callback(_sampled, sampler, record)
-        # With all of that in place, and sampled: this second is also the idle power that energy is measured against.
-        before = idle(stand.machine.roots)
-        record.memory = replace(record.memory, before=before)
-        record.checks.append(will_it_fit(checkpoint.size_bytes, before))
         context = LaunchContext(
             port=free_port(),
             folder=folder,
@@ -97,8 +97,20 @@ def _launch(
         record.command = invocation(engine, variant, context, spec)
         if variant.slowdown is not None:
             spec = slowed(spec, variant.slowdown, free_port())
+        forking = stand.parents if variant.start == "forked" else None
+        if forking is not None:
+            progress.phase("warming a parent")
+            # Made before anything is sampled; why it cannot be is told by the start itself.
+            with suppress(CannotFork):
+                forking.warm(spec)
+        sampler = Sampler.start(folder, Watched(harness=(os.getpid(),)), roots=stand.machine.roots)
+        crew.callback(_sampled, sampler, record)
+        # With all of that in place, and sampled: this second is also the idle power that energy is measured against.
+        before = idle(stand.machine.roots)
+        record.memory = replace(record.memory, before=before)
+        record.checks.append(will_it_fit(checkpoint.size_bytes, before))
         progress.phase("starting")
-        server = start(spec, folder)
+        server = start(spec, folder, forking)
         watchdog = crew.enter_context(guarded_memory(stand.machine.roots, lambda reason: server.kill()))
         try:
             sampler.set_pid(server.pid)
@@ -115,6 +127,8 @@ def _launch(
             served = MemoryServed(time.monotonic_ns(), held_mib(server.tree()))
             record.memory = replace(record.memory, served=served)
             asking.question()
+            if any(one.start == "forked" for one in stand.scenario.variants):
+                record.start = oracle.consulted(record.start, variant, spec, stand.machine, server, checkpoint)
         except LaunchError as error:
             if watchdog is not None and watchdog.tripped:
                 raise LaunchError("out_of_memory", watchdog.tripped, tail=server.tail()) from None
@@ -131,6 +145,11 @@ def _launch(
             record.exit = parsed(ExitReport, ended)
             record.stops = own + stopped + [Stop("engine", *stop) for stop in ended.get("stops", ())]
             record.stamps |= server.stamps
+            record.start = replace(
+                server.origin, asked=variant.start, oracle=record.start.oracle, reference=record.start.reference
+            )
+            if check := start_check(record.start):
+                record.checks.append(check)
             record.client = load.account()
             record.clock = load.clock()
             after = None if spec.attached else returned(before, stand.machine.roots)
@@ -142,8 +161,10 @@ def _launch(
                 spans=sink.drain(),
                 endpoint=server.endpoint,
                 warmup=record.warmup,
+                forked=server.origin.forked,
             )
-            _interpret(engine, variant, strategy, prepared, spec, trace, seen)
+            _interpret(engine, variant, spec, trace, seen)
+            record.checks += strategy.verify(trace, prepared)
 
 
 def _settle(stand: Stand, record: LaunchRecord) -> None:
@@ -168,16 +189,8 @@ def _sampled(sampler: Sampler, record: LaunchRecord) -> None:
     record.client = replace(record.client, sampler=account.account())
 
 
-def _interpret(
-    engine: Engine,
-    variant: Variant,
-    strategy: WarmupStrategy,
-    prepared: Prepared,
-    spec: LaunchSpec,
-    trace: LaunchTrace,
-    seen: Seen,
-) -> None:
-    """What the trace means: facts, phases, and whether the state asked for was the state had."""
+def _interpret(engine: Engine, variant: Variant, spec: LaunchSpec, trace: LaunchTrace, seen: Seen) -> None:
+    """What the trace means: facts and phases."""
     record = seen.record
     # An engine knows best what it computes on; its log is next, and the files it holds open say something of any.
     record.facts |= {**device.told(trace.log), **engine.facts(trace)}
@@ -186,7 +199,6 @@ def _interpret(
     if variant.engine.image:
         record.facts["image"] = variant.engine.image
     seen.tables.phases = startup.resolve(trace, engine.phases(trace))
-    record.checks += strategy.verify(trace, prepared)
 
 
 def _better(error: LaunchError, server: Server) -> LaunchError:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.engines.parents import Parents
 from bench.probes.machine import Machine
 from bench.record.schema import LaunchRecord
 from bench.record.store import LaunchTables
@@ -24,6 +25,8 @@ class Stand:
     machine: Machine
     caches: Path
     progress: Progress
+    # Warm parents, for the variants that are forked from one.
+    parents: Parents = field(default_factory=Parents)
     # Idle temperature of each zone, °C, taken before the first launch; empty where nothing waits for it.
     idle_c: Mapping[str, float] = field(default_factory=dict)
 

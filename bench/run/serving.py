@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from bench import plugins
 from bench.engines.engine import Endpoint, Engine, LaunchContext, form
+from bench.engines.parents import Parents
 from bench.engines.server import Server, start
 from bench.errors import LaunchError, UsageError
 from bench.home import home
@@ -73,11 +74,19 @@ def serving(
     context = LaunchContext(port, folder, checkpoint, caches, args=prepared.args, env=prepared.env)
     progress.preparing(f"starting {variant.id} on port {port}")
     spec = engine.command(variant, context)
-    with machine(None) as host, LoadGenerator() as load, start(spec, folder) as server:
+    with ExitStack() as crew:
+        host = crew.enter_context(machine(None))
+        load = crew.enter_context(LoadGenerator())
+        parents = crew.enter_context(Parents())
+        if variant.start == "forked":
+            progress.preparing("warming a parent")
+        server = crew.enter_context(start(spec, folder, parents if variant.start == "forked" else None))
+        if server.origin.reason is not None:
+            progress.note(f"started by exec and not forked: {server.origin.reason}")
         server.wait_healthy()
         planned = PlannedLaunch(0, 0, variant.id, scenario.model.design.seed)
         seen = Seen(LaunchRecord(planned.id, variant.id, dict(variant.factors), 0, 0))
-        stand = Stand(scenario, host, caches, progress)
+        stand = Stand(scenario, host, caches, progress, parents)
         asking = Asking(stand, planned, variant, checkpoint, server, load, seen)
         progress.preparing("warming up")
         asking.warm_up(strategy)

@@ -186,7 +186,29 @@ def _cells(document: Document, scenario: ScenarioModel) -> None:
     if not known:
         document.problem(("matrix", "exclude"), "leaves no variant to measure", at_key=True)
     elif len(document.problems) == found:
-        _references(document, scenario, matrix.variants(scenario))
+        variants = matrix.variants(scenario)
+        _forks(document, variants)
+        _references(document, scenario, variants)
+
+
+# Engines whose process is not one that a fork could become.
+UNFORKED = {
+    "openai": "a running server is attached to, and never started",
+    "command": "a command line may be any program; only an engine that says what it imports has a warm parent",
+}
+
+
+def _forks(document: Document, variants: tuple[Variant, ...]) -> None:
+    """Forked cells that can never be; a version that cannot be forked is met at its launch."""
+    for variant in variants:
+        if variant.start == "exec":
+            continue
+        why = UNFORKED.get(variant.engine.engine)
+        if variant.engine.image is not None:
+            why = "a container's process is no child of one outside it"
+        if why is not None:
+            message = f"{variant.id} cannot be forked: {why}; exclude {{engine: {variant.engine_name}, start: forked}}"
+            document.problem(("matrix",), message, at_key=True)
 
 
 def _references(document: Document, scenario: ScenarioModel, variants: tuple[Variant, ...]) -> None:
@@ -213,8 +235,8 @@ def _references(document: Document, scenario: ScenarioModel, variants: tuple[Var
 
 
 def _answers(variant: Variant) -> tuple[tuple[str, str], ...]:
-    """What a variant's answers depend on: neither the warm-up nor the page cache changes them."""
-    return tuple(item for item in variant.factors.items() if item[0] not in ("warmup", "page_cache"))
+    """What a variant's answers depend on: neither the warm-up nor the page cache nor the start changes them."""
+    return tuple(item for item in variant.factors.items() if item[0] not in ("warmup", "page_cache", "start"))
 
 
 def _none(variants: tuple[Variant, ...]) -> str:

@@ -41,6 +41,9 @@ def factors(scenario: ScenarioModel) -> dict[str, list[Any]]:
         "warmup": list(matrix.warmup),
         "page_cache": list(matrix.page_cache or [scenario.design.page_cache]),
     }
+    # A scenario that does not speak of it has no such factor: its variants compare with those of older runs.
+    if matrix.start or any("start" in row for row in matrix.include):
+        named["start"] = list(matrix.start or ["exec"])
     return named | (matrix.model_extra or {})
 
 
@@ -90,6 +93,7 @@ def _variant(scenario: ScenarioModel, cell: Cell, variant_id: str) -> Variant:
         warmup_name=cell["warmup"],
         warmup=steps(scenario, cell["warmup"]),
         page_cache=cell["page_cache"],
+        start=cell.get("start", "exec"),
     )
 
 
@@ -110,6 +114,9 @@ def _ids(found: Sequence[Cell]) -> list[str]:
     varying = [name for name in names if len({level_text(cell.get(name)) for cell in found}) > 1]
     # A scenario with one variant still wants a name that says something.
     chosen = varying or ["engine", "quantization"]
+    # Figures of a forked start stand beside no others without saying so.
+    if "start" not in chosen and any(cell.get("start", "exec") != "exec" for cell in found):
+        chosen = [*chosen, "start"]
     ids = ["-".join(slug(name, cell[name]) for name in chosen if name in cell) for cell in found]
     return [
         one if ids.count(one) == 1 and 0 < len(one) <= MAX_ID else f"{one[: MAX_ID - 7].rstrip('-')}-{_digest(cell)}"

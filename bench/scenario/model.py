@@ -12,10 +12,11 @@ QUANTIZATIONS = (
     *("gguf-q4", "gguf-q4_0", "gguf-q4_k_m", "gguf-q5_k_m", "gguf-q6_k", "gguf-q8_0"),
 )
 # The factors that every variant has; `args.<flag>` come beside them.
-FACTORS = ("engine", "model", "quantization", "warmup", "page_cache")
+FACTORS = ("engine", "model", "quantization", "warmup", "page_cache", "start")
 SCENARIO_NAME = r"^[a-z0-9][a-z0-9._-]*$"
 SHA256 = r"^[0-9a-f]{64}$"
 PAGE_CACHE = ("leave", "drop", "prefetch")
+STARTS = ("exec", "forked")
 
 Quantization = Literal[
     "fp32",
@@ -33,6 +34,7 @@ Quantization = Literal[
 ]
 Metric = Literal["ttft", "tpot", "itl", "e2el", "throughput", "startup", "memory", "energy"]
 PageCache = Literal["leave", "drop", "prefetch"]
+Start = Literal["exec", "forked"]
 Scalar = str | bool | int | float
 
 
@@ -98,6 +100,9 @@ class Matrix(BaseModel):
     warmup: list[str] = Field(default_factory=lambda: ["none"], min_length=1, description="built in, or from `warmups`")
     page_cache: list[PageCache] | None = Field(
         None, min_length=1, description="states of the weight files in the page cache; `design.page_cache` by default"
+    )
+    start: list[Start] | None = Field(
+        None, min_length=1, description="where the engine's process comes from: a new program, or a warm parent's fork"
     )
     exclude: list[dict[str, Scalar]] = Field(default_factory=list, description="cells to leave out, by partial match")
     include: list[dict[str, Scalar]] = Field(

@@ -18,7 +18,7 @@ from bench.phrases import among, shown
 from bench.scenario import trace
 from bench.scenario.document import Document, Path
 from bench.scenario.measures import NEED_SLO, NEEDS, PER_REQUEST, margin
-from bench.scenario.model import FACTORS, PAGE_CACHE, QUANTIZATIONS
+from bench.scenario.model import FACTORS, PAGE_CACHE, QUANTIZATIONS, STARTS
 from bench.scenario.sources import mistake
 from bench.scenario.validate import describe, errors_of
 from bench.scenario.variant import level_text
@@ -41,6 +41,7 @@ def check_names(document: Document, base: FilePath) -> None:
         "quantization": QUANTIZATIONS,
         "warmup": warmups,
         "page_cache": PAGE_CACHE,
+        "start": STARTS,
     }
     _sources(document)
     _levels(document, allowed)
@@ -126,8 +127,9 @@ def _selectors(document: Document, allowed: Mapping[str, Sequence[str] | None]) 
             factor = str(path[-1])
             if factor in FACTORS:
                 _level(document, path, factor, level, allowed)
-                if factor in ("quantization", "page_cache"):
-                    names = QUANTIZATIONS if factor == "quantization" else PAGE_CACHE
+                # Those that the model itself checks in `matrix` and cannot in a selector.
+                if factor in ("quantization", "page_cache", "start"):
+                    names = allowed[factor] or ()
                     if level not in names:
                         document.problem(path, f"{shown(level)} is not {among(names, level)}")
             elif not (_is_flag(factor) and (including or factor in flags)):

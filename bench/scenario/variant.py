@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.scenario.model import EngineSetting, Model, PageCache, Quantization
+from bench.scenario.model import EngineSetting, Model, PageCache, Quantization, Start
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Variant:
     """One cell of the matrix.
 
     `factors` holds every factor's level as text: engine, model, quantization, warmup, page_cache and the matrix's
-    `args.*`; `engine.args` already holds the variant's own `args.*` levels.
+    `args.*`; `start` too where the scenario names it. `engine.args` already holds the variant's own `args.*` levels.
     """
 
     id: str
@@ -44,6 +44,7 @@ class Variant:
     warmup: tuple[WarmupStep, ...]
     page_cache: PageCache
     slowdown: Slowdown | None = None
+    start: Start = "exec"
 
     def matches(self, selector: Mapping[str, Any]) -> bool:
         """Whether every factor named in the selector has that level here."""
@@ -73,3 +74,12 @@ def counterparts(variants: Sequence[Variant], selector: Mapping[str, Any], varia
 
     most = max(map(shared, named), default=0)
     return tuple(one for one in named if shared(one) == most)
+
+
+# Factors that say where a process comes from and with what in its memory: none of them changes what it answers.
+OF_START = ("start", "args.preload")
+
+
+def but_for_start(factors: Mapping[str, str]) -> dict[str, str]:
+    """What a variant shares with the one that differs from it in nothing but where its process comes from."""
+    return {name: level for name, level in factors.items() if name not in OF_START}

@@ -208,6 +208,11 @@ def asked(run: Run, name: str) -> tuple[Scenario, Variant]:
         if variant.id == name:
             if variant.slowdown is not None:
                 raise UsageError(f"{name} was slowed down on purpose: nobody wants to be served like that")
+            if variant.start != "exec":
+                raise UsageError(
+                    f"{name} was forked from a warm parent, and what is deployed has none: it starts by exec",
+                    hint="deploy the variant that differs in nothing but `start: exec`",
+                )
             return scenario, variant
     raise UsageError(
         f"{name} is no variant of the scenario itself, so its warm-up is not known",

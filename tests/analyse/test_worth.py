@@ -23,7 +23,7 @@ from bench.analyse.worth import (
     launches,
     summary,
 )
-from bench.record.schema import Check
+from bench.record.schema import Check, ParentAccount, StartAccount
 from bench.record.store import RunFolder
 from tests.runs import Behaviour, synthetic_run
 
@@ -166,3 +166,36 @@ def test_a_variant_has_one_row_also_where_some_of_its_launches_could_not_be_veri
         "none": ("as asked", 3),
         "kept": ("as asked", 2),
     }
+
+
+def with_parent(folder: Path, variant: str, seconds: float, mib: float) -> Run:
+    """The run with all launches of a variant forked from a parent of that cost."""
+    with RunFolder.open(folder) as store:
+        for record in store.finished().values():
+            if record.variant == variant:
+                parent = ParentAccount(seconds=seconds, pss_mib=mib)
+                start = StartAccount(asked="forked", mode="forked", parent=parent)
+                store.amend(dataclasses.replace(record, start=start))
+    return Run.open(folder)
+
+
+def test_a_parent_has_paid_after_as_many_starts_as_its_making_took_of_their_savings(tmp_path: Path) -> None:
+    variants = {"exec": Behaviour(load_s=24.0), "forked": Behaviour(load_s=4.0)}
+    run = with_parent(synthetic_run(tmp_path, variants, blocks=3), "forked", 50.0, 600.0)
+    row: Any = against(run, "exec").iloc[0]
+    assert row["cold_saving_s"] == pytest.approx(20.0, rel=0.01)
+    assert row["parent_even"] == pytest.approx(2.5, rel=0.01)
+    assert row["break_even"] == 0
+    assert row["verdict"] == "starts faster; its parent has paid after 3 starts"
+    costs = by_variant(run)
+    assert (costs["forked"]["parent_s"], costs["forked"]["parent_mib"], costs["forked"]["start"]) == (50, 600, "forked")
+    assert (costs["exec"]["parent_s"], costs["exec"]["parent_mib"], costs["exec"]["start"]) == (0, 0, "exec")
+
+
+def test_a_forked_start_that_is_slower_all_the_same_pays_for_its_parent_with_requests(tmp_path: Path) -> None:
+    variants = {"eager": EAGER, "compiled": COMPILED}
+    run = with_parent(synthetic_run(tmp_path, variants, blocks=3), "compiled", 30.0, 600.0)
+    row: Any = against(run, "eager").iloc[0]
+    assert row["break_even"] == pytest.approx((60.0 + 30.0) / 0.150, rel=0.05)
+    assert row["parent_even"] is None or math.isnan(row["parent_even"])
+    assert "parent" not in row["verdict"]

@@ -30,7 +30,7 @@ def scenario(folder: Path, **args: Any) -> Path:
 scenario: served
 model: {{source: "path:{weights}"}}
 engines: {{s: {{engine: simulated, args: {script}}}}}
-matrix: {{warmup: [none, multi-stage]}}
+matrix: {{warmup: [none, multi-stage], start: [exec, forked]}}
 workload: {{prompts: {{kind: random, tokens: 8}}, output_tokens: 4}}
 """
     )
@@ -56,11 +56,11 @@ def ask(url: str, model: str) -> bytes:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_serves_warm_until_it_is_told_to_stop(tmp_path: Path, number: int) -> None:
-    process = serve(scenario(tmp_path), "--variant", "multi-stage")
+    process = serve(scenario(tmp_path), "--variant", "multi-stage-exec")
     try:
         assert process.stdout is not None
         told = json.loads(process.stdout.readline())
-        assert told["variant"] == "multi-stage"
+        assert told["variant"] == "multi-stage-exec"
         assert 0 < told["warm_ttft_ms"] < 1000
         assert b"[DONE]" in ask(told["ready"], told["model"])
         process.send_signal(number)
@@ -72,6 +72,25 @@ def test_it_serves_warm_until_it_is_told_to_stop(tmp_path: Path, number: int) ->
         ask(told["ready"], told["model"])
 
 
+def test_a_forked_variant_is_served_and_its_parent_goes_with_it(tmp_path: Path) -> None:
+    process = serve(scenario(tmp_path), "--variant", "none-forked")
+    try:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        assert b"[DONE]" in ask(told["ready"], told["model"])
+        below = psutil.Process(process.pid).children(recursive=True)
+        warm = [child for child in below if any("parent_process" in word for word in child.cmdline())]
+        # The parent, the guardian and the engine, none of which was ever executed again.
+        assert len(warm) == 3
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+    finally:
+        process.kill()
+        process.communicate()
+    psutil.wait_procs(warm, 10)
+    assert not any(child.is_running() for child in warm)
+
+
 def test_an_unknown_variant_is_answered_with_those_there_are(tmp_path: Path) -> None:
     process = serve(scenario(tmp_path), "--variant", "multistage")
     _, said = process.communicate(timeout=30)
@@ -80,10 +99,10 @@ def test_an_unknown_variant_is_answered_with_those_there_are(tmp_path: Path) -> 
 
 
 def test_an_engine_that_dies_while_serving_ends_it_with_a_reason(tmp_path: Path) -> None:
-    process = serve(scenario(tmp_path), "--variant", "none")
+    process = serve(scenario(tmp_path), "--variant", "none-exec")
     try:
         assert process.stdout is not None
-        assert json.loads(process.stdout.readline())["variant"] == "none"
+        assert json.loads(process.stdout.readline())["variant"] == "none-exec"
         children = psutil.Process(process.pid).children(recursive=True)
         (engine,) = [child for child in children if any("emulate.server" in word for word in child.cmdline())]
         engine.kill()
@@ -92,4 +111,4 @@ def test_an_engine_that_dies_while_serving_ends_it_with_a_reason(tmp_path: Path)
         process.kill()
         _, said = process.communicate()
     assert "Traceback" not in said
-    assert "none: killed from outside" in said
+    assert "none-exec: killed from outside" in said

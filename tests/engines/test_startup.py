@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from bench.engines.engine import LaunchTrace
 from bench.engines.startup import gaps, resolve
-from bench.record.schema import Phase
+from bench.record.schema import FORKED, Phase
 
 S = 1_000_000_000
 
@@ -85,3 +87,15 @@ def test_a_backward_phase_of_a_clock_that_was_set_is_not_a_negative_duration() -
 def test_gaps_are_what_no_phase_covers() -> None:
     told = [Phase("a", 1 * S, 3 * S, "log"), Phase("b", 2 * S, 4 * S, "log"), Phase("c", 6 * S, 7 * S, "log")]
     assert list(gaps(told, 0, 10 * S)) == [(0, 1 * S), (4 * S, 6 * S), (7 * S, 10 * S)]
+
+
+def test_the_imports_of_a_forked_launch_happened_elsewhere_and_nothing_else_did() -> None:
+    told = [
+        Phase("imports", 2 * S, 5 * S, "log"),
+        Phase("import_torch", 2 * S, 3 * S, "worker"),
+        Phase("weights", 5 * S, 6 * S, "log"),
+    ]
+    forked = resolve(dataclasses.replace(trace(**WHOLE), forked=True), told)
+    assert [(p.name, p.reason) for p in forked if p.start_ns is None] == [("imports", FORKED), ("import_torch", FORKED)]
+    assert rows(forked)["weights"] == (5, 6)
+    assert {"imports", "import_torch"} <= rows(resolve(trace(**WHOLE), told)).keys()

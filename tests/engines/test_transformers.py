@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench.engines.compile_caches import COMPILE_CACHES
 from bench.engines.engine import Checkpoint, LaunchContext, LaunchTrace
 from bench.engines.transformers import Transformers
 from bench.errors import LaunchError
-from bench.scenario.model import EngineSetting, Model, Quantization
+from bench.scenario.model import EngineSetting, Model, Quantization, Start
 from bench.scenario.variant import Variant
 
 
@@ -170,3 +172,34 @@ def test_facts_are_what_the_worker_said_and_counted() -> None:
 
 def test_a_worker_that_said_nothing_has_no_facts() -> None:
     assert Transformers().facts(trace([])) == {}
+
+
+def test_a_forked_start_has_a_parent_of_the_model_and_by_exec_there_is_none(tmp_path: Path) -> None:
+    forked = dataclasses.replace(variant(), start="forked")
+    assert Transformers().command(variant(), context(tmp_path)).parent is None
+    parent = Transformers().command(forked, context(tmp_path)).parent
+    assert parent is not None
+    assert parent.imports == ("torch", "transformers")
+    assert parent.arguments == {"model": tmp_path, "preload": "code"}
+    assert parent.holds is None
+    assert not any(name in parent.env for name in COMPILE_CACHES)
+
+
+@pytest.mark.parametrize("start", ["exec", "forked"])
+def test_what_a_parent_preloads_is_no_word_of_the_worker_s(tmp_path: Path, start: Start) -> None:
+    wanted = dataclasses.replace(variant(args={"preload": "weights", "attention": "eager"}), start=start)
+    made = Transformers().command(wanted, context(tmp_path))
+    assert "--preload" not in made.argv
+    if made.parent is not None:
+        path = made.parent.arguments["model"]
+        assert made.parent.arguments == {"model": path, "preload": "weights", "dtype": "bf16", "attention": "eager"}
+        assert made.parent.holds == path
+    with pytest.raises(LaunchError, match="code, tokenizer, weights"):
+        Transformers().command(variant(args={"preload": "everything"}), context(tmp_path))
+
+
+def test_what_a_parent_had_loaded_is_a_phase_of_no_length_and_not_of_zero() -> None:
+    events = [event("tokenizer", 1.0, 1.0, preloaded=True), event("weights", 2.0, 3.0, preloaded=False)]
+    phases = {phase.name: phase for phase in Transformers().phases(trace(events))}
+    assert (phases["tokenizer"].start_ns, phases["tokenizer"].reason) == (None, "forked")
+    assert phases["weights"].start_ns is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from bench.engines import containers
 from bench.engines.engine import Checkpoint, LaunchContext, LaunchSpec
-from bench.engines.vllm import Vllm
+from bench.engines.vllm import MODULE, Vllm
 from bench.engines.vllm_flags import FLAGS
 from bench.environments.versions import installed, version
 from bench.errors import EnvironmentFault, LaunchError
@@ -215,3 +216,18 @@ def test_the_device_is_told_by_what_the_system_shows(tmp_path: Path, file: str |
         (tmp_path / file).parent.mkdir(parents=True)
         (tmp_path / file).touch()
     assert containers.device(tmp_path).name == expected
+
+
+def test_a_forked_start_has_a_parent_of_its_version_and_a_container_says_why_not(tmp_path: Path) -> None:
+    context = LaunchContext(port=8123, folder=tmp_path / "launch", checkpoint=checkpoint(tmp_path / "weights"))
+    forked = dataclasses.replace(variant(python=interpreter(tmp_path, "0.9.2")), start="forked")
+    made = Vllm().command(forked, context)
+    assert made.parent is not None
+    assert made.parent.imports[-1] == MODULE[-1] == made.argv[2]
+    assert "vllm.entrypoints.launchers.api_server.entry" not in made.parent.optional
+    assert "VLLM_CACHE_ROOT" not in made.parent.env
+    with pytest.MonkeyPatch.context() as patch:
+        on_jetson(tmp_path, patch, "docker")
+        boxed = Vllm().command(dataclasses.replace(variant(image="vllm:0.9"), start="forked"), context)
+    assert boxed.parent is None
+    assert "container" in str(boxed.not_forked)

@@ -12,7 +12,7 @@ import pytest
 from bench.judge.validity import RULES, judge_folder
 from bench.judge.validity import checks as checks_of
 from bench.record.documents import parsed
-from bench.record.schema import Check, ClientAccount, FieldInfo, LaunchRecord, Stop
+from bench.record.schema import Check, ClientAccount, FieldInfo, LaunchRecord, OracleAnswer, StartAccount, Stop
 from bench.record.tables import from_rows
 from tests.runs import Behaviour, synthetic_run
 
@@ -103,6 +103,9 @@ def requests(**changes: Any) -> pa.Table:
     return from_rows("requests", rows)
 
 
+ANSWER = OracleAnswer("token_id:260", -3.25)
+
+
 def checks(
     readings: Readings | None = None,
     table: pa.Table | None = None,
@@ -117,6 +120,7 @@ def checks(
     record = LaunchRecord("000-00-a", "a", {}, 0, 0)
     record.stamps = {"spawn": 90 * S, "ready": 98 * S}
     record.stops = list(stops)
+    record.start = StartAccount("forked", "forked", oracle=ANSWER, reference=ANSWER)
     record.client = parsed(ClientAccount, {"sampler": ACCOUNT if account is None else account or None})
     record.facts = {"device_used": "cuda"} if facts is None else facts
     record.fields = [FieldInfo("jetson", "power_w", "W", "", "module: VDD_IN")]

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.plan.blocks import block_orders, block_seed, draw, in_blocks, williams
-from tests.scenario.texts import loaded
+from bench.scenario.load import Scenario
+from tests.scenario.texts import changed, loaded
 
 sizes = st.integers(min_value=1, max_value=9)
 seeds = st.integers(min_value=0, max_value=2**32)
@@ -90,3 +91,28 @@ def test_a_scenario_s_plan_follows_its_design() -> None:
     assert len(plan.launches) == 4 * len(scenario.variants)
     assert len(draw(scenario, blocks=2).launches) == 2 * len(scenario.variants)
     assert (plan.seed, draw(scenario, seed=9).seed) == (1, 9)
+
+
+def test_a_run_s_first_block_has_each_reference_before_the_forked_launch_that_it_is_for() -> None:
+    text = changed(
+        ("  quantization: [fp16, awq]\n", "  quantization: [fp16, awq]\n  start: [forked, exec]\n"),
+        ("baseline: {", "baseline: {start: exec, "),
+    )
+    variants = Scenario.parse(text).variants
+    plain = [tuple(order) for order in islice(block_orders(len(variants), 5), 3)]
+    moved = 0
+    for seed in range(30):
+        launches = in_blocks(variants, 3, seed).launches
+        for block in range(3):
+            order = [one.variant for one in launches if one.block == block]
+            assert sorted(order) == sorted(one.id for one in variants)
+            if block == 0:
+                for name in (one.id for one in variants if one.start == "forked"):
+                    assert order.index(name.replace("forked", "exec")) < order.index(name)
+        drawn = [variants[index].id for index in next(block_orders(len(variants), seed))]
+        moved += drawn != [one.variant for one in launches if one.block == 0]
+    assert moved > 10
+    # Later blocks are as drawn.
+    assert [[variants[i].id for i in order] for order in plain[1:]] == [
+        [one.variant for one in in_blocks(variants, 3, 5).launches if one.block == block] for block in (1, 2)
+    ]

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,12 @@ from bench.record.schema import (
     MemoryReturned,
     MemoryServed,
     MemoryState,
+    OracleAnswer,
     PageCacheState,
+    ParentAccount,
     Phase,
     ProbeAccount,
+    StartAccount,
     Stop,
     WarmupStage,
 )
@@ -335,3 +339,17 @@ def test_a_column_that_an_earlier_version_did_not_write_is_null(tmp_path: Path) 
     tables.write(path, earlier.drop_columns(["stage"]))
     with pytest.raises(RecordError, match="lacks the columns stage"):
         tables.read(path, "requests")
+
+
+def test_where_a_launch_came_from_is_read_back_typed_and_an_older_record_says_nothing_of_it(folder: RunFolder) -> None:
+    start = StartAccount("forked", "forked", parent=ParentAccount("torch-2", 7, 99, 12.5, skipped={"a": "not there"}))
+    launch = record()
+    launch.start = replace(start, ancestry=[8, 7, 1], oracle=OracleAnswer("token_id:1", -0.5))
+    with folder:
+        folder.begin("000-00-a")
+        path = folder.finish("000-00-a", launch, LaunchTables()) / "launch.json"
+    assert read_launch(path.parent).start == launch.start
+    older = json.loads(path.read_text())
+    del older["start"]
+    path.write_text(json.dumps(older))
+    assert read_launch(path.parent).start == StartAccount()

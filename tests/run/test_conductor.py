@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 import bench
+from bench.engines import parent
 from bench.errors import RecordError, UsageError
+from bench.judge.validity import judge_folder
 from bench.plan.blocks import Plan, PlannedLaunch, draw
 from bench.record.documents import read_launch
-from bench.record.schema import Check, LaunchRecord
+from bench.record.schema import Check, LaunchRecord, ParentAccount
 from bench.record.store import RunFolder
 from bench.run.conductor import Rules, Setting, carry_out
 from bench.run.folders import recorded, unfinished
@@ -215,3 +217,68 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
     path = unfinished(tmp_path / "results", scenario)
     with RunFolder.open(path), pytest.raises(RecordError, match="in use by another run"):
         run(scenario, resume="always")
+
+
+FORKED = "{start: [exec, forked]}"
+# Whatever else this machine does.
+LENIENT = "max_steal: 1.0, max_contention: 1.0, retries: 0"
+
+
+def test_forked_launches_are_recorded_with_their_parent_and_checked_against_those_by_exec(tmp_path: Path) -> None:
+    scenario = write(tmp_path, matrix=FORKED, design=f"{{blocks: 2, seed: 3, {LENIENT}}}")
+    opened = bench.Run.open(run(scenario, rules=Rules(judge_folder)))
+    assert [launch.record.variant for launch in opened.all[:2]] == ["exec", "forked"], "the reference comes first"
+    forked = [launch.record for launch in opened.all if launch.record.variant == "forked"]
+    executed = [launch.record for launch in opened.all if launch.record.variant == "exec"]
+    for record in forked:
+        checks = {check.name: check for check in record.checks}
+        assert (checks["start.state"].status, checks["oracle.state"].status) == ("ok", "ok")
+        assert (record.start.asked, record.start.mode) == ("forked", "forked")
+        assert record.start.oracle is not None
+        assert record.start.oracle.logprob == -1.0
+        assert (parent_of(record).pss_mib or 0) > 1
+        assert record.factors["start"] == "forked"
+        phases = {phase["name"]: phase["reason"] for phase in rows(launch_of(opened, record).read("phases"))}
+        assert phases["imports"] == "forked"
+    assert [record.start.mode for record in executed] == ["exec"] * 2
+    assert [parent_of(record).forks for record in forked] == [0, 1]
+    assert parent_of(forked[0]).pid == parent_of(forked[1]).pid
+    # Its parent has gone with the run.
+    assert not Path(f"/proc/{parent_of(forked[0]).pid}").exists()
+
+
+def parent_of(record: LaunchRecord) -> ParentAccount:
+    assert record.start.parent is not None
+    return record.start.parent
+
+
+def launch_of(opened: bench.Run, record: LaunchRecord) -> Any:
+    return next(launch for launch in opened.all if launch.id == record.launch_id)
+
+
+def test_a_variant_that_cannot_be_forked_goes_on_by_exec_and_is_never_counted_as_forked(tmp_path: Path) -> None:
+    scenario = write(tmp_path, matrix="{start: [forked]}", design=f"{{blocks: 1, {LENIENT}}}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parent, "PROGRAM", tmp_path / "no-such-program.py")
+        opened = bench.Run.open(run(scenario, rules=Rules(judge_folder)))
+    (launch,) = opened.all
+    assert (launch.record.status, launch.record.reason_kind) == ("invalid", "start.state")
+    assert "started by exec: the parent died" in str(launch.record.reason)
+    assert launch.record.variant == "s-bf16-forked"
+    assert launch.record.start.mode == "exec"
+
+
+def test_without_a_launch_by_exec_the_first_forked_ones_do_not_count_and_a_kept_reference_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTTOKEN_HOME", str(tmp_path / "home"))
+    design = f"{{blocks: 1, {LENIENT}}}"
+    alone = write(tmp_path, matrix="{start: [forked]}", design=design)
+    (first,) = bench.Run.open(run(alone, rules=Rules(judge_folder))).all
+    assert (first.record.status, first.record.reason_kind) == ("invalid", "oracle.state")
+    both = write(tmp_path, matrix=FORKED, design=design)
+    run(both, rules=Rules(judge_folder))
+    alone = write(tmp_path, matrix="{start: [forked]}", design=design)
+    (again,) = bench.Run.open(run(alone, rules=Rules(judge_folder))).all
+    assert again.record.status == "ok"
+    assert "an earlier run" in next(c.evidence for c in again.record.checks if c.name == "oracle.state")

@@ -116,6 +116,26 @@ def test_what_cannot_go_together_is_found(old: str, new: str, expected: str) -> 
     assert any(message.startswith(expected) for message in messages) if expected else messages == [], messages
 
 
+@pytest.mark.parametrize(
+    ("engine", "why"),
+    [
+        ("engine: command, command: [serve, '{port}']", "a command line may be any program"),
+        ("engine: openai, base_url: 'http://host'", "a running server is attached to, and never started"),
+        ("engine: vllm, image: 'vllm:0.9'", "a container's process is no child of one outside it"),
+    ],
+)
+def test_cells_that_can_never_be_forked_are_told_with_what_to_exclude(engine: str, why: str) -> None:
+    changes = (
+        ("engine: transformers", engine),
+        ("  exclude:", "  start: [exec, forked]\n  exclude:"),
+        ("baseline: {", "baseline: {start: exec, "),
+    )
+    messages = told(*changes)
+    assert len(messages) == 2
+    assert all(f"cannot be forked: {why}" in one and "{engine: hf, start: forked}" in one for one in messages)
+    assert told(*changes, ("quantization: awq}]", "quantization: awq}, {engine: hf, start: forked}]")) == []
+
+
 def test_a_server_of_ones_own_is_told_what_nothing_fills() -> None:
     command = "engine: command, command: [serve, --port, '{port}', --model, '{modle}', '{\"a\": 1}']"
     assert told(("engine: transformers", command)) == [

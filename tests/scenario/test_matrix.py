@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bench.scenario.load import Scenario
 from bench.scenario.matrix import MAX_ID
-from bench.scenario.variant import WarmupStep, counterparts
+from bench.scenario.variant import WarmupStep, but_for_start, counterparts
 from tests.scenario.texts import loaded
 
 BASE = """\
@@ -102,6 +102,29 @@ def test_a_warmup_is_its_steps_in_order() -> None:
     both, plain = Scenario.parse(text + "  warmup: [both, multi-stage]\n").variants
     assert both.warmup == (WarmupStep("page-cache"), WarmupStep("requests", {"n": 2}))
     assert plain.warmup == (WarmupStep("multi-stage"),)
+
+
+def test_the_start_is_a_factor_where_a_scenario_speaks_of_it_and_in_no_name_elsewhere() -> None:
+    plain = Scenario.parse(BASE + "  quantization: [fp16, awq]\n").variants
+    assert [(one.id, one.start, "start" in one.factors) for one in plain] == [
+        ("fp16", "exec", False),
+        ("awq", "exec", False),
+    ]
+    both = Scenario.parse(BASE + "  start: [exec, forked]\n").variants
+    assert [(one.id, one.start, one.factors["start"]) for one in both] == [
+        ("exec", "exec", "exec"),
+        ("forked", "forked", "forked"),
+    ]
+    assert both[1].matches({"start": "forked"})
+    assert but_for_start(both[0].factors) == but_for_start(both[1].factors)
+    assert but_for_start({"engine": "e", "start": "forked", "args.preload": "weights"}) == {"engine": "e"}
+    added = Scenario.parse(BASE + "  quantization: [fp16]\n  include: [{quantization: awq, start: forked}]\n").variants
+    assert [(one.id, one.start) for one in added] == [("fp16-exec", "exec"), ("awq-forked", "forked")]
+
+
+def test_a_forked_start_is_in_the_name_of_a_variant_that_has_no_other_beside_it() -> None:
+    assert ids("  start: [forked]\n") == ["vllm-bf16-forked"]
+    assert ids("  start: [forked]\n  quantization: [fp16, awq]\n") == ["fp16-forked", "awq-forked"]
 
 
 def test_selectors_compare_levels_as_they_are_written() -> None:

@@ -23,7 +23,10 @@ import pytest
 from bench.analyse.run import Run
 from bench.cli import main
 from bench.engines.invocation import secret
+from bench.errors import UsageError
 from bench.programs.serve_process import CONFIGURATION, Log, packages, secrets
+from bench.service.deploy import asked
+from tests.runs import Behaviour, synthetic_run
 
 PATIENCE_S = 90.0
 
@@ -277,6 +280,20 @@ def test_wrong_words_are_refused(
 ) -> None:
     assert main(["deploy", str(measured), str(tmp_path / "svc"), *arguments]) == 4
     assert words in capsys.readouterr().err
+
+
+def test_a_forked_variant_is_not_deployed_as_if_it_had_started_by_exec(tmp_path: Path) -> None:
+    text = """
+scenario: forking
+model: {source: "path:weights"}
+engines: {s: {engine: simulated}}
+matrix: {start: [exec, forked]}
+workload: {prompts: {kind: random, tokens: 8}, output_tokens: 4, requests: 8}
+"""
+    run = Run.open(synthetic_run(tmp_path, {"exec": Behaviour()}, blocks=1, scenario_text=text))
+    assert asked(run, "exec")[1].start == "exec"
+    with pytest.raises(UsageError, match="forked was forked from a warm parent, and what is deployed has none"):
+        asked(run, "forked")
 
 
 def test_a_folder_in_use_is_not_written_over(

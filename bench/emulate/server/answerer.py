@@ -96,6 +96,7 @@ class Answerer:
             usage=usage,
             include_usage=include_usage,
             fault=fault,
+            logprobs=bool(body.get("logprobs")),
         )
         if plan.prefix_cache:
             # What was generated stays too: the next turn of a conversation begins with it.

@@ -78,6 +78,8 @@ class Script:
     prefix_block: int = 1
     server_ttft: bool = False
     text: str | None = None
+    # how likely it holds its answer to be, in nats, where it is asked and does not stream
+    logprob: float = -1.0
     fault: str | None = None
     fault_share: float = 1.0
     fault_after: int = 2

@@ -56,6 +56,7 @@ class Stream:
     usage: dict[str, Any]
     include_usage: bool
     fault: str | None
+    logprobs: bool = False
 
     @property
     def closes(self) -> bool:
@@ -78,6 +79,8 @@ class Stream:
         events = list(self._events())
         text = "".join(event.text for event in events)
         held: dict[str, Any] = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
+        if self.logprobs and not self.chat:
+            held["logprobs"] = {"tokens": [text], "token_logprobs": [self.plan.logprob]}
         content = self.head | {"choices": [{"index": 0, **held, "finish_reason": "length"}], "usage": self.usage}
         return Piece(start_ns + events[-1].after_ns, document(200, content), "document", self.tokens)
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
+from . import loading
 from .compiling import Compiler
 from .events import Events
 
 STATIC_TOKENS = 2048
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Runtime:
@@ -35,10 +33,10 @@ class Runtime:
             found = "cuda" if torch.cuda.is_available() else "cpu"
             self.device = torch.device(found if args.device == "auto" else args.device)
             torch.zeros(1, device=self.device)
-        with events.phase("tokenizer"):
-            self.tokenizer = transformers.AutoTokenizer.from_pretrained(args.model)
+        with events.phase("tokenizer") as detail:
+            self.tokenizer, detail["preloaded"] = loading.tokenizer(args.model)
         with events.phase("weights") as detail:
-            self.model = self._load()
+            self.model, detail["preloaded"] = loading.model(args.model, args.dtype, args.attention, self.device)
             detail["bytes"] = self.weight_bytes
         self.compiler = Compiler(args, events)
         self._forward = self.compiler.wrap(self.model.forward)
@@ -157,26 +155,6 @@ class Runtime:
             "compile_scope": self.args.compile_scope if self.args.compile else None,
         }
 
-    def _load(self) -> Any:
-        """The weights. A packed GGUF file stays packed; compressed tensors are unpacked here, as part of loading.
-
-        Left to itself, Transformers unpacks them layer by layer in its first call, ten times slower.
-        """
-        folder = Path(self.args.model)
-        dtype = DTYPES[self.args.dtype]
-        options: dict[str, Any] = {"dtype": dtype}
-        if self.args.attention:
-            options["attn_implementation"] = self.args.attention
-        packed = sorted(folder.glob("*.gguf"))
-        if packed:
-            options |= {"gguf_file": packed[0].name, "quantization_config": transformers.GgufConfig()}
-        elif _compressed(folder):
-            options["quantization_config"] = transformers.CompressedTensorsConfig(dequantize=True)
-        if self.device.type == "cuda":
-            options["device_map"] = {"": self.device}
-        model = transformers.AutoModelForCausalLM.from_pretrained(folder, **options)
-        return model.eval()
-
     def _allocate(self, config: Any, count: int) -> None:
         """Every static cache, with its pages really there: zeros alone would only be promised by the kernel."""
         with self.events.phase("static_cache", tokens=self.max_tokens, sequences=count) as detail:
@@ -190,12 +168,6 @@ class Runtime:
                 self._caches.append(cache)
             tensors = [part for cache in self._caches for layer in cache.layers for part in (layer.keys, layer.values)]
             detail["bytes"] = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _compressed(folder: Path) -> bool:
-    """Whether a checkpoint's tensors are in llm-compressor's format."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return (config.get("quantization_config") or {}).get("quant_method") == "compressed-tensors"
 
 
 def quiet() -> None:

@@ -30,8 +30,10 @@ def section(view: View) -> Section | None:
 def warmups(view: View, compared: pd.DataFrame) -> Table:
     """What each variant saves at the first request, costs at the start, and when it has paid."""
     costs = worth.by_variant(view.run)
+    parents = any(cost["start"] == "forked" for cost in costs.values())
     head = (
         Heading("variant"),
+        *((Heading("warm parent", numeric=True),) if parents else ()),
         Heading("warm-up", numeric=True),
         Heading("saved on the first request", "ms", numeric=True),
         Heading("saved on the cold start", "s", numeric=True),
@@ -60,6 +62,7 @@ def warmups(view: View, compared: pd.DataFrame) -> Table:
         rows.append(
             (
                 Cell(variant, f"{count(int(values['n']), 'block')}", colour=view.colour(variant)),
+                *((_parent(costs[variant]),) if parents else ()),
                 _cost(costs[variant]),
                 cell(values, "first_saving_ms", 0),
                 cell(values, "cold_saving_s", 2),
@@ -69,6 +72,14 @@ def warmups(view: View, compared: pd.DataFrame) -> Table:
             )
         )
     return Table(head, tuple(rows), f"Against {view.baseline}, paired by block, 95 % intervals")
+
+
+def _parent(row: dict[Any, Any]) -> Cell:
+    """What a warm parent took to make, and what it holds while nothing is served."""
+    if row["start"] != "forked":
+        return Cell("none")
+    held = row["parent_mib"]
+    return Cell(duration(row["parent_s"]), f"holds {held:.0f} MiB" if pd.notna(held) else "its memory is not known")
 
 
 def _cost(row: dict[Any, Any]) -> Cell:

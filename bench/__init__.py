@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from bench.scenario.load import Scenario
 
 __all__ = ["Comparison", "Run", "Scenario"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {"Comparison": "bench.judge.compare", "Run": "bench.analyse.run", "Scenario": "bench.scenario.load"}
 

@@ -16,7 +16,7 @@ TEXT = """\
 scenario: small
 engines: {s: ENGINE}
 workload: {prompts: {kind: random, tokens: 8}, output_tokens: 4, requests: 4}
-design: {blocks: 2, retries: 0}
+design: {blocks: 2, retries: 0, max_steal: 1.0, max_contention: 1.0}
 """
 
 

@@ -15,7 +15,7 @@ SCENARIO = """\
 scenario: tried
 engines: {server: {engine: simulated, args: {ttft_ms: 40, itl_ms: 5}}}
 workload: {prompts: {kind: random, tokens: 16}, output_tokens: 4, requests: 9}
-design: {blocks: 3}
+design: {blocks: 3, max_steal: 1.0, max_contention: 1.0}
 measure: [ttft, throughput]
 """
 

@@ -94,7 +94,7 @@ def test_forked_transformers_give_their_first_token_in_a_fifth_of_the_time(run: 
 # One thread: two of them that wait for each other on a busy machine would be all that is measured.
 engines: {t: {engine: transformers, args: {max_model_len: 256, threads: 1}, ready_timeout_s: 900}}
 matrix: {start: [exec, forked], include: [{start: forked, args.preload: weights}]}
-design: {max_steal: 1.0, blocks: 1, retries: 0}
+design: {max_steal: 1.0, max_contention: 1.0, blocks: 1, retries: 0}
 """,
     )
     executed, code, weights = launches["exec"], launches["forked"], launches["forked-preload-weights"]
@@ -117,7 +117,7 @@ def test_a_fork_computes_with_as_many_threads_as_a_new_program(run: Execute) -> 
         """
 engines: {t: {engine: transformers, args: {max_model_len: 256, preload: weights}, ready_timeout_s: 900}}
 matrix: {start: [exec, forked]}
-design: {max_steal: 1.0, blocks: 1, retries: 0}
+design: {max_steal: 1.0, max_contention: 1.0, blocks: 1, retries: 0}
 """,
     )
     verified(launches["forked"], launches["exec"])
@@ -132,7 +132,7 @@ def test_forked_vllm_without_compilation(run: Execute) -> None:
         f"""
 engines: {{v: {{{VLLM}, args: {{{ARGS}, enforce_eager: true}}}}}}
 matrix: {{start: [exec, forked]}}
-design: {{max_steal: 1.0, blocks: 1, retries: 0}}
+design: {{max_steal: 1.0, max_contention: 1.0, blocks: 1, retries: 0}}
 """,
     )
     executed, forked = launches["exec"], launches["forked"]
@@ -165,7 +165,7 @@ def test_forked_vllm_with_kept_code_and_a_fixed_kv_cache(run: Execute) -> None:
 engines: {{v: {{{VLLM}, args: {{{ARGS}}}, env: {{VLLM_USE_AOT_COMPILE: "0"}}}}}}
 warmups: {{all: [compile-cache, kv-preallocate]}}
 matrix: {{warmup: [all], start: [exec, forked]}}
-design: {{max_steal: 1.0, blocks: 2, retries: 0}}
+design: {{max_steal: 1.0, max_contention: 1.0, blocks: 2, retries: 0}}
 """,
     )
     executed, forked = launches["exec"], launches["forked"]

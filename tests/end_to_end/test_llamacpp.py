@@ -29,7 +29,7 @@ model: {source: smollm2-135m}
 engines: {llama-cpp: {engine: llama-cpp, args: {ctx_size: 512, parallel: 1, threads: 1}}}
 matrix: {quantization: [gguf-q4], warmup: [requests], args.load: [mmap, none]}
 workload: {prompts: {kind: random, tokens: 15}, output_tokens: 8, requests: 4, timeout_s: 300}
-design: {blocks: 1, max_steal: 1.0, page_cache: drop, retries: 0}
+design: {blocks: 1, max_steal: 1.0, max_contention: 1.0, page_cache: drop, retries: 0}
 """
 
 

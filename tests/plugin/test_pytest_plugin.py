@@ -17,7 +17,7 @@ model: {source: "dummy:tiny-llama"}
 engines: {simulated: {engine: simulated}}
 matrix: {args.ttft_ms: [100, 130]}
 workload: {prompts: {kind: random, tokens: 8}, output_tokens: 4, requests: 6}
-design: {blocks: 5}
+design: {blocks: 5, max_steal: 1.0, max_contention: 1.0}
 measure: [ttft, throughput]
 gate: {baseline: {args.ttft_ms: 100}, metrics: {ttft.p50: 5%}}
 """

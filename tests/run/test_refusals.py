@@ -23,7 +23,7 @@ workload:
   prompts: {kind: random, tokens: 8}
   output_tokens: 4
   requests: 3
-design: {blocks: 3}
+design: {blocks: 3, max_steal: 1.0, max_contention: 1.0}
 """
 
 

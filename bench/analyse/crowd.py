@@ -53,8 +53,9 @@ class Crowd:
 
 
 def crowd(records: Iterable[LaunchRecord]) -> Crowd:
-    """The launches that were measured, sorted by what their checks say of neighbours."""
-    judged = [record for record in records if any(check.name in RULES for check in record.checks)]
+    """The launches that were measured, sorted by what their checks say of neighbours; a failed one has no figure."""
+    measured = [record for record in records if record.status in ("ok", "invalid")]
+    judged = [record for record in measured if any(check.name in RULES for check in record.checks)]
     waited = [record for record in judged if _found(record, "contention")]
     beside = [record for record in judged if record not in waited and _found(record, "foreign_cpu")]
     rest = [record for record in judged if record not in waited and record not in beside]

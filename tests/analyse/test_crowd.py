@@ -63,3 +63,10 @@ def test_too_short_a_look_is_no_comfort_and_an_engine_out_of_sight_no_suspect(
     record: LaunchRecord, verdict: bool
 ) -> None:
     assert crowded(record) is verdict
+
+
+def test_of_a_launch_that_failed_nothing_is_said_because_it_has_no_figure() -> None:
+    failed = launch(("unknown", "processor time was read less than twice"), ("unknown", "read less than twice"))
+    failed.status = "failed"
+    assert crowd([failed]).unknown is None
+    assert crowd([failed, ALONE]).launches == 1

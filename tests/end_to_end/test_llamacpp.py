@@ -59,7 +59,8 @@ def test_a_run_is_accounted_for_and_the_way_of_loading_is_what_was_asked(tmp_pat
         cold = (stamps["first_token"] - stamps["spawn"]) / 1e9  # type: ignore[operator]  # a good launch has both
         assert own.sum() == pytest.approx(cold, rel=0.01)
         assert own["unattributed"] < 0.05 * cold if "unattributed" in own else True
-        assert {"fit", "weights", "kv_cache", "empty_run", "first_request"} <= set(own.index)
+        # Not the KV cache: lines that were read at once have one stamp, and this takes a few milliseconds.
+        assert {"fit", "weights", "empty_run", "first_request"} <= set(own.index)
         for row in launch.requests().to_pylist():
             ours = (row["first_token_ns"] - row["sent_ns"]) / 1e6
             assert 0 < row["server_ttft_ms"] <= ours + 1

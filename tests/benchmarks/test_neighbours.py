@@ -93,6 +93,19 @@ def running(code: str, *args: object, count: int = 1) -> Iterator[list[int]]:
             process.wait()
 
 
+@contextmanager
+def strange(code: str, *args: object, count: int = 1) -> Iterator[list[int]]:
+    """Programs that are nobody's children: what a harness starts is its own work, and never a neighbour."""
+    words = ["sh", "-c", 'setsid "$@" >/dev/null 2>&1 & echo $!', "sh", sys.executable, "-S", "-c", code]
+    words += map(str, args)
+    pids = [int(subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout) for _ in range(count)]
+    try:
+        yield pids
+    finally:
+        for pid in pids:
+            os.kill(pid, 9)
+
+
 def used_s(pid: int) -> float:
     """Processor time of a process of one thread, s."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
@@ -112,7 +125,7 @@ def beside(folder: Path, hogs: Hogs, *, threads: int = 1, seconds: float = SECON
     """A window of an engine beside hogs."""
     with running(ENGINE, threads) as (engine,):
         sampler = Sampler.start(folder, Watched(engine, (os.getpid(),)), probes={"tree": {}, "host": {}})
-        with running(HOG, hogs.nice, hogs.begin_s, hogs.seconds, count=hogs.count) as pids:
+        with strange(HOG, hogs.nice, hogs.begin_s, hogs.seconds, count=hogs.count) as pids:
             time.sleep(0.3)
             ours = {engine, os.getpid(), sampler.process_id, *pids}
             assert sampler.mark()

@@ -21,7 +21,8 @@ from bench.report.verdicts import comment, junit, terminal
 from bench.run.conductor import Setting, carry_out
 from bench.scenario.load import Scenario
 
-PAGE = Path(__file__).parents[2] / "docs" / "gate.md"
+PROJECT = Path(__file__).parents[2]
+PAGE = PROJECT / "docs" / "gate.md"
 SCENARIO = """\
 scenario: build-check
 engines: {server: {engine: simulated, args: {ttft_ms: 40, itl_ms: 3, noise: {launch_sd: 0.01, request_sd: 0.03}}}}
@@ -117,7 +118,8 @@ def compare_fail(folder: Path, before: Path, after: Path) -> str:
             check=False,
         )
         # The comparison's failure ends pytest with a traceback of its own making; what it says comes before.
-        output = (ended.stdout + ended.stderr).replace(str(folder), "…").partition("Traceback")[0]
+        output = (ended.stdout + ended.stderr).partition("Traceback")[0]
+        output = output.replace(str(folder), "…").replace(str(PROJECT), "…")
         kept = [line for line in output.splitlines() if line.strip() and "sync" not in line and "warn" not in line]
         kept = [re.sub(r"-{20,}|={20,}", lambda found: found[0][:16], line) for line in kept]
         said.append(f"$ pytest {' '.join(command)}\n" + "\n".join(kept) + f"\n(exit code {ended.returncode})")

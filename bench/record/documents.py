@@ -25,7 +25,7 @@ Parsed = TypeVar("Parsed")
 
 def write_document(path: Path, document: Mapping[str, Any]) -> None:
     """Write JSON beside its final name, force it to the disk, rename."""
-    draft = path.with_name(f".{path.name}.partial")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with draft.open("w", encoding="utf-8") as file:
         json.dump(plain(document), file, ensure_ascii=False, indent=1, allow_nan=False)
         file.write("\n")
@@ -108,7 +108,7 @@ def _known(cls: type[Document], document: Mapping[str, Any], path: Path) -> Docu
 def keep_text(path: Path, text: str) -> Path:
     """Write a text in one go, so that nobody ever reads half of it; its folder is made if need be. The path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.partial")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
     draft.write_text(text, encoding="utf-8")
     return draft.replace(path)
 

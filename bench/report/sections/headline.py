@@ -111,6 +111,8 @@ def limits(view: View) -> Iterator[Note]:
     yield from pace.notes(view)
     yield from _sample(view)
     yield from _client(view)
+    if not view.measured:
+        return
     yield Note(
         "The figures hold for this machine in this state, this model, these prompts and these versions.",
         "“Machine and versions” lists them. Another power mode, or another day, can move the figures by more than the "

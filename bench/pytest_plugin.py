@@ -223,7 +223,7 @@ def gated(file: ScenarioFile) -> Callable[[], None]:
         from bench.errors import BenchError
         from bench.judge.decide import Verdict
         from bench.judge.gate import judge
-        from bench.report.verdicts import terminal
+        from bench.report.verdicts import sentences
 
         try:
             enforce = bool(file.config.getoption("--scenario-enforce", default=False))
@@ -231,11 +231,11 @@ def gated(file: ScenarioFile) -> Callable[[], None]:
         except BenchError as error:
             pytest.fail(str(error), pytrace=False)
         if verdict.exit_code in {1, 3}:
-            pytest.fail(terminal.render(verdict), pytrace=False)
+            pytest.fail(sentences.render(verdict), pytrace=False)
         if verdict.verdict is Verdict.FAIL:
-            warnings.warn(AdvisoryFail(terminal.render(verdict)), stacklevel=1)
+            warnings.warn(AdvisoryFail(sentences.render(verdict)), stacklevel=1)
         elif verdict.verdict is not Verdict.PASS:
-            pytest.skip(terminal.render(verdict))
+            pytest.skip(sentences.render(verdict))
 
     return test
 

@@ -32,7 +32,7 @@ def compare(
     from bench.analyse.run import Run
     from bench.judge.compare import Comparison
     from bench.judge.gate import EXITS
-    from bench.report.verdicts import data, terminal
+    from bench.report.verdicts import data, sentences
 
     first = Run.open(run)
     second = Run.open(other) if other else None
@@ -41,7 +41,7 @@ def compare(
     if json:
         print_json(data.compared(compared))
     else:
-        typer.echo("\n".join(terminal.compared(compared)))
+        typer.echo("\n".join(sentences.compared(compared)))
     if compared.verdict is not None:
         raise typer.Exit(EXITS[compared.verdict])
 

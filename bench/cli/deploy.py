@@ -74,7 +74,7 @@ def _verify(run: Path | None, folder: Path, results: Path, blocks: int, quiet: b
     from bench.cli.progress import watch
     from bench.cli.signals import ends_on_term
     from bench.judge.gate import EXITS
-    from bench.report.verdicts import data, terminal
+    from bench.report.verdicts import data, sentences
     from bench.service.verify import read, verify
 
     made_from = read(folder)["made_from"]
@@ -87,7 +87,7 @@ def _verify(run: Path | None, folder: Path, results: Path, blocks: int, quiet: b
         told = {"then": dict(found.then), "runs": [str(path) for path in found.runs]}
         print_json({**data.compared(found.comparison), **told})
     else:
-        typer.echo("\n".join(terminal.compared(found.comparison)))
+        typer.echo("\n".join(sentences.compared(found.comparison)))
         for metric, value in found.then.items():
             typer.echo(
                 f"  {metric} was {value:.4g} ms when the run was made" if value is not None else f"  {metric}: –"

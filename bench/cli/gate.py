@@ -36,7 +36,7 @@ def gate(
     from bench.analyse.run import Run
     from bench.judge.gate import judge, judge_stored
     from bench.report.verdicts import comment as text
-    from bench.report.verdicts import data, terminal
+    from bench.report.verdicts import data, sentences
     from bench.report.verdicts import junit as xml
 
     opened = Run.open(run)
@@ -48,7 +48,7 @@ def gate(
     if json:
         print_json(data.render(judged))
     else:
-        typer.echo(terminal.render(judged))
+        typer.echo(sentences.render(judged))
     if markdown:
         write(markdown, text.render(judged))
     if junit:

@@ -13,7 +13,7 @@ from bench.engines import containers
 from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.vllm_flags import command_line
 from bench.environments.environment import interpreter, program
-from bench.environments.versions import installed
+from bench.environments.pythons import installed
 from bench.errors import LaunchError
 from bench.phrases import among
 from bench.record.schema import Phase

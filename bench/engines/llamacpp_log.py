@@ -8,8 +8,7 @@ from typing import Any
 
 from bench.engines.device import device_facts
 from bench.engines.engine import LaunchTrace
-from bench.engines.log_rules import Between, Rule, by_rules
-from bench.engines.logs import Message, lines
+from bench.engines.logs import Between, Message, Rule, by_rules, lines
 from bench.record.schema import Phase
 
 LOADING = r"load_model: loading model|main: loading model"

@@ -8,8 +8,7 @@ from typing import Any
 
 from bench.engines.device import device_facts
 from bench.engines.engine import LaunchTrace
-from bench.engines.log_rules import Between, Rule, Took, by_rules
-from bench.engines.logs import Message, lines
+from bench.engines.logs import Between, Message, Rule, Took, by_rules, lines
 from bench.record.schema import Phase
 
 LISTENING = r'msg="Listening on \S+ \(version (?P<v>[^)"]+)\)"'

@@ -16,7 +16,7 @@ from typing import Self
 
 from bench.engines.engine import LaunchSpec, ParentSpec
 from bench.engines.parent import CannotFork, Parent, make
-from bench.environments.versions import folders, installed
+from bench.environments.pythons import folders, installed
 
 # What changes in a folder of packages when any of them does.
 INSTALLED = ("*.dist-info", "*.egg-info", "*.egg-link", "*.pth", "*.py")

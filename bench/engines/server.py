@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from bench import pipes
-from bench.engines import health, ports, server_process
+from bench.engines import ports, server_process
 from bench.engines.engine import Endpoint, LaunchSpec
 from bench.engines.failure import classify
 from bench.engines.origin import MARK, ancestry, inherited, started
@@ -194,10 +194,10 @@ class Server:
                 self._refuse_stranger()
                 pause = POLL_S
             if self.stamps["port_open"] is not None:
-                last = health.problem(self.endpoint, self.spec.health, attached=self.spec.attached)
+                last = ports.problem(self.endpoint, self.spec.health, attached=self.spec.attached)
                 if not last:
                     self.stamps["health"] = time.monotonic_ns()
-                    self.endpoint = health.named(self.endpoint)
+                    self.endpoint = ports.named(self.endpoint)
                     self._came(read_mib=_read_mib(self.tree()))
                     return
             waited = time.monotonic() - begun

@@ -14,11 +14,10 @@ from typing import Any
 from bench.engines import containers
 from bench.engines.compile_caches import compile_cache_env
 from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
-from bench.engines.log_rules import Between, Rule, Took, by_rules
-from bench.engines.logs import lines
+from bench.engines.logs import Between, Rule, Took, by_rules, lines
 from bench.engines.vllm_flags import command_line
 from bench.environments.environment import interpreter
-from bench.environments.versions import installed
+from bench.environments.pythons import installed
 from bench.errors import LaunchError
 from bench.phrases import nearest
 from bench.record.schema import Phase

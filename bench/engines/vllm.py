@@ -9,11 +9,10 @@ from typing import Any
 from bench.engines import containers, vllm_flags, vllm_parent
 from bench.engines.compile_caches import compile_cache_env
 from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
-from bench.engines.vllm_facts import facts_of, version_of
-from bench.engines.vllm_phases import SPANS_SINCE, log_phases, span_phases
+from bench.engines.vllm_log import SPANS_SINCE, facts_of, log_phases, span_phases, version_of
 from bench.environments.environment import environment, interpreter, needed
+from bench.environments.pythons import installed, version
 from bench.environments.recipe import names, pinned, recipe
-from bench.environments.versions import installed, version
 from bench.errors import LaunchError
 from bench.record.schema import Phase
 from bench.scenario.model import EngineSetting

@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from bench.environments.versions import Version, version
+from bench.environments.pythons import Version, version
 from bench.errors import LaunchError
 from bench.phrases import nearest
 

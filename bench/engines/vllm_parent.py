@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.engines.compile_caches import without_caches
 from bench.engines.engine import ParentSpec
-from bench.environments.versions import Version, version
+from bench.environments.pythons import Version, version
 from bench.programs import FOLDER
 
 API_SERVER = "vllm.entrypoints.openai.api_server"

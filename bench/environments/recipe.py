@@ -26,7 +26,7 @@ from typing import Any
 
 from bench.errors import InternalError, UnknownName, UsageError
 
-Version = tuple[int, int]
+Minor = tuple[int, int]
 # Directive → what of a build it adds to.
 _OF_BUILDS = {"target": "targets", "set": "settings", "keep": "keep"}
 
@@ -69,7 +69,7 @@ class Recipe:
         built = (step for step in self.steps if isinstance(step, Build))
         return next((name for build in built for name in build.targets), "python")
 
-    def fits(self, version: Version) -> bool:
+    def fits(self, version: Minor) -> bool:
         """Whether an interpreter of that version will do."""
         return all(_holds(version, clause.strip()) for clause in self.python.split(",") if clause.strip())
 
@@ -155,7 +155,7 @@ def _folder() -> Traversable:
     return files("bench.environments") / "requirements"
 
 
-def _holds(version: Version, clause: str) -> bool:
+def _holds(version: Minor, clause: str) -> bool:
     match = re.fullmatch(r"(>=|<=|<|>|==|!=)\s*(\d+)\.(\d+)", clause)
     if match is None:
         raise UsageError(f"{clause!r} is not a range of Python versions")

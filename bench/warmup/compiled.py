@@ -19,9 +19,9 @@ from pydantic import Field
 from bench.engines.compile_caches import compile_cache_env, contents
 from bench.engines.engine import LaunchTrace
 from bench.engines.logs import compilation
-from bench.engines.vllm_phases import EAGER
+from bench.engines.vllm_log import EAGER
 from bench.environments.environment import interpreter
-from bench.environments.versions import installed
+from bench.environments.pythons import installed
 from bench.errors import EnvironmentFault, LaunchError, UnknownName
 from bench.phrases import is_full, why
 from bench.record.schema import Check, CheckStatus

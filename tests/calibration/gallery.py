@@ -17,7 +17,7 @@ from pathlib import Path
 from bench.analyse.run import Run
 from bench.judge.gate import Judgement, judge
 from bench.plan.blocks import in_blocks
-from bench.report.verdicts import comment, junit, terminal
+from bench.report.verdicts import comment, junit, sentences
 from bench.run.conductor import Setting, carry_out
 from bench.scenario.load import Scenario
 
@@ -89,7 +89,7 @@ def measure(results: Path, slowdown: float, blocks: int) -> Path:
 def shown(gate: Judgement) -> list[str]:
     """Terminal, Markdown and JUnit."""
     return [
-        f"```text\n{terminal.render(gate)}\n```\n",
+        f"```text\n{sentences.render(gate)}\n```\n",
         f"As Markdown:\n\n{quoted(comment.render(gate))}\n",
         f"As JUnit XML:\n\n```xml\n{junit.render(gate)}\n```\n",
     ]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bench.engines import vllm_parent
-from bench.environments.versions import version
+from bench.environments.pythons import version
 from bench.programs import FOLDER
 
 PROGRAM = """

@@ -13,7 +13,7 @@ from bench.engines import containers
 from bench.engines.engine import Checkpoint, LaunchContext, LaunchSpec
 from bench.engines.vllm import MODULE, Vllm
 from bench.engines.vllm_flags import FLAGS
-from bench.environments.versions import installed, version
+from bench.environments.pythons import installed, version
 from bench.errors import EnvironmentFault, LaunchError
 from tests.warmup.states import checkpoint, variant
 

@@ -13,7 +13,7 @@ from bench.errors import Exit, UsageError
 from bench.judge import aa
 from bench.judge.decide import Verdict
 from bench.judge.gate import Judgement, judge
-from bench.report.verdicts import comment, data, github, junit, terminal
+from bench.report.verdicts import comment, data, github, junit, sentences
 from tests.runs import Behaviour, synthetic_run
 
 TEXT = """\
@@ -69,7 +69,7 @@ def test_yellow_when_the_data_are_too_few(tmp_path: Path) -> None:
     gate = judge(gated(tmp_path, 120.0, blocks=2), enforce=True)
     assert gate.verdict is Verdict.INCONCLUSIVE
     assert gate.exit_code is Exit.INCONCLUSIVE
-    assert "at least 3" in terminal.render(gate)
+    assert "at least 3" in sentences.render(gate)
 
 
 def test_grey_when_nothing_can_be_judged(tmp_path: Path) -> None:
@@ -78,14 +78,14 @@ def test_grey_when_nothing_can_be_judged(tmp_path: Path) -> None:
     gate = judge(run)
     assert gate.verdict is Verdict.INVALID
     assert gate.exit_code is Exit.INVALID
-    assert "no valid launch of bad: block 1: it died" in terminal.render(gate)
+    assert "no valid launch of bad: block 1: it died" in sentences.render(gate)
 
 
 def test_without_an_aa_study_its_word_is_advice(red: Run, tmp_path: Path) -> None:
     gate = judge(red, baselines=tmp_path)
     assert gate.verdict is Verdict.FAIL
     assert gate.exit_code is Exit.PASS
-    first, *rest = terminal.render(gate).splitlines()
+    first, *rest = sentences.render(gate).splitlines()
     assert first.startswith("ADVISORY FAIL: a regression in synthetic")
     assert rest[1].startswith("  advice only, exit 0: no A/A study of this machine")
     assert "ADVISORY FAIL: a regression" in comment.render(gate)
@@ -98,7 +98,7 @@ def test_an_invalid_measurement_is_never_advice(tmp_path: Path) -> None:
     gate = judge(gated(tmp_path, text=TEXT.replace("old", "x"), bad=broken), baselines=tmp_path)
     assert gate.exit_code is Exit.INVALID
     assert gate.advisory is None
-    for told in (terminal.render(gate), comment.render(gate), github.render(gate), junit.render(gate)):
+    for told in (sentences.render(gate), comment.render(gate), github.render(gate), junit.render(gate)):
         assert "advi" not in told.lower()
     assert data.render(gate)["advisory"] is None
 
@@ -106,7 +106,7 @@ def test_an_invalid_measurement_is_never_advice(tmp_path: Path) -> None:
 def test_with_one_it_binds_and_states_its_false_alarms(red: Run, tmp_path: Path) -> None:
     gate = judge(red, baselines=calibrated(red, tmp_path))
     assert gate.exit_code is Exit.REGRESSION
-    assert "false alarms on this machine: 0 of 30 (0% to 12%) A/A sessions of 5 blocks" in terminal.render(gate)
+    assert "false alarms on this machine: 0 of 30 (0% to 12%) A/A sessions of 5 blocks" in sentences.render(gate)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_markdown_leads_with_the_word(red: Run) -> None:
 def test_an_interrupted_run_says_so(red: Run) -> None:
     red.manifest.state = "interrupted"
     try:
-        assert "not complete (interrupted)" in terminal.render(judge(red))
+        assert "not complete (interrupted)" in sentences.render(judge(red))
     finally:
         red.manifest.state = "complete"
 

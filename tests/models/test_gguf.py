@@ -11,7 +11,7 @@ from bench.errors import ModelError
 from bench.loadgen.vocabulary import vocabulary
 from bench.models.cache import Cache
 from bench.models.checkpoints import resolve
-from bench.models.gguf_tokenizer import tokenizer
+from bench.models.packed import tokenizer
 from bench.scenario.model import Model
 from tests.models.gguf_files import bpe, write
 

@@ -12,7 +12,7 @@ from bench.judge.gate import judge
 from bench.record.schema import Check
 from bench.report.sections import headline
 from bench.report.text import summary
-from bench.report.verdicts import terminal
+from bench.report.verdicts import sentences
 from bench.report.view import View
 from tests.runs import Behaviour, synthetic_run
 
@@ -54,7 +54,7 @@ def test_engines_that_waited_come_first_in_the_report_the_table_and_the_gate(tmp
     assert [line.split()[:2] for line in text if line.startswith(("a ", "b "))][1] == ["b", "contended"]
     gate = judge(run, enforce=True)
     assert gate.exit_code == 2
-    assert "contended: in 6 of 6 launches" in terminal.render(gate)
+    assert "contended: in 6 of 6 launches" in sentences.render(gate)
 
 
 def test_a_run_of_which_nothing_counts_says_why_first(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from bench.engines import health
+from bench.engines import ports
 from bench.engines.engine import Endpoint
 from bench.errors import LaunchError
 
@@ -40,31 +40,31 @@ def serve() -> Iterator[Serve]:
 
 @pytest.mark.parametrize(("status", "says"), [(200, ""), (503, "GET /health answers 503"), (401, "answers 401")])
 def test_anything_but_200_is_a_problem_in_words(serve: Serve, status: int, says: str) -> None:
-    found = health.problem(serve(status, b""), "/health")
+    found = ports.problem(serve(status, b""), "/health")
     assert (found == "") == (status == 200)
     assert says in found
 
 
 def test_a_server_without_a_health_check_has_no_problem(serve: Serve) -> None:
-    assert health.problem(serve(503, b""), None) == ""
+    assert ports.problem(serve(503, b""), None) == ""
 
 
 def test_nobody_there_is_a_problem_and_no_error() -> None:
-    assert "refused" in health.problem(Endpoint("127.0.0.1", 1, ""), "/health")
+    assert "refused" in ports.problem(Endpoint("127.0.0.1", 1, ""), "/health")
 
 
 def test_an_attached_server_that_wants_a_key_is_not_waited_for(serve: Serve) -> None:
     with pytest.raises(LaunchError, match="is the API key right"):
-        health.problem(serve(403, b""), "/health", attached=True)
+        ports.problem(serve(403, b""), "/health", attached=True)
 
 
 def test_the_first_model_gives_the_name_unless_the_scenario_has_one(serve: Serve) -> None:
     endpoint = serve(200, b'{"data": [{"id": "tiny"}, {"id": "other"}]}')
-    assert health.named(endpoint).model == "tiny"
-    assert health.named(Endpoint("127.0.0.1", 1, "mine")).model == "mine"
+    assert ports.named(endpoint).model == "tiny"
+    assert ports.named(Endpoint("127.0.0.1", 1, "mine")).model == "mine"
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"data": []}', b"[1]"])
 def test_a_server_that_names_no_model_is_told_what_to_set(serve: Serve, body: bytes) -> None:
     with pytest.raises(LaunchError, match="set served_model"):
-        health.named(serve(200, body))
+        ports.named(serve(200, body))

@@ -36,7 +36,8 @@ from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.job import Job, Request
 from bench.loadgen.vocabulary import vocabulary
 from bench.models.checkpoints import resolve
-from bench.record.schema import NULLS, REASONS, STAMPS, Phase
+from bench.record.launches import STAMPS, Phase
+from bench.record.schema import NULLS, REASONS
 from bench.scenario.model import Arrivals, EngineSetting, Model, Quantization
 from bench.scenario.variant import Variant
 

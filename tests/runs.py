@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.record.schema import Check, ClientAccount, ExitReport, FieldInfo, LaunchRecord, Manifest, Phase
+from bench.record.launches import Check, ClientAccount, ExitReport, FieldInfo, LaunchRecord, Phase
+from bench.record.manifest import Manifest
 from bench.record.store import LaunchTables, RunFolder
 
 SECOND = 1_000_000_000

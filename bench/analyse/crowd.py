@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bench.record.schema import Check, LaunchRecord
+from bench.record.launches import Check, LaunchRecord
 
 RULES = ("contention", "foreign_cpu")
 TOO_SHORT = "too short a window to tell"

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bench.analyse.series import Samples, Series, Values
-from bench.record.schema import LaunchRecord
+from bench.record.launches import LaunchRecord
 
 # Below these a window carries no figure: seconds, and readings within it.
 SHORTEST_S = {"counter": 1.0, "power": 1.0, "gpu power": 5.0}

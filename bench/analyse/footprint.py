@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from bench.analyse.energy import steady_window
 from bench.analyse.series import EMPTY, Samples, Series
-from bench.record.schema import LaunchRecord
+from bench.record.launches import LaunchRecord
 
 # Before an engine writes its first byte, what it takes is noise of the machine.
 BASELINE_READINGS = 3

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from bench.analyse.estimate import needed
 from bench.analyse.pace import unobserved
 from bench.errors import UnknownName
-from bench.record.schema import LaunchRecord
+from bench.record.launches import LaunchRecord
 
 Values = npt.NDArray[np.float64]
 Direction = Literal["lower", "higher", "neither"]

@@ -21,7 +21,9 @@ from bench.analyse.summary import summarise
 from bench.errors import RecordError
 from bench.phrases import counted
 from bench.record.documents import scenario_of
-from bench.record.schema import REQUESTS, STAMPS, LaunchRecord, Manifest
+from bench.record.launches import STAMPS, LaunchRecord
+from bench.record.manifest import Manifest
+from bench.record.schema import REQUESTS
 from bench.record.store import RunFolder
 
 # The answers can outweigh all else; `Launch.read("requests")` has them.

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from bench.plan.blocks import PlannedLaunch
-from bench.record.schema import LaunchRecord
+from bench.record.launches import LaunchRecord
 from bench.run.progress import Progress, Silent
 
 MARKS = {"ok": ("✓", "green"), "invalid": ("!", "yellow"), "interrupted": ("·", "yellow")}

@@ -11,7 +11,7 @@ from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrac
 from bench.engines.openai import authorization
 from bench.errors import LaunchError
 from bench.phrases import among
-from bench.record.schema import Phase
+from bench.record.launches import Phase
 from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 

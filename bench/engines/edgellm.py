@@ -16,7 +16,7 @@ from bench.environments.environment import interpreter, program
 from bench.environments.pythons import installed
 from bench.errors import LaunchError
 from bench.phrases import among
-from bench.record.schema import Phase
+from bench.record.launches import Phase
 from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 

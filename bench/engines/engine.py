@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench.record.engine_log import LogLine
-from bench.record.schema import Phase, WarmupStage
+from bench.record.launches import Phase, WarmupStage
 from bench.scenario.variant import Variant
 
 
@@ -121,7 +121,7 @@ class Span:
 class LaunchTrace:
     """What a launch left behind, for the engine to interpret.
 
-    `stamps` has the keys of record.schema.STAMPS. `events` are the worker's own JSON lines, each with at least
+    `stamps` has the keys of record.launches.STAMPS. `events` are the worker's own JSON lines, each with at least
     `name` and `t_ns` (CLOCK_MONOTONIC, shared by all processes of one machine). `warmup` has one entry per warm-up
     stage that was driven.
     """

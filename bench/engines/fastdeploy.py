@@ -13,7 +13,7 @@ from bench.engines.ports import free_port
 from bench.engines.vllm_flags import command_line
 from bench.environments.environment import interpreter
 from bench.errors import LaunchError
-from bench.record.schema import Phase
+from bench.record.launches import Phase
 from bench.scenario.variant import Variant
 
 HOST = "127.0.0.1"

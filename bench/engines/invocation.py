@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from bench import programs
 from bench.engines.engine import Engine, LaunchContext, LaunchSpec
-from bench.record.schema import CommandTemplate, Invocation
+from bench.record.launches import CommandTemplate, Invocation
 from bench.scenario.variant import Variant
 
 # Names of variables whose values are nobody's business.

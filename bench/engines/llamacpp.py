@@ -12,7 +12,7 @@ from bench.engines.gguf import gguf_file
 from bench.engines.llamacpp_log import facts_of, log_phases
 from bench.environments.environment import program
 from bench.errors import LaunchError
-from bench.record.schema import Phase
+from bench.record.launches import Phase
 from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 

@@ -9,7 +9,7 @@ from typing import Any
 from bench.engines.device import device_facts
 from bench.engines.engine import LaunchTrace
 from bench.engines.logs import Between, Message, Rule, by_rules, lines
-from bench.record.schema import Phase
+from bench.record.launches import Phase
 
 LOADING = r"load_model: loading model|main: loading model"
 # The file is opened twice: once to see whether it fits the device, once to load it. The last opening is the real one.

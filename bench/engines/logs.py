@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.environments.pythons import Version, version
 from bench.record.engine_log import LogLine
-from bench.record.schema import Phase
+from bench.record.launches import Phase
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07")
 # Who speaks: "(EngineCore pid=7)", "(VllmWorker rank=0 pid=7)" before 0.10.2, "(RayWorkerWrapper pid=7, ip=10.0.0.2)"

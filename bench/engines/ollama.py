@@ -19,7 +19,7 @@ from bench.engines.ollama_log import facts_of, log_phases
 from bench.environments.environment import program
 from bench.errors import LaunchError
 from bench.phrases import among
-from bench.record.schema import Phase
+from bench.record.launches import Phase
 from bench.scenario.variant import Variant
 
 HOST = "127.0.0.1"

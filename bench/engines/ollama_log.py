@@ -9,7 +9,7 @@ from typing import Any
 from bench.engines.device import device_facts
 from bench.engines.engine import LaunchTrace
 from bench.engines.logs import Between, Message, Rule, Took, by_rules, lines
-from bench.record.schema import Phase
+from bench.record.launches import Phase
 
 LISTENING = r'msg="Listening on \S+ \(version (?P<v>[^)"]+)\)"'
 RUNNER = r'msg="starting (?:runner|llama server)"'

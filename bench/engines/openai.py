@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
 from bench.errors import LaunchError
 from bench.phrases import among
-from bench.record.schema import Phase
+from bench.record.launches import Phase
 from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bench.record.schema import Check, StartAccount
+from bench.record.launches import Check, StartAccount
 
 # Every process of a launch inherits this, so that even one whose supervisor was killed can be found again.
 MARK = "FIRSTTOKEN_LAUNCH"

@@ -23,7 +23,7 @@ from bench.engines import server_process
 from bench.engines.engine import ParentSpec
 from bench.engines.origin import MARK, inherited, started
 from bench.programs import FOLDER
-from bench.record.schema import ParentAccount
+from bench.record.launches import ParentAccount
 
 PROGRAM = FOLDER / "parent_process.py"
 # As long as a launch's own mark, which each fork writes in its place.

@@ -35,7 +35,7 @@ from bench.engines.ports import free_port
 from bench.errors import LaunchError
 from bench.record import engine_log
 from bench.record.engine_log import LogLine
-from bench.record.schema import StartAccount
+from bench.record.launches import StartAccount
 
 __all__ = ["Server", "free_port", "start"]
 
@@ -66,7 +66,7 @@ def start(spec: LaunchSpec, folder: Path, parents: Parents | None = None) -> Ser
 class Server:
     """One engine process tree, or someone else's server (`spec.attached`: never started, never stopped).
 
-    `stamps` has the keys spawn, first_output, port_open, health, stop and exit of record.schema.STAMPS, ns. `origin`
+    `stamps` has the keys spawn, first_output, port_open, health, stop and exit of record.launches.STAMPS, ns. `origin`
     says where its process came from, but for what only the launch knows: what was asked, and the oracle's answers.
     """
 

@@ -20,7 +20,7 @@ from bench.environments.environment import interpreter
 from bench.environments.pythons import installed
 from bench.errors import LaunchError
 from bench.phrases import nearest
-from bench.record.schema import Phase
+from bench.record.launches import Phase
 from bench.scenario.variant import Variant
 
 HOST = "127.0.0.1"

@@ -12,7 +12,7 @@ from bench.emulate.server.script import BadScript, Script, script
 from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace, ParentSpec
 from bench.errors import LaunchError
 from bench.phrases import among
-from bench.record.schema import Phase
+from bench.record.launches import Phase
 from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 

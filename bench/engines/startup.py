@@ -10,7 +10,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 from bench.engines.engine import LaunchTrace
-from bench.record.schema import FORKED, STAMPS, Phase
+from bench.record.launches import STAMPS, Phase
+from bench.record.schema import FORKED
 
 UNATTRIBUTED = "unattributed"
 # Which source is believed where two tell of the same phase; spans and worker events have our own clock's resolution.

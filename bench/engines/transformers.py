@@ -12,7 +12,8 @@ from bench.environments.environment import interpreter
 from bench.errors import LaunchError
 from bench.phrases import among
 from bench.programs import FOLDER
-from bench.record.schema import FORKED, Phase
+from bench.record.launches import Phase
+from bench.record.schema import FORKED
 from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 

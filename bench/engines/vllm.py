@@ -14,7 +14,7 @@ from bench.environments.environment import environment, interpreter, needed
 from bench.environments.pythons import installed, version
 from bench.environments.recipe import names, pinned, recipe
 from bench.errors import LaunchError
-from bench.record.schema import Phase
+from bench.record.launches import Phase
 from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 

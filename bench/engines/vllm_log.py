@@ -10,7 +10,7 @@ from typing import Any
 from bench.engines.engine import LaunchTrace, Span
 from bench.engines.logs import Between, Took, messages
 from bench.environments.pythons import Version, version
-from bench.record.schema import Phase
+from bench.record.launches import Phase
 
 _S = r"(?P<s>[\d.]+)"
 

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from bench.analyse.energy import steady_window
 from bench.analyse.series import Samples, Series
-from bench.record.schema import Check, CheckStatus, LaunchRecord
+from bench.record.launches import Check, LaunchRecord
+from bench.record.schema import CheckStatus
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from bench.analyse.energy import COVERED, CROSS_CHECK, of_window, source_of
 from bench.analyse.series import Series
 from bench.judge.evidence import Evidence, Said, rule
 from bench.record.cooling import Effect, effect
-from bench.record.schema import ProbeAccount
+from bench.record.launches import ProbeAccount
 
 # NVML's clock-event reasons.
 HARDWARE = {0x8: "hardware slowdown", 0x20: "software thermal", 0x40: "hardware thermal", 0x80: "power brake"}

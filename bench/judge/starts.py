@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from bench.judge.evidence import Evidence, Said, rule
-from bench.record.schema import OracleAnswer
+from bench.record.launches import OracleAnswer
 from bench.scenario.variant import but_for_start
 
 # Nats. Both engines print the same float of the same arithmetic; this only forgives its last decimals.

@@ -18,7 +18,7 @@ from bench.judge import crowding, rules, starts, traffic
 from bench.judge.evidence import Evidence, Rule
 from bench.record import tables
 from bench.record.documents import read_launch, read_manifest, scenario_of
-from bench.record.schema import Check, LaunchRecord
+from bench.record.launches import Check, LaunchRecord
 
 RULES = tuple(
     found for part in (traffic, rules, crowding, starts) for found in vars(part).values() if isinstance(found, Rule)

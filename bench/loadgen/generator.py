@@ -20,7 +20,7 @@ from bench import pipes
 from bench.errors import InternalError
 from bench.loadgen.job import Driven, Frame, Job, receive, schedule, send
 from bench.loadgen.rows import KINDS, NONE
-from bench.record.schema import ClientAccount, ClockAccount
+from bench.record.launches import ClientAccount, ClockAccount
 
 _NULLABLE = ("kernel_ns", "tokens")
 _SUMMED = ("cpu_s", "wall_s", "parse_cpu_s", "events", "missed")

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.probes.probe import Reading
 from bench.probes.roots import Roots
-from bench.record.schema import FieldInfo
+from bench.record.launches import FieldInfo
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 from bench.probes.nvml import die_temperature, guarded, handles
 from bench.probes.roots import Roots
 from bench.probes.thermal import zones
-from bench.record.schema import Check
+from bench.record.launches import Check
 
 SLOPE_C_PER_S = 0.1
 WINDOW_S = 10.0

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from bench.probes.context import Context, nulls
 from bench.probes.probe import Reading
-from bench.record.schema import FieldInfo
+from bench.record.launches import FieldInfo
 
 PREFIXES = ("vllm:", "fastdeploy:", "sglang:", "llamacpp:")
 LONGEST = 4 << 20

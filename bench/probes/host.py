@@ -12,7 +12,7 @@ from bench.probes.context import Context, nulls
 from bench.probes.probe import Reading
 from bench.probes.roots import Answer, SensorFile, parsed
 from bench.probes.tree import TICK_S
-from bench.record.schema import FieldInfo
+from bench.record.launches import FieldInfo
 
 _MEMINFO = {
     b"MemAvailable": "mem_available_mib",

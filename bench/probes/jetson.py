@@ -17,7 +17,7 @@ from bench.probes.context import Context
 from bench.probes.power_mode import is_gpu
 from bench.probes.probe import Reading
 from bench.probes.roots import Answer, Roots, SensorFile, listing, scaled, text
-from bench.record.schema import FieldInfo
+from bench.record.launches import FieldInfo
 
 
 @dataclass(frozen=True, slots=True)

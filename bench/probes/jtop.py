@@ -15,7 +15,7 @@ from bench.probes.context import Context, nulls
 from bench.probes.listener import Listener
 from bench.probes.probe import Reading
 from bench.programs import FOLDER
-from bench.record.schema import FieldInfo
+from bench.record.launches import FieldInfo
 
 # jtop's names are kept. Two traps: its `avg` is the mean of the last two readings, and its total power adds up rails
 # that contain each other on AGX Orin, so neither is called `power_w`.

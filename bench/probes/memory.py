@@ -15,7 +15,7 @@ from typing import Any
 from bench.probes.boards import identify
 from bench.probes.nvml import device_memory, guarded, handles, shares_memory, unified
 from bench.probes.roots import Roots, SensorFile
-from bench.record.schema import Check, MemoryReturned, MemoryState
+from bench.record.launches import Check, MemoryReturned, MemoryState
 
 MIB = 2**20
 # A process with CUDA, an allocator and an HTTP server before its first weight; of the order of 1 GiB on Orin.

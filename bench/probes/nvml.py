@@ -16,7 +16,7 @@ from bench.probes.context import Context
 from bench.probes.probe import Reading
 from bench.probes.roots import Roots
 from bench.probes.tree import Task, Tree
-from bench.record.schema import FieldInfo
+from bench.record.launches import FieldInfo
 
 # NVML's error codes that have a meaning of their own here; any other is `stale`.
 _REASONS = {

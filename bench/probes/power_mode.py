@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.errors import UsageError
 from bench.probes.roots import Roots, number
-from bench.record.schema import Check
+from bench.record.launches import Check
 from bench.scenario.model import Host
 
 

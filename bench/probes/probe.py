@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from bench.record.schema import FieldInfo
+from bench.record.launches import FieldInfo
 
 
 class Reading(NamedTuple):

@@ -13,7 +13,7 @@ from bench.probes.probe import Reading
 from bench.probes.roots import SensorFile, peek
 from bench.probes.roots import reason as why
 from bench.probes.tree import Task, Tree, processes
-from bench.record.schema import FieldInfo
+from bench.record.launches import FieldInfo
 
 # Two accounts read further apart than this are read again, once: the sampler was put off its processor in between.
 SKEW_S = 0.005

@@ -22,7 +22,7 @@ from bench.probes.roots import Roots
 from bench.probes.sampler_process import START_S
 from bench.probes.sink import FILE
 from bench.record.documents import parsed
-from bench.record.schema import FieldInfo, ProbeAccount, SamplerAccount
+from bench.record.launches import FieldInfo, ProbeAccount, SamplerAccount
 
 STOP_S = 3.0
 # A mark is there within milliseconds; on a machine that leaves the sampler no processor it may take its time.

@@ -29,7 +29,7 @@ from bench.probes.probe import Reading
 from bench.probes.roots import Roots, peek
 from bench.probes.sink import FILE, Sink
 from bench.probes.tree import PAGE
-from bench.record.schema import FieldInfo
+from bench.record.launches import FieldInfo
 
 START_S = 3.0
 # A wait so much longer than asked for is no busy machine's doing: what it waited for a processor is taken off.

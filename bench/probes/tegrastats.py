@@ -15,7 +15,7 @@ from bench.probes.context import Context, nulls
 from bench.probes.jetson import module_power, total_power
 from bench.probes.listener import Listener
 from bench.probes.probe import Reading
-from bench.record.schema import FieldInfo
+from bench.record.launches import FieldInfo
 
 _MIB = {"kB": 1 / 1024, "MB": 1.0, "GB": 1024.0}
 _RAM = re.compile(r"(?<![A-Z])RAM (\d+)/(\d+)(kB|MB|GB)(?: \(lfb (\d+)x(\d+)(kB|MB)\))?")

@@ -9,7 +9,7 @@ from bench.probes.context import Context
 from bench.probes.probe import Reading
 from bench.probes.roots import Roots, SensorFile, listing, number, text
 from bench.record.cooling import Effect, effect
-from bench.record.schema import FieldInfo
+from bench.record.launches import FieldInfo
 
 # hwmon chips whose temperature is the processor's, for machines without thermal zones.
 _PROCESSORS = {"coretemp": "cpu", "k10temp": "cpu", "zenpower": "cpu", "cpu_thermal": "cpu"}

@@ -17,7 +17,9 @@ from ruamel.yaml.error import YAMLError
 
 from bench.errors import RecordError
 from bench.phrases import unread
-from bench.record.schema import SCHEMA_VERSION, LaunchRecord, Manifest
+from bench.record.launches import LaunchRecord
+from bench.record.manifest import Manifest
+from bench.record.schema import SCHEMA_VERSION
 
 Document = TypeVar("Document", Manifest, LaunchRecord)
 Parsed = TypeVar("Parsed")

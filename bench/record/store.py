@@ -26,7 +26,8 @@ from bench.errors import InternalError, RecordError
 from bench.phrases import is_full, unwritten
 from bench.record import engine_log, tables
 from bench.record.documents import read_launch, read_manifest, write_document
-from bench.record.schema import LaunchRecord, Manifest, Phase
+from bench.record.launches import LaunchRecord, Phase
+from bench.record.manifest import Manifest
 
 
 @dataclass(slots=True)

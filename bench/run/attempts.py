@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.plan.blocks import Plan, PlannedLaunch
 from bench.plan.budget import TimeLimit, another_fits
-from bench.record.schema import LaunchRecord
+from bench.record.launches import LaunchRecord
 
 # Both see the run's folder, so that they judge what is on disk and nothing else.
 StopRule = Callable[[Path], str | None]

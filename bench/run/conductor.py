@@ -23,7 +23,7 @@ from bench.probes.cooldown import idle_reference
 from bench.probes.fingerprint import fingerprint
 from bench.probes.machine import Machine, machine
 from bench.probes.power_mode import applied, verify
-from bench.record.schema import Check, LaunchRecord
+from bench.record.launches import Check, LaunchRecord
 from bench.record.store import RunFolder
 from bench.run import folders
 from bench.run.attempts import Attempt, Blocks, Retire, StopRule, attempts

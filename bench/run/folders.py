@@ -16,7 +16,7 @@ from typing import Any, Literal
 from bench.errors import RecordError
 from bench.plan.blocks import Plan, draw
 from bench.probes.machine import Machine
-from bench.record.schema import Manifest
+from bench.record.manifest import Manifest
 from bench.record.store import RunFolder
 from bench.scenario.load import Scenario
 from bench.scenario.variant import Variant

@@ -30,7 +30,7 @@ from bench.probes.memory import guarded_memory, idle, returned, will_it_fit
 from bench.probes.processes import held_mib
 from bench.probes.sampler import Sampler
 from bench.record.documents import parsed
-from bench.record.schema import ExitReport, LaunchRecord, MemoryServed, Stop
+from bench.record.launches import ExitReport, LaunchRecord, MemoryServed, Stop
 from bench.run import oracle
 from bench.run.asking import Asking
 from bench.run.seen import Seen, Stand

@@ -19,7 +19,7 @@ from bench.engines.server import Server
 from bench.home import home
 from bench.probes.machine import Machine
 from bench.record.documents import keep_document, parsed
-from bench.record.schema import OracleAnswer, StartAccount
+from bench.record.launches import OracleAnswer, StartAccount
 from bench.scenario.variant import OF_START, Variant
 
 # Any vocabulary has these ids, and no tokenizer is needed to send them; a sentence's beginning where text is wanted.

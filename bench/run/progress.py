@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bench.plan.blocks import PlannedLaunch
-from bench.record.schema import LaunchRecord
+from bench.record.launches import LaunchRecord
 
 
 class Progress(Protocol):

@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.engines.parents import Parents
 from bench.probes.machine import Machine
-from bench.record.schema import LaunchRecord
+from bench.record.launches import LaunchRecord
 from bench.record.store import LaunchTables
 from bench.run.progress import Progress
 from bench.scenario.load import Scenario

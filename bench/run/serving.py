@@ -19,7 +19,7 @@ from bench.loadgen.generator import LoadGenerator
 from bench.models import checkpoints
 from bench.plan.blocks import PlannedLaunch
 from bench.probes.machine import machine
-from bench.record.schema import LaunchRecord
+from bench.record.launches import LaunchRecord
 from bench.run.asking import Asking
 from bench.run.progress import Progress
 from bench.run.seen import Seen, Stand

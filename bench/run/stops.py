@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
-from bench.record.schema import Stop
+from bench.record.launches import Stop
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from bench.errors import RecordError, ScenarioError, UnknownName, UsageError
 from bench.home import writing
 from bench.models.cache import digest, sha256
 from bench.programs import ready_process, serve_process
-from bench.record.schema import Invocation
+from bench.record.launches import Invocation
 from bench.report import html
 from bench.scenario.load import Scenario
 from bench.scenario.variant import Variant

@@ -24,7 +24,8 @@ from bench.environments.environment import interpreter
 from bench.environments.pythons import installed
 from bench.errors import EnvironmentFault, LaunchError, UnknownName
 from bench.phrases import is_full, why
-from bench.record.schema import Check, CheckStatus
+from bench.record.launches import Check
+from bench.record.schema import CheckStatus
 from bench.scenario.model import EngineSetting
 from bench.warmup.step import HostState, Prepared, Step, StepOptions
 

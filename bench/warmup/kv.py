@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt
 from bench.engines.engine import Checkpoint, LaunchTrace
 from bench.engines.logs import messages
 from bench.errors import LaunchError
-from bench.record.schema import Check
+from bench.record.launches import Check
 from bench.scenario.variant import Variant
 from bench.warmup.step import HostState, Prepared, Step, StepOptions
 

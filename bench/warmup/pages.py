@@ -18,7 +18,7 @@ from pydantic import Field
 from bench.engines.engine import Checkpoint, LaunchTrace
 from bench.errors import UsageError
 from bench.record.documents import parsed
-from bench.record.schema import Check, PageCacheState
+from bench.record.launches import Check, PageCacheState
 from bench.scenario.model import PAGE_CACHE
 from bench.warmup.step import HostState, Prepared, Step, StepOptions
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from bench.engines.engine import LaunchTrace
 from bench.engines.logs import messages
 from bench.errors import LaunchError
-from bench.record.schema import Check
+from bench.record.launches import Check
 from bench.scenario.model import Workload
 from bench.warmup.step import HostState, Prepared, Stage, Step, StepOptions, answered, buckets
 

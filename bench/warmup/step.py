@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bench.engines.engine import Checkpoint, LaunchTrace
-from bench.record.schema import Check, WarmupStage
+from bench.record.launches import Check, WarmupStage
 from bench.scenario.model import Workload
 from bench.scenario.variant import Variant
 

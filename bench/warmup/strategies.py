@@ -8,7 +8,7 @@ from typing import Any
 from bench import plugins
 from bench.engines.engine import LaunchTrace
 from bench.errors import UsageError
-from bench.record.schema import Check
+from bench.record.launches import Check
 from bench.scenario.model import Workload
 from bench.scenario.variant import WarmupStep
 from bench.warmup.compiled import FreshCaches

@@ -13,7 +13,7 @@ import pytest
 from bench.analyse import coldstart
 from bench.analyse.coldstart import exclusive, phase_table, phases_by_variant, shares, verified, waterfall
 from bench.analyse.run import Run
-from bench.record.schema import Check
+from bench.record.launches import Check
 from bench.record.store import RunFolder
 from tests.runs import Behaviour, synthetic_run
 

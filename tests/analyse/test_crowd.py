@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bench.analyse.crowd import crowd, crowded
-from bench.record.schema import Check, CheckStatus, LaunchRecord
+from bench.record.launches import Check, LaunchRecord
+from bench.record.schema import CheckStatus
 
 WAITED = "the engine's threads waited for others {} ± 0.4 of their time"
 BESIDE = "{} ± 0.4 of the machine's processor time"

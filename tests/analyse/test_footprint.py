@@ -10,7 +10,7 @@ import pytest
 from bench.analyse.footprint import of_launch, of_memory
 from bench.analyse.series import Samples
 from bench.record.documents import parsed
-from bench.record.schema import LaunchMemory, LaunchRecord
+from bench.record.launches import LaunchMemory, LaunchRecord
 from bench.record.tables import from_rows
 
 S = 1_000_000_000

@@ -12,7 +12,7 @@ from bench.analyse.durations import gaps_ms, with_durations
 from bench.analyse.metrics import FAMILIES, METRICS, metric, rates_of, samples_of, stamps_of, statistics_of
 from bench.errors import UnknownName
 from bench.record import tables
-from bench.record.schema import LaunchRecord
+from bench.record.launches import LaunchRecord
 from bench.scenario.measures import NEEDS
 
 MS = 1_000_000

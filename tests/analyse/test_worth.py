@@ -23,7 +23,7 @@ from bench.analyse.worth import (
     launches,
     summary,
 )
-from bench.record.schema import Check, ParentAccount, StartAccount
+from bench.record.launches import Check, ParentAccount, StartAccount
 from bench.record.store import RunFolder
 from tests.runs import Behaviour, synthetic_run
 

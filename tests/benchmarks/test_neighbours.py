@@ -30,7 +30,7 @@ from bench.probes.context import Watched
 from bench.probes.sampler import Sampler
 from bench.probes.tree import Task, processes
 from bench.record import tables
-from bench.record.schema import LaunchRecord
+from bench.record.launches import LaunchRecord
 
 LAUNCHES = int(os.environ.get("NEIGHBOUR_LAUNCHES", "12"))
 SECONDS, SHORT_S = 10.0, 2.0

@@ -18,7 +18,7 @@ from bench.analyse.run import Launch, Run
 from bench.environments import environment
 from bench.home import home
 from bench.judge.validity import judge_folder
-from bench.record.schema import Check
+from bench.record.launches import Check
 from bench.run.conductor import Rules, Setting, carry_out
 from bench.scenario.load import Scenario
 

@@ -15,7 +15,7 @@ from bench.analyse.run import Launch, Run
 from bench.analyse.worth import against, summary
 from bench.environments import environment
 from bench.home import home
-from bench.record.schema import Check
+from bench.record.launches import Check
 from bench.run.conductor import Setting, carry_out
 from bench.scenario.load import Scenario
 

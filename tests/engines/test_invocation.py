@@ -11,7 +11,7 @@ from bench.engines.engine import Checkpoint, LaunchContext
 from bench.engines.invocation import invocation
 from bench.engines.openai import OpenAI
 from bench.engines.transformers import Transformers
-from bench.record.schema import Invocation
+from bench.record.launches import Invocation
 from bench.scenario.model import EngineSetting, Model
 from bench.scenario.variant import Variant
 

@@ -16,7 +16,7 @@ from bench.engines.llamacpp_flags import command_line, parse
 from bench.engines.startup import resolve
 from bench.errors import EnvironmentFault, LaunchError
 from bench.record.engine_log import LogLine
-from bench.record.schema import STAMPS
+from bench.record.launches import STAMPS
 from tests.warmup.states import variant
 
 LOG = Path(__file__).parents[1] / "fixtures" / "llamacpp" / "start-cpu.log"

@@ -21,7 +21,7 @@ from bench.engines.origin import start_check
 from bench.engines.parent import CannotFork, Parent
 from bench.engines.parents import Parents
 from bench.engines.server import Server, free_port, start
-from bench.record.schema import ParentAccount, StartAccount
+from bench.record.launches import ParentAccount, StartAccount
 from tests.engines.test_server import gone, left_behind, living
 
 HERE = Path(__file__).parent

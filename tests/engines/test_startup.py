@@ -6,7 +6,8 @@ import dataclasses
 
 from bench.engines.engine import LaunchTrace
 from bench.engines.startup import gaps, resolve
-from bench.record.schema import FORKED, Phase
+from bench.record.launches import Phase
+from bench.record.schema import FORKED
 
 S = 1_000_000_000
 

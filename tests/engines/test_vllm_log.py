@@ -11,7 +11,8 @@ from bench.engines.vllm import Vllm
 from bench.engines.vllm_log import log_phases
 from bench.environments.pythons import version
 from bench.record.engine_log import LogLine
-from bench.record.schema import NULLS, Phase
+from bench.record.launches import Phase
+from bench.record.schema import NULLS
 from tests.engines.vllm_logs import REAL, WRITTEN, about, lines, trace
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from ruamel.yaml import YAML
 
 from bench.analyse.run import Run
-from bench.record.schema import LaunchRecord, Manifest
+from bench.record.launches import LaunchRecord
+from bench.record.manifest import Manifest
 from bench.record.store import LaunchTables, RunFolder
 
 SECOND, MILLI = 1_000_000_000, 1_000_000

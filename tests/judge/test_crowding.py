@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.record.schema import Check
+from bench.record.launches import Check
 from tests.judge.test_validity import Readings, checks
 
 ON_CPU: dict[str, Any] = {"device_used": "cpu"}

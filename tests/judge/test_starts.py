@@ -13,7 +13,8 @@ from bench.analyse.series import Samples
 from bench.judge.evidence import Evidence
 from bench.judge.starts import WITHIN, oracle
 from bench.judge.validity import judge_folder
-from bench.record.schema import Check, LaunchRecord, OracleAnswer, StartAccount, StartMode
+from bench.record.launches import Check, LaunchRecord, OracleAnswer, StartAccount
+from bench.record.schema import StartMode
 from bench.record.store import RunFolder
 from bench.record.tables import from_rows
 from tests.runs import Behaviour, synthetic_run

@@ -12,7 +12,7 @@ import pytest
 from bench.judge.validity import RULES, judge_folder
 from bench.judge.validity import checks as checks_of
 from bench.record.documents import parsed
-from bench.record.schema import Check, ClientAccount, FieldInfo, LaunchRecord, OracleAnswer, StartAccount, Stop
+from bench.record.launches import Check, ClientAccount, FieldInfo, LaunchRecord, OracleAnswer, StartAccount, Stop
 from bench.record.tables import from_rows
 from tests.runs import Behaviour, synthetic_run
 

@@ -15,7 +15,8 @@ import pytest
 from bench.errors import InternalError
 from bench.loadgen.generator import LoadGenerator, _next
 from bench.loadgen.job import Driven, Job
-from bench.record.schema import CHUNKS, REQUESTS, ClockAccount
+from bench.record.launches import ClockAccount
+from bench.record.schema import CHUNKS, REQUESTS
 from bench.scenario.model import Arrivals
 from tests.loadgen.jobs import job
 

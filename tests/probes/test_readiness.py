@@ -23,7 +23,7 @@ from bench.probes.machine import emulated
 from bench.probes.memory import Watchdog, guarded_memory, idle, memory, returned, will_it_fit
 from bench.probes.power_mode import applied, clocks, locked, modes, power_mode, verify
 from bench.probes.roots import Roots
-from bench.record.schema import MemoryState
+from bench.record.launches import MemoryState
 from bench.scenario.model import Host
 from tests.waiting import until
 

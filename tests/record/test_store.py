@@ -20,12 +20,11 @@ from bench.errors import Exit, InternalError, RecordError
 from bench.record import tables
 from bench.record.documents import read_launch
 from bench.record.engine_log import LogLine
-from bench.record.schema import (
+from bench.record.launches import (
     Check,
     ClockAccount,
     FieldInfo,
     LaunchRecord,
-    Manifest,
     MemoryReturned,
     MemoryServed,
     MemoryState,
@@ -38,6 +37,7 @@ from bench.record.schema import (
     Stop,
     WarmupStage,
 )
+from bench.record.manifest import Manifest
 from bench.record.store import LaunchTables, RunFolder
 from tests.runs import Behaviour, synthetic_run
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from bench.analyse.run import Run
 from bench.judge.gate import judge
-from bench.record.schema import Check
+from bench.record.launches import Check
 from bench.report.sections import headline
 from bench.report.text import summary
 from bench.report.verdicts import sentences

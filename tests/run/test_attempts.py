@@ -10,7 +10,7 @@ import pytest
 
 from bench.plan.blocks import Plan, PlannedLaunch
 from bench.plan.budget import TimeLimit
-from bench.record.schema import LaunchRecord
+from bench.record.launches import LaunchRecord
 from bench.run.attempts import Attempt, Blocks, attempts
 
 FOLDER = Path("results/small/20260101-000000")

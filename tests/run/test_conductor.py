@@ -15,7 +15,7 @@ from bench.errors import RecordError, UsageError
 from bench.judge.validity import judge_folder
 from bench.plan.blocks import Plan, PlannedLaunch, draw
 from bench.record.documents import read_launch
-from bench.record.schema import Check, LaunchRecord, ParentAccount
+from bench.record.launches import Check, LaunchRecord, ParentAccount
 from bench.record.store import RunFolder
 from bench.run.conductor import Rules, Setting, carry_out
 from bench.run.folders import recorded, unfinished

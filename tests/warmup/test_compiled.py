@@ -12,7 +12,7 @@ import pytest
 
 from bench.engines.engine import LaunchTrace
 from bench.errors import LaunchError
-from bench.record.schema import Check
+from bench.record.launches import Check
 from bench.scenario.variant import WarmupStep
 from bench.warmup.compiled import cache_key
 from bench.warmup.step import HostState, WarmupStrategy

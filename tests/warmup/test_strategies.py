@@ -10,7 +10,7 @@ import pytest
 from bench import plugins
 from bench.engines.engine import LaunchTrace
 from bench.errors import LaunchError, UnknownName, UsageError
-from bench.record.schema import Check, WarmupStage
+from bench.record.launches import Check, WarmupStage
 from bench.scenario.variant import WarmupStep
 from bench.warmup.step import Prepared, Stage, WarmupStrategy
 from bench.warmup.strategies import build

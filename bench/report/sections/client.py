@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 
-from bench.record.schema import ClientAccount
+from bench.record.launches import ClientAccount
 from bench.report.elements import Cell, Heading, Prose, Section, Table
 from bench.report.numbers import decimals, number
 from bench.report.view import View

@@ -13,7 +13,7 @@ from bench.analyse.metrics import metric
 from bench.judge.gate import limits as limits_of
 from bench.judge.trade import Trade, trades
 from bench.phrases import listed
-from bench.record.schema import FactValue
+from bench.record.launches import FactValue
 from bench.report.claims import claimed, of_awq
 from bench.report.drawing import MARKERS, colour, figure
 from bench.report.elements import Block, Cell, Figure, Fold, Heading, Note, Notes, Prose, Section, Table

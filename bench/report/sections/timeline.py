@@ -12,7 +12,7 @@ import pandas as pd
 
 from bench.analyse.coldstart import waterfall
 from bench.analyse.run import Launch
-from bench.record.schema import FieldInfo
+from bench.record.launches import FieldInfo
 from bench.report.elements import Section, Timeline
 from bench.report.view import View
 

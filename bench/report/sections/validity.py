@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.analyse.run import Launch
-from bench.record.schema import Check
+from bench.record.launches import Check
 from bench.report.elements import Block, Cell, Fold, Heading, Section, Table, Tone
 from bench.report.numbers import count
 from bench.report.view import View

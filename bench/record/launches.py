@@ -1,0 +1,376 @@
+"""launch.json: what is kept of one engine process, from spawn to exit, besides its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bench.record.schema import SCHEMA_VERSION, CheckStatus, PhaseSource, StartMode, Status
+
+# The launch's own stamps, in the order in which they happen. Keys of LaunchRecord.stamps; a missing one is null.
+STAMPS = (
+    "spawn",  # just before the engine's process is made: before fork and exec, or before the order to fork
+    "first_output",  # first line of its log
+    "port_open",  # accepts a connection
+    "health",  # answers its health check
+    "ready",  # the first completion of the launch returned its first token
+    "warmup_end",  # the warm-up strategy is satisfied
+    "first_token",  # first token of the workload's first request: cold TTFT ends here
+    "second_token",  # first token of the workload's second request
+    "stop",  # asked to end
+    "exit",  # gone, with all its children
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A slice of a launch before its first token; null ends carry a reason."""
+
+    name: str
+    start_ns: int | None
+    end_ns: int | None
+    source: PhaseSource
+    process: str | None = None
+    parent: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One named rule applied to a launch: its limit, what was seen, and what to do about it."""
+
+    name: str
+    status: CheckStatus
+    evidence: str
+    limit: str | None = None
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FieldInfo:
+    """What a probe's field means."""
+
+    probe: str
+    field: str
+    unit: str
+    doc: str = ""
+    scope: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A process of a launch that was kept from running from outside (SIGSTOP, Ctrl-Z); stamps are null if unknown.
+
+    `process` is harness, load generator, sampler, supervisor or engine.
+    """
+
+    process: str
+    pid: int
+    start_ns: int | None = None
+    end_ns: int | None = None
+
+
+# What engines and warm-up steps say is in their own words: JSON, with no more structure than they give it.
+FactValue = str | int | float | bool | None | Sequence[object] | Mapping[str, object]
+
+# Keys of LaunchRecord.facts that are read by name; every engine may say more, and none need be there.
+FACTS = {
+    "checkpoint_digest": "digest of the weights, as the harness resolved them",
+    "checkpoint_bytes": "their size on disk",
+    "weight_bytes": "their size in memory, as the engine says",
+    "device_asked": "what the scenario wants computed on",
+    "device_used": "what the engine computed on: cpu, cuda, none, …",
+    "device_evidence": "how that is known",
+    "image": "the container image that the engine ran in",
+    "attached": "true for a server that was there before",
+    "version": "of the engine",
+    "served_model": "what the server calls its model",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ClockAccount:
+    """How CLOCK_REALTIME stood against CLOCK_MONOTONIC, ns, before and after, and how far it was stepped in between."""
+
+    offset_before_ns: int | None = None
+    offset_after_ns: int | None = None
+    steps: int | None = None
+    stepped_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PageCacheState:
+    """The weight files in the page cache before spawn: shares of their bytes, null where the kernel does not say.
+
+    `achieved` is null where that is not known or nothing was asked for.
+    """
+
+    mode: str | None = None
+    method: str | None = None
+    files: int | None = None
+    bytes: int | None = None
+    resident_before: float | None = None
+    resident: float | None = None
+    seconds: float | None = None
+    achieved: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StateBefore:
+    """What a launch found: page cache, what each warm-up step left behind before spawn, how the cool-down ended."""
+
+    page_cache: PageCacheState | None = None
+    warmup: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    cool_down: Mapping[str, FactValue] | None = None
+
+    @property
+    def prepare_s(self) -> float | None:
+        """Seconds that the warm-up's own steps took before spawn; None where none told."""
+        told = [taken for step in self.warmup.values() if isinstance(taken := step.get("seconds"), int | float)]
+        return float(sum(told)) if told else None
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """Disk that kept compile caches took before spawn; None where no step keeps any."""
+        for step in self.warmup.values():
+            before = step.get("before")
+            size = before.get("bytes") if isinstance(before, Mapping) else None
+            if isinstance(size, int):
+                return size
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class ParentAccount:
+    """A warm parent just before a launch was forked from it: who it is, what making it took, what it holds unserved.
+
+    `started`, in clock ticks since boot, and `pid` name one process for ever; `forks` were made before this one. Memory
+    is shared out among all that map it (pss) and its own alone (uss). `skipped` says why a module is not in it.
+    """
+
+    name: str = ""
+    pid: int | None = None
+    started: int | None = None
+    seconds: float | None = None
+    forks: int = 0
+    pss_mib: float | None = None
+    uss_mib: float | None = None
+    modules: int | None = None
+    native_threads: int | None = None
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    prepared: FactValue = None
+
+
+@dataclass(frozen=True, slots=True)
+class OracleAnswer:
+    """The first token of the fixed question and its log-probability, nats; `reason` where there is none.
+
+    `when` is the time of an answer that was kept from an earlier run.
+    """
+
+    token: str | None = None
+    logprob: float | None = None
+    reason: str | None = None
+    when: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StartAccount:
+    """Where the engine's process came from, with the evidence and what that cost.
+
+    `asked` is what the variant wants, `mode` what it was; `reason` says why it was not forked where that was asked,
+    `replaced` names the parent that could not do it. `ancestry` are the pids from the engine's parent upwards as they
+    were seen, `guardian` the one that guards it, `guardian_parent` that one's parent. `read_mib` was read by read(2)
+    until healthy. `reference` is what a launch by exec of an earlier run answered to the oracle's question.
+    """
+
+    asked: StartMode | None = None
+    mode: StartMode | None = None
+    reason: str | None = None
+    replaced: str | None = None
+    parent: ParentAccount | None = None
+    guardian: int | None = None
+    guardian_parent: int | None = None
+    ancestry: list[int] = field(default_factory=list)
+    read_mib: float | None = None
+    oracle: OracleAnswer | None = None
+    reference: OracleAnswer | None = None
+
+    @property
+    def forked(self) -> bool:
+        """Whether it is a fork of a warm parent."""
+        return self.mode == "forked"
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupStage:
+    """A stage of the warm-up that was driven: its requests, how many were answered, and why it ended."""
+
+    label: str
+    requests: int = 0
+    ok: int = 0
+    start_ns: int | None = None
+    end_ns: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryState:
+    """What there is at one time, MiB; None where it cannot be read. `kind` is unified or discrete."""
+
+    kind: str
+    total_mib: float | None = None
+    available_mib: float | None = None
+    swap_used_mib: float | None = None
+    device_total_mib: float | None = None
+    device_used_mib: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryServed:
+    """What the engine's processes held when the last request had been answered."""
+
+    t_ns: int
+    pss_mib: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryReturned:
+    """Whether the memory was given back after the end; `returned` is None where it cannot be read."""
+
+    returned: bool | None = None
+    missing_mib: float | None = None
+    tolerance_mib: float | None = None
+    waited_s: float | None = None
+    kind: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchMemory:
+    """Memory before the spawn, while serving and after the end; None where it was not looked at."""
+
+    before: MemoryState | None = None
+    served: MemoryServed | None = None
+    after: MemoryReturned | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeAccount:
+    """How a probe kept its period: readings, those a whole period late, nulls written while it hung."""
+
+    period_s: float | None = None
+    samples: int | None = None
+    missed: int | None = None
+    stale: int | None = None
+    failed: int | None = None
+    max_gap_s: float | None = None
+    cpu_s: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerAccount:
+    """What the sampler says of itself; `complete` is false when it was lost before its end."""
+
+    probes: Mapping[str, ProbeAccount] = field(default_factory=dict)
+    cpu_s: float | None = None
+    wall_s: float | None = None
+    cpu_share: float | None = None
+    rss_mib: float | None = None
+    lost_lines: int | None = None
+    complete: bool = False
+    log: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientAccount:
+    """What the load generator says of itself over all its jobs, and the sampler of itself."""
+
+    cpu_s: float | None = None
+    wall_s: float | None = None
+    parse_cpu_s: float | None = None
+    events: int | None = None
+    missed: int | None = None
+    rss_mib: float | None = None
+    loop_lag_p99_ms: float | None = None
+    scheduling: str | None = None
+    cpu_us_per_event: float | None = None
+    sampler: SamplerAccount | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExitReport:
+    """How the engine ended. `leftover` are pids that even KILL did not end; `by_itself`: it had ended before."""
+
+    code: int | None = None
+    signal: int | str | None = None
+    seconds: float | None = None
+    killed: bool | None = None
+    by_itself: bool | None = None
+    leftover: list[int] = field(default_factory=list)
+    max_rss_mib: float | None = None
+    peak_rss_sum_mib: float | None = None
+    oom_kills: int | None = None
+    lines_lost: int | None = None
+    log_fault: str | None = None
+    message: str | None = None
+    errno: int | None = None
+    attached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CommandTemplate:
+    """A command in which {port}, {folder}, {caches}, {model} and {programs} stand for what was one launch's own."""
+
+    argv: list[str]
+    env: Mapping[str, str]
+    cwd: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """How an engine was started, as it was carried out and as a template; `secrets` names variables left out."""
+
+    argv: list[str]
+    env: Mapping[str, str]
+    template: CommandTemplate
+    places: Mapping[str, str | None]
+    health: str | None = None
+    served_model: str | None = None
+    stop_signal: str = "SIGTERM"
+    stop_timeout_s: float = 10.0
+    cwd: str | None = None
+    secrets: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class LaunchRecord:
+    """launch.json: one engine process from spawn to exit."""
+
+    launch_id: str
+    variant: str
+    factors: dict[str, str]
+    block: int
+    position: int
+    attempt: int = 1
+    status: Status = "ok"
+    reason_kind: str | None = None
+    reason: str | None = None
+    stamps: dict[str, int | None] = field(default_factory=dict)
+    wall_time: str | None = None
+    clock: ClockAccount = field(default_factory=ClockAccount)
+    state_before: StateBefore = field(default_factory=StateBefore)
+    start: StartAccount = field(default_factory=StartAccount)
+    warmup: list[WarmupStage] = field(default_factory=list)
+    # None for a server attached to, and in earlier records.
+    command: Invocation | None = None
+    facts: dict[str, FactValue] = field(default_factory=dict)
+    checks: list[Check] = field(default_factory=list)
+    fields: list[FieldInfo] = field(default_factory=list)
+    memory: LaunchMemory = field(default_factory=LaunchMemory)
+    client: ClientAccount = field(default_factory=ClientAccount)
+    exit: ExitReport = field(default_factory=ExitReport)
+    # None where nobody watched
+    stops: list[Stop] | None = None
+    log_tail: list[str] = field(default_factory=list)
+    schema_version: int = SCHEMA_VERSION

@@ -7,6 +7,11 @@ import signal
 
 from hypothesis import settings
 
+from tests.podman import podman, podman_store
+
+# Fixtures for whoever asks for them.
+__all__ = ["podman", "podman_store"]
+
 # Tests must not wait for a study that runs on the same machine, and disturb only each other.
 os.environ.setdefault("FIRSTTOKEN_BESIDE_OTHERS", "1")
 

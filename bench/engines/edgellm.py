@@ -72,7 +72,7 @@ class EdgeLlm:
             folders = {weights.path: containers.MODEL, caches: f"{containers.CACHES}/edgellm"}
             inside = (*COMMANDS[0], containers.MODEL, *words)
             argv = containers.run(engine.image, inside, name=f"firsttoken-{launch.port}", env=env, folders=folders)
-            env = {}
+            env = containers.outside(env)
         else:
             argv = (*_program(engine), str(weights.path), *words)
         return LaunchSpec(

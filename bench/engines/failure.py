@@ -8,7 +8,9 @@ other things. The first matching line is quoted, since later ones are usually co
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from bench.engines import lastwords
@@ -223,6 +225,16 @@ SYMPTOMS: tuple[Symptom, ...] = tuple(
             "the model was not found",
         ),
         ("missing_file", r"Repo id must be in the form|Invalid repository ID or local dir", "the model was not found"),
+        (
+            "missing_file",
+            r"(?:executable file `([^`]+)`|exec: \"([^\"]+)\": executable file) not found in \$PATH",
+            "the image has no program {0}",
+        ),
+        (
+            "bad_argument",
+            r"(unresolvable CDI devices \S+|unknown or invalid runtime name: \S+|could not select device driver)",
+            "the container cannot get at the GPU ({0}): set up the NVIDIA Container Toolkit for docker or podman",
+        ),
         ("missing_file", r"can't open file '?([^':]+)'?: \[Errno 2\]", "{0} does not exist"),
     )
 )
@@ -238,7 +250,7 @@ def classify(lines: Sequence[str], ended: Mapping[str, Any] | None, phase: str) 
     `lines` are all that it said; `ended` has code and signal, and oom_kills, killed and message where known; `phase` is
     start or serving.
     """
-    gone = ended or {}
+    gone = _by_signal(ended or {})
     if gone.get("message"):
         return _unexecuted(gone)
     kernel = gone.get("oom_kills")
@@ -246,6 +258,16 @@ def classify(lines: Sequence[str], ended: Mapping[str, Any] | None, phase: str) 
         return "out_of_memory", "the kernel's out-of-memory killer ended the engine: the host ran out of memory"
     said = lastwords.words(lines)
     return _told(said) or _child(lines, gone) or _by_exit(gone, _last(lines, said), phase)
+
+
+def _by_signal(gone: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An end by a signal as such, also where a shell or a container's client told it as status 128 + number."""
+    code = gone.get("code")
+    if gone.get("signal") or not code or code not in range(129, 128 + signal.NSIG):
+        return gone
+    with suppress(ValueError):
+        return {**gone, "code": None, "signal": signal.Signals(code - 128).name}
+    return gone
 
 
 def told(lines: Sequence[str]) -> tuple[str, str] | None:

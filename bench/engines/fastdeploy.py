@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.engines.containers import MODEL, run
+from bench.engines.containers import MODEL, outside, run
 from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.ports import free_port
 from bench.engines.vllm_flags import command_line
@@ -57,7 +57,7 @@ class FastDeploy:
             folders = {weights.path: MODEL}
             name = f"firsttoken-{launch.port}"
             argv = run(engine.image, ("python", *words), name=name, env=env, folders=folders)
-            env = {}
+            env = outside(env)
         else:
             argv = (str(interpreter(engine)), *words)
         return LaunchSpec(

@@ -55,7 +55,7 @@ class LlamaCpp:
             inside = (engine.path or "llama-server", *words)
             folders = {weights.parent: containers.MODEL}
             argv = containers.run(str(engine.image), inside, name=f"firsttoken-{launch.port}", env=env, folders=folders)
-            env = {}
+            env = containers.outside(env)
         return LaunchSpec(
             argv=argv,
             env=env,

@@ -69,7 +69,7 @@ class Ollama:
             command = (engine.path or "ollama", "serve")
             name = f"firsttoken-{launch.port}"
             argv = containers.run(engine.image, command, name=name, env=env, folders=folders)
-            env = {}
+            env = containers.outside(env)
         else:
             argv = (str(_program(variant)), "serve")
         return LaunchSpec(

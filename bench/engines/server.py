@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from bench import pipes
-from bench.engines import ports, server_process
+from bench.engines import containers, ports, server_process
 from bench.engines.engine import Endpoint, LaunchSpec
 from bench.engines.failure import classify
 from bench.engines.origin import MARK, ancestry, inherited, started
@@ -81,6 +81,8 @@ class Server:
         # Short, because sockets are made in it and their paths may have 107 characters.
         self.scratch = Path(tempfile.gettempdir(), f"firsttoken-{self.mark[:12]}")
         self.pid: int | None = None
+        # The process with the port, where `pid` is the client of the container that it runs in.
+        self.inside: int | None = None
         self.stamps: dict[str, int | None] = dict.fromkeys(
             ("spawn", "first_output", "port_open", "health", "stop", "exit")
         )
@@ -112,6 +114,7 @@ class Server:
             "cwd": str(self.spec.cwd) if self.spec.cwd else None,
             "log": str(self.log_path),
             "scratch": str(self.scratch),
+            "removal": containers.removal(self.spec.argv),
             "stop_signal": self.spec.stop_signal,
             "stop_timeout_s": self.spec.stop_timeout_s,
         }
@@ -243,8 +246,13 @@ class Server:
         return found
 
     def tree(self) -> list[int]:
-        """Every living process of the engine, also those that went to the background."""
-        return server_process.descendants(self._supervisor.pid) if self._supervisor else []
+        """Every living process of the engine, also those that went to the background, and a container's."""
+        if self._supervisor is None:
+            return []
+        found = server_process.descendants(self._supervisor.pid)
+        if self.inside is not None and self.inside not in found:
+            found += [*server_process.descendants(self.inside), self.inside]
+        return found
 
     def kill(self) -> None:
         """End the engine at once, from any thread: nothing is waited for, and `stop` is still to be called."""
@@ -343,6 +351,9 @@ class Server:
             for pid in left:
                 server_process.send(pid, signal.SIGKILL)
             time.sleep(0.02)
+        if words := containers.removal(self.spec.argv):
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL, timeout=server_process.REMOVE_S)
         self.stamps["exit"] = time.monotonic_ns()
         server_process.clear(str(self.scratch))
         self.exit = {
@@ -358,11 +369,13 @@ class Server:
         """LaunchError if a process that was there before the engine has its port."""
         spawned = self.stamps["spawn"]
         owner = None if spawned is None else ports.owner(self.endpoint.port)
-        if owner is None or owner in self.tree():
+        if owner is None or (owner in self.tree() and not containers.removal(self.spec.argv)):
             return
         # A younger stranger may be a container's process, which is no descendant of the command that started it.
         if spawned is not None and (_started_ns(owner) or spawned) < spawned:
             raise LaunchError("port", f"port {self.endpoint.port} is taken{_by(owner)}", tail=self.tail())
+        # Of its container's client the engine is no child.
+        self.inside = owner if containers.removal(self.spec.argv) else None
 
     def _lines(self, last: int) -> list[str]:
         return [line.text for line in map(engine_log.parse, self._log_text(last=last).split("\n")) if line]

@@ -33,6 +33,8 @@ TICK_S = 1.0
 STRAGGLERS_S = 2.0
 # KILL is sent again until nothing is left; a process stuck in the kernel outlives it and is reported.
 KILL_S = 10.0
+# Removing a container waits for the kernel to end what is in it.
+REMOVE_S = 10.0
 ORPHANED_STOP_S = 5.0
 # Under memory pressure the kernel should take the engine, not the harness that records its end.
 OOM_SCORE_ADJ = "500"
@@ -404,6 +406,25 @@ class Supervisor:
             while self.read_output(descriptor, time.monotonic_ns()):
                 continue
 
+    def remove(self) -> None:
+        """End and remove the container that the engine ran in, if it did: a killed client leaves it to itself."""
+        words = self.launch.pop("removal", None)
+        if not words:
+            return
+        null = os.open(os.devnull, os.O_RDWR)
+        quiet = [(os.POSIX_SPAWN_DUP2, null, stream) for stream in (0, 1, 2)]
+        try:
+            pid = os.posix_spawnp(words[0], words, os.environ, file_actions=quiet)
+        except OSError:
+            return
+        finally:
+            os.close(null)
+        deadline = time.monotonic() + REMOVE_S
+        while os.waitpid(pid, os.WNOHANG)[0] == 0:
+            if time.monotonic() >= deadline:
+                send(pid, signal.SIGKILL)
+            time.sleep(0.01)
+
     def end(self, order: dict[str, Any]) -> None:
         """Ask the group, wait, then KILL until no descendant is left; report what it took."""
         begun = time.monotonic_ns()
@@ -424,12 +445,14 @@ class Supervisor:
             if self.ended is not None:
                 deadline = min(deadline, self.ended["t_ns"] / 1e9 + STRAGGLERS_S)
             if time.monotonic() >= deadline:
+                self.remove()
                 give_up = give_up or time.monotonic() + KILL_S
                 killed = True
                 for pid in left:
                     send(pid, signal.SIGKILL)
                 if time.monotonic() >= give_up:
                     break
+        self.remove()
         # One that only looks dead may have threads that still let go of its memory: the kernel tells when it is over.
         patience = time.monotonic() + KILL_S
         while self.reap() and not descendants(os.getpid()) and time.monotonic() < patience:

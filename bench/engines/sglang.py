@@ -94,7 +94,7 @@ class SgLang:
             folders = {weights.path: containers.MODEL}
             name = f"firsttoken-{launch.port}"
             argv = containers.run(str(engine.image), ("python3", *words), name=name, env=env, folders=folders)
-            env = {}
+            env = containers.outside(env)
         return LaunchSpec(
             argv=argv,
             env=env,

@@ -146,4 +146,4 @@ def _contained(
         host.mkdir(parents=True, exist_ok=True)
         folders[host] = inside[variable] = f"{containers.CACHES}/{host.name}"
     argv = containers.run(image, ("python3", *words), name=f"firsttoken-{port}", env=inside, folders=folders)
-    return argv, {}
+    return argv, containers.outside(inside)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import plugins
-from bench.engines import device, startup
+from bench.engines import containers, device, startup
 from bench.engines.engine import Checkpoint, Endpoint, Engine, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.failure import told
 from bench.engines.invocation import invocation
@@ -95,6 +95,7 @@ def _launch(
         )
         spec = engine.command(variant, context)
         record.command = invocation(engine, variant, context, spec)
+        record.facts |= containers.present(spec.argv)
         if variant.slowdown is not None:
             spec = slowed(spec, variant.slowdown, free_port())
         forking = stand.parents if variant.start == "forked" else None
@@ -116,6 +117,8 @@ def _launch(
             sampler.set_pid(server.pid)
             sampler.set_metrics_url(metrics_url(server.endpoint))
             server.wait_healthy()
+            if server.inside is not None:
+                sampler.set_pid(server.inside)
             asking = Asking(stand, planned, variant, checkpoint, server, load, seen)
             asking.warm_up(strategy)
             sampler.mark()
@@ -196,8 +199,6 @@ def _interpret(engine: Engine, variant: Variant, spec: LaunchSpec, trace: Launch
     record.facts |= {**device.told(trace.log), **engine.facts(trace)}
     if wanted := device.asked(variant) or ("cuda" if spec.wants_gpu else None):
         record.facts["device_asked"] = wanted
-    if variant.engine.image:
-        record.facts["image"] = variant.engine.image
     seen.tables.phases = startup.resolve(trace, engine.phases(trace))
 
 

@@ -17,6 +17,12 @@ SELF_SUPPLIED = ("openai", "command", "simulated")
 
 # Engines that are no program of their own.
 INTERPRETED = ("transformers", "vllm", "fastdeploy", "sglang", "command", "simulated")
+# Engines that are not started in a container, and what to do instead.
+UNCONTAINED = {
+    "transformers": "it runs in an interpreter; name it with `python`",
+    "simulated": "it runs in the harness's own interpreter",
+    "command": "its words may themselves be `podman run --name …`",
+}
 # What engines call the length of a context, prompt and answer; llama.cpp's is shared by its slots.
 CONTEXTS = ("max_model_len", "ctx_size", "num_ctx", "context_length")
 
@@ -80,6 +86,8 @@ def _engine(document: Document, path: Path, engine: EngineSetting) -> None:
     if engine.path is not None and engine.engine in INTERPRETED:
         message = f"has no use here: {engine.engine} runs in an interpreter; name it with `python`"
         document.problem((*path, "path"), message, at_key=True)
+    if engine.image is not None and (why := UNCONTAINED.get(engine.engine)):
+        document.problem((*path, "image"), f"has no use here: {engine.engine} takes no image; {why}", at_key=True)
     where = [key for key in ("python", "environment", "image") if getattr(engine, key) is not None]
     # Together with `image` it is the program's path inside.
     where += ["path"] if engine.path is not None and engine.environment is not None else []

@@ -144,3 +144,40 @@ def test_before_serving_the_same_exit_is_a_crash_at_start() -> None:
 def test_every_reason_of_the_table_is_a_recorded_one_and_long_lines_are_cut() -> None:
     assert {symptom.kind for symptom in SYMPTOMS} <= set(REASONS)
     assert len(classify(["No space left on device" + "x" * 5000], None, "start")[1]) < 400
+
+
+@pytest.mark.parametrize(("code", "says"), [(137, "killed from outside"), (139, "a segmentation fault")])
+def test_a_signal_told_as_a_status_by_a_shell_or_a_container_is_a_signal(code: int, says: str) -> None:
+    kind, sentence = classify([], {"code": code, "signal": None, "oom_kills": 0}, "serving")
+    assert kind == "crash_while_serving"
+    assert says in sentence
+
+
+@pytest.mark.parametrize("code", [1, 128, 255])
+def test_a_status_that_is_no_signal_s_stays_one(code: int) -> None:
+    assert f"exited with status {code}" in classify([], {"code": code, "signal": None}, "serving")[1]
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "says"),
+    [
+        (
+            "Error: crun: executable file `llama-server` not found in $PATH: No such file or directory",
+            "missing_file",
+            "the image has no program llama-server",
+        ),
+        (
+            'docker: Error response from daemon: exec: "python3": executable file not found in $PATH: unknown.',
+            "missing_file",
+            "the image has no program python3",
+        ),
+        (
+            "Error: setting up CDI devices: unresolvable CDI devices nvidia.com/gpu=all",
+            "bad_argument",
+            "set up the NVIDIA Container Toolkit",
+        ),
+    ],
+)
+def test_what_docker_and_podman_say_has_its_reason(line: str, kind: str, says: str) -> None:
+    found, sentence = classify([line], {"code": 127, "signal": None}, "start")
+    assert (found, says in sentence) == (kind, True)

@@ -35,6 +35,11 @@ MODEL = 'model: {source: "hf:someone/some-model", revision: main}\n'
         ("engine: transformers", "engine: openai, image: x", "engines.hf.image: has no use here: a running server is"),
         (
             "engine: transformers",
+            "engine: transformers, image: x",
+            "engines.hf.image: has no use here: transformers takes no image; it runs in an interpreter",
+        ),
+        (
+            "engine: transformers",
             "engine: transformers, base_url: 'http://x'",
             "engines.hf.base_url: is for `engine: op",
         ),

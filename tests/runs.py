@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench.record.launches import Check, ClientAccount, ExitReport, FieldInfo, LaunchRecord, Phase
-from bench.record.manifest import Manifest
+from bench.record.manifest import Manifest, PlannedVariant
 from bench.record.store import LaunchTables, RunFolder
 
 SECOND = 1_000_000_000
@@ -60,7 +60,7 @@ def synthetic_run(
         scenario_digest="sha256:0",
         scenario_text=scenario_text,
         seed=seed,
-        variants=[{"id": name, "factors": dict(variant.factors)} for name, variant in variants.items()],
+        variants=[PlannedVariant(name, dict(variant.factors)) for name, variant in variants.items()],
         plan=[],
         fingerprint={"cpu": "two made-up cores", "kernel": "6.1", "memory_mib": 16000},
         versions={"firsttoken": "0.1.0", "python": "3.11"},

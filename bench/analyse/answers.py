@@ -68,8 +68,7 @@ class Answers:
 
 def of_variant(run: Run, variant: str) -> Answers:
     """The answers of a variant's first launch that gave any."""
-    described: Mapping[str, Any] = next((item for item in run.manifest.variants if item.get("id") == variant), {})
-    source = str((described.get("model") or {}).get("source", ""))
+    source = run.manifest.variant(variant).source
     if source.startswith("dummy:"):
         return Answers(variant, reason=f"the weights of {source} are random: its words mean nothing")
     launches = [launch for launch in run.all if launch.record.variant == variant]

@@ -99,7 +99,7 @@ class Run:
     @cached_property
     def variants(self) -> tuple[str, ...]:
         """Variant ids in the order of the scenario."""
-        planned = [str(variant["id"]) for variant in self.manifest.variants if "id" in variant]
+        planned = [variant.id for variant in self.manifest.variants]
         return tuple(dict.fromkeys([*planned, *(launch.record.variant for launch in self.all)]))
 
     @cached_property

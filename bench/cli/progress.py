@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from bench.plan.blocks import PlannedLaunch
 from bench.record.launches import LaunchRecord
+from bench.record.manifest import PlannedLaunch
 from bench.run.progress import Progress, Silent
 
 MARKS = {"ok": ("✓", "green"), "invalid": ("!", "yellow"), "interrupted": ("·", "yellow")}

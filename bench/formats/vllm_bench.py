@@ -71,7 +71,7 @@ def _result(run: Run, variant: str, launches: list[Launch]) -> dict[str, Any]:
     done = asked[asked["ok"]]
     duration = sum(float(table["end_ns"].max() - table["sent_ns"].min()) / 1e9 for table in steady)
     gaps = np.concatenate([launch.gaps(launch.requests()) for launch in launches])
-    planned = next((one for one in run.manifest.variants if one.get("id") == variant), {})
+    planned = run.manifest.variant(variant)
     arrivals = (run.scenario.get("workload") or {}).get("arrivals") or {"closed": 1}
     rate = arrivals.get("rate") or arrivals.get("poisson")
     tokens = {name: _sum(done[f"{name}_tokens"]) for name in ("prompt", "completion")}
@@ -81,10 +81,10 @@ def _result(run: Run, variant: str, launches: list[Launch]) -> dict[str, Any]:
         "date": (run.manifest.created or "").replace("-", "").replace(":", "").replace("T", "-")[:15],
         "endpoint_type": "openai",
         "written_by": WRITER,
-        "backend": (planned.get("engine") or {}).get("engine"),
+        "backend": planned.adapter,
         "label": variant,
-        "model_id": (planned.get("model") or {}).get("source"),
-        "tokenizer_id": (planned.get("model") or {}).get("source"),
+        "model_id": planned.source or None,
+        "tokenizer_id": planned.source or None,
         "num_prompts": len(asked),
         "request_rate": rate or "inf",
         "burstiness": 1.0,

@@ -72,7 +72,6 @@ def start(
     anchor = variant_id(run, reference) if reference else None
     if anchor == name:
         raise UsageError("the reference workload cannot be the variant itself")
-    planned = next(one for one in run.manifest.variants if one["id"] == name)
     gate = run.scenario.get("gate") or {}
     asked = margins or _margins(gate.get("metrics") or {}) or DEFAULT_MARGINS
     return Baseline(
@@ -83,7 +82,7 @@ def start(
         machine=likeness.state(run.manifest.fingerprint),
         scenario_digest=run.manifest.scenario_digest,
         recipe=run.manifest.scenario_text,
-        factors=planned.get("factors") or {},
+        factors=run.manifest.variant(name).factors,
         weights=_weights(run, name),
         reference=anchor,
     )

@@ -68,12 +68,11 @@ def _runs(run: Run, other: Run) -> Iterator[str]:
 
 
 def _models(run: Run, a: str, other: Run, b: str) -> Iterator[str]:
-    mine, theirs = _variant(run, a), _variant(other, b)
-    first, second = mine.get("model") or {}, theirs.get("model") or {}
+    mine, theirs = run.manifest.variant(a), other.manifest.variant(b)
     for key in ("source", "revision", "sha256"):
-        if first.get(key) != second.get(key):
-            yield f"model {key}: {_short(first.get(key))} and {_short(second.get(key))}"
-    if mine.get("quantization") == theirs.get("quantization"):
+        if mine.model.get(key) != theirs.model.get(key):
+            yield f"model {key}: {_short(mine.model.get(key))} and {_short(theirs.model.get(key))}"
+    if mine.quantization == theirs.quantization:
         here, there = _digests(run, a), _digests(other, b)
         if here and there and here != there:
             yield f"weights: {', '.join(sorted(here))} and {', '.join(sorted(there))}"
@@ -114,10 +113,6 @@ def _tokens(launch: Launch) -> pa.Table:
 
 def _total(column: pa.ChunkedArray) -> int | None:
     return None if column.null_count or not len(column) else int(pc.sum(column).as_py())
-
-
-def _variant(run: Run, name: str) -> Mapping[str, Any]:
-    return next((variant for variant in run.manifest.variants if variant.get("id") == name), {})
 
 
 def _digests(run: Run, variant: str) -> set[str]:
@@ -240,7 +235,7 @@ def variant_id(run: Run, wanted: str | Mapping[str, Any]) -> str:
     if isinstance(wanted, str) and wanted in run.variants:
         return wanted
     selector = _selector(wanted) if isinstance(wanted, str) else wanted
-    factors = {str(variant["id"]): variant.get("factors", {}) for variant in run.manifest.variants}
+    factors = {variant.id: variant.factors for variant in run.manifest.variants}
     fitting = [
         name
         for name, levels in factors.items()

@@ -14,23 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from bench.record.manifest import PlannedLaunch
 from bench.scenario.load import Scenario
 from bench.scenario.variant import Variant, but_for_start
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedLaunch:
-    """One launch: block and position count from 0; `seed` draws the prompts and is the same for a whole block."""
-
-    block: int
-    position: int
-    variant: str
-    seed: int
-
-    @property
-    def id(self) -> str:
-        """Folder name of the launch; sorts in order of time."""
-        return f"{self.block:03d}-{self.position:02d}-{self.variant}"
 
 
 @dataclass(frozen=True, slots=True)

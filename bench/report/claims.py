@@ -84,16 +84,16 @@ def _steps(run: Run) -> dict[str, str]:
     """Which variant takes which of the article's steps."""
     found: dict[str, str] = {}
     for variant in run.manifest.variants:
-        done = {step["strategy"] for step in variant.get("warmup", ())}
-        compiled = bool((variant.get("engine", {}).get("args") or {}).get("compile"))
+        done = {step.strategy for step in variant.warmup}
+        compiled = bool((variant.engine.get("args") or {}).get("compile"))
         if {"kv-preallocate", "multi-stage"} <= done and compiled:
-            found["all"] = variant["id"]
+            found["all"] = variant.id
         elif done == {"none"} and compiled:
-            found["compile"] = variant["id"]
+            found["compile"] = variant.id
         elif done == {"kv-preallocate"} and not compiled:
-            found["kv"] = variant["id"]
+            found["kv"] = variant.id
         elif done == {"multi-stage"} and not compiled:
-            found["stages"] = variant["id"]
+            found["stages"] = variant.id
     return found
 
 

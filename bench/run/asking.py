@@ -16,8 +16,8 @@ from bench.loadgen import prompts
 from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.job import Driven, Job, Request
 from bench.loadgen.questions import quality_requests
-from bench.plan.blocks import PlannedLaunch
 from bench.record.launches import WarmupStage
+from bench.record.manifest import PlannedLaunch
 from bench.record.schema import RequestStage
 from bench.run.seen import Seen, Stand
 from bench.scenario.model import Arrivals

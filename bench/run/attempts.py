@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.plan.blocks import Plan, PlannedLaunch
+from bench.plan.blocks import Plan
 from bench.plan.budget import TimeLimit, another_fits
 from bench.record.launches import LaunchRecord
+from bench.record.manifest import PlannedLaunch
 
 # Both see the run's folder, so that they judge what is on disk and nothing else.
 StopRule = Callable[[Path], str | None]

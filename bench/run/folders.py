@@ -16,7 +16,8 @@ from typing import Any, Literal
 from bench.errors import RecordError
 from bench.plan.blocks import Plan, draw
 from bench.probes.machine import Machine
-from bench.record.manifest import Manifest
+from bench.record.documents import parsed
+from bench.record.manifest import Manifest, PlannedVariant
 from bench.record.store import RunFolder
 from bench.scenario.load import Scenario
 from bench.scenario.variant import Variant
@@ -35,8 +36,8 @@ def new(results: Path, scenario: Scenario, plan: Plan, host: Machine, notes: lis
         scenario_digest=scenario.digest,
         scenario_text=scenario.text,
         seed=plan.seed,
-        variants=[_described(variant) for variant in plan.variants],
-        plan=_launches_of(plan),
+        variants=[_planned(variant) for variant in plan.variants],
+        plan=list(plan.launches),
         fingerprint=dict(host.fingerprint),
         versions={"firsttoken": version("firsttoken"), "python": platform.python_version()},
         created=now.isoformat(timespec="seconds"),
@@ -66,7 +67,7 @@ def unfinished(results: Path, scenario: Scenario, plan: Plan | None = None) -> P
 
     One of another version of the scenario is not passed over, so that whoever goes on with it is told.
     """
-    wanted = _launches_of(plan or draw(scenario))
+    wanted = list((plan or draw(scenario)).launches)
     for folder in _runs(results, scenario):
         manifest = folder.manifest
         another = manifest.scenario_digest == scenario.digest and manifest.plan != wanted
@@ -83,7 +84,7 @@ def pending(results: Path, scenario: Scenario, plan: Plan) -> RunFolder | None:
 
     One of another version of the scenario is passed over: where this is asked, nobody is there to be told.
     """
-    wanted = (scenario.digest, _launches_of(plan))
+    wanted = (scenario.digest, list(plan.launches))
     for folder in _runs(results, scenario):
         manifest = folder.manifest
         if manifest.state != "complete" and (manifest.scenario_digest, manifest.plan) == wanted:
@@ -93,7 +94,7 @@ def pending(results: Path, scenario: Scenario, plan: Plan) -> RunFolder | None:
 
 def recorded(results: Path, scenario: Scenario, plan: Plan, emulated: str | None = None) -> RunFolder | None:
     """The newest run of this very scenario and plan on the same (emulated) machine, complete or not."""
-    wanted = (scenario.digest, _launches_of(plan), emulated)
+    wanted = (scenario.digest, list(plan.launches), emulated)
     for folder in _runs(results, scenario):
         manifest = folder.manifest
         if (manifest.scenario_digest, manifest.plan, manifest.emulated) == wanted:
@@ -126,10 +127,6 @@ def _runs(results: Path, scenario: Scenario) -> Iterator[RunFolder]:
     yield from (RunFolder.open(path.parent) for path in sorted(manifests, reverse=True))
 
 
-def _launches_of(plan: Plan) -> list[dict[str, Any]]:
-    return [dataclasses.asdict(planned) for planned in plan.launches]
-
-
 def _require_same(folder: RunFolder, scenario: Scenario) -> None:
     """RecordError if the scenario has changed since the run was begun."""
     if folder.manifest.scenario_digest != scenario.digest:
@@ -139,8 +136,7 @@ def _require_same(folder: RunFolder, scenario: Scenario) -> None:
         )
 
 
-def _described(variant: Variant) -> dict[str, Any]:
-    """A variant as plain data; what tells it apart, and a digest of all the rest."""
+def _planned(variant: Variant) -> PlannedVariant:
     full: dict[str, Any] = {
         "engine": variant.engine.model_dump(by_alias=True, exclude_defaults=True),
         "model": variant.model.model_dump(exclude_defaults=True),
@@ -154,4 +150,4 @@ def _described(variant: Variant) -> dict[str, Any]:
     if variant.slowdown is not None:
         full["slowdown"] = dataclasses.asdict(variant.slowdown)
     digest = hashlib.sha256(json.dumps(full, sort_keys=True).encode()).hexdigest()
-    return {"id": variant.id, "factors": variant.factors, "digest": digest, **full}
+    return parsed(PlannedVariant, {"id": variant.id, "factors": variant.factors, "digest": digest, **full})

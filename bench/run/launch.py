@@ -22,7 +22,6 @@ from bench.engines.slowed import slowed
 from bench.engines.spans import SpanSink
 from bench.errors import LaunchError
 from bench.loadgen.generator import LoadGenerator
-from bench.plan.blocks import PlannedLaunch
 from bench.probes.context import Watched
 from bench.probes.cooldown import cool_down
 from bench.probes.devices import without_gpu
@@ -31,6 +30,7 @@ from bench.probes.processes import held_mib
 from bench.probes.sampler import Sampler
 from bench.record.documents import parsed
 from bench.record.launches import ExitReport, LaunchRecord, MemoryServed, Stop
+from bench.record.manifest import PlannedLaunch
 from bench.run import oracle
 from bench.run.asking import Asking
 from bench.run.seen import Seen, Stand

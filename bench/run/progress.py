@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from bench.plan.blocks import PlannedLaunch
 from bench.record.launches import LaunchRecord
+from bench.record.manifest import PlannedLaunch
 
 
 class Progress(Protocol):

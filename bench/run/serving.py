@@ -17,9 +17,9 @@ from bench.errors import LaunchError, UsageError
 from bench.home import home
 from bench.loadgen.generator import LoadGenerator
 from bench.models import checkpoints
-from bench.plan.blocks import PlannedLaunch
 from bench.probes.machine import machine
 from bench.record.launches import LaunchRecord
+from bench.record.manifest import PlannedLaunch
 from bench.run.asking import Asking
 from bench.run.progress import Progress
 from bench.run.seen import Seen, Stand

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from bench.analyse.founding import table
 from bench.analyse.run import Run
+from bench.record.manifest import PlannedStep
 from bench.report.claims import of_the_article
 from tests.runs import Behaviour, synthetic_run
 
@@ -45,10 +47,10 @@ STEPS = {
 def tried(tmp_path: Path, *left_out: str, **behaviours: Behaviour) -> Run:
     variants = {name: behaviours.get(name, Behaviour(first=2800.0)) for name in STEPS if name not in left_out}
     run = Run.open(synthetic_run(tmp_path, variants, blocks=3))
-    for variant in run.manifest.variants:
-        steps, compiled = STEPS[variant["id"]]
-        variant["warmup"] = [{"strategy": step, "options": {}} for step in steps]
-        variant["engine"] = {"args": {"compile": True} if compiled else {}}
+    for at, variant in enumerate(run.manifest.variants):
+        steps, compiled = STEPS[variant.id]
+        args = {"compile": True} if compiled else {}
+        run.manifest.variants[at] = replace(variant, warmup=[*map(PlannedStep, steps)], engine={"args": args})
     return run
 
 

@@ -103,6 +103,4 @@ def test_a_run_broken_off_again_and_again_is_completed_by_resume(tmp_path: Path,
     run = RunFolder.open(only)
     assert run.manifest.state == "complete"
     # A launch that a busy machine made invalid has a second attempt beside it.
-    assert {name.split("~")[0] for name in run.finished()} == {
-        f"{launch['block']:03d}-{launch['position']:02d}-{launch['variant']}" for launch in run.manifest.plan
-    }
+    assert {name.split("~")[0] for name in run.finished()} == {launch.id for launch in run.manifest.plan}

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from bench.analyse.run import Run
 from bench.record.launches import LaunchRecord
-from bench.record.manifest import Manifest
+from bench.record.manifest import Manifest, PlannedVariant
 from bench.record.store import LaunchTables, RunFolder
 
 SECOND, MILLI = 1_000_000_000, 1_000_000
@@ -65,7 +65,7 @@ def recorded(
         scenario_digest="sha256:0",
         scenario_text=path.read_text(),
         seed=1,
-        variants=[{"id": name, "factors": {"quantization": name}, "model": {"source": source}} for name in variants],
+        variants=[PlannedVariant(name, {"quantization": name}, model={"source": source}) for name in variants],
         plan=[],
         state="complete",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from bench.errors import IncomparableError, UnknownName, UsageError
 from bench.judge.comparable import variant_id
 from bench.judge.compare import Comparison
 from bench.judge.decide import Verdict
+from bench.record.manifest import PlannedVariant
 from tests.runs import Behaviour, synthetic_run
 
 VARIANTS = {name: Behaviour(factors={"build": name, "engine": "x"}) for name in ("a", "b", "c")}
@@ -39,7 +41,7 @@ def other_host(run: Run) -> None:
 
 
 def other_model(run: Run) -> None:
-    run.manifest.variants[1]["model"] = {"source": "hf:another/one"}
+    run.manifest.variants[1] = replace(run.manifest.variants[1], model={"source": "hf:another/one"})
 
 
 def other_prompts(run: Run) -> None:
@@ -110,10 +112,10 @@ def test_a_variant_is_named_by_id_or_by_factors(run: Run) -> None:
 
 def test_a_level_is_compared_as_it_is_written_in_a_scenario() -> None:
     variants = [
-        {"id": "enforce-eager", "factors": {"args.enforce_eager": "true"}},
-        {"id": "no-enforce-eager", "factors": {"args.enforce_eager": "false"}},
+        PlannedVariant("enforce-eager", {"args.enforce_eager": "true"}),
+        PlannedVariant("no-enforce-eager", {"args.enforce_eager": "false"}),
     ]
-    names = [variant["id"] for variant in variants]
+    names = [variant.id for variant in variants]
     run: Any = SimpleNamespace(variants=names, manifest=SimpleNamespace(variants=variants))
     assert variant_id(run, {"args.enforce_eager": True}) == "enforce-eager"
     assert variant_id(run, "args.enforce_eager=false") == "no-enforce-eager"

@@ -11,6 +11,7 @@ import pytest
 from bench.analyse.run import Run
 from bench.judge.compare import Comparison
 from bench.judge.trade import trades
+from bench.record.manifest import PlannedVariant
 from bench.report.elements import Block, Cell, Facts, Figure, Fold, Notes, Prose, Section, Table, Timeline
 from bench.report.sections import (
     coldstart,
@@ -238,10 +239,10 @@ def test_a_scenario_without_a_quality_question_has_no_such_part(small_run: Run) 
 
 def test_a_scripted_engine_and_random_weights_are_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run.open(synthetic_run(tmp_path, {"a": Behaviour()}, blocks=1, requests=2))
-    monkeypatch.setattr(run.manifest, "variants", [{"id": "a", "engine": {"engine": "simulated"}, "model": {}}])
+    monkeypatch.setattr(run.manifest, "variants", [PlannedVariant("a", engine={"engine": "simulated"})])
     assert "scripted server" in words(headline.section(View(run)))
     monkeypatch.setattr(
-        run.manifest, "variants", [{"id": "a", "engine": {"engine": "vllm"}, "model": {"source": "dummy:x"}}]
+        run.manifest, "variants", [PlannedVariant("a", engine={"engine": "vllm"}, model={"source": "dummy:x"})]
     )
     assert "random weights" in words(headline.section(View(run)))
 

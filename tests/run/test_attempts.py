@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.plan.blocks import Plan, PlannedLaunch
+from bench.plan.blocks import Plan
 from bench.plan.budget import TimeLimit
 from bench.record.launches import LaunchRecord
+from bench.record.manifest import PlannedLaunch
 from bench.run.attempts import Attempt, Blocks, attempts
 
 FOLDER = Path("results/small/20260101-000000")

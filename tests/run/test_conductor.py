@@ -13,9 +13,10 @@ import bench
 from bench.engines import parent
 from bench.errors import RecordError, UsageError
 from bench.judge.validity import judge_folder
-from bench.plan.blocks import Plan, PlannedLaunch, draw
+from bench.plan.blocks import Plan, draw
 from bench.record.documents import read_launch
 from bench.record.launches import Check, LaunchRecord, ParentAccount
+from bench.record.manifest import PlannedLaunch
 from bench.record.store import RunFolder
 from bench.run.conductor import Rules, Setting, carry_out
 from bench.run.folders import recorded, unfinished

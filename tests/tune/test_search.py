@@ -37,7 +37,7 @@ def test_the_faster_flag_is_found_and_confirmed_on_launches_of_its_own(found: Fo
     assert found.confirm != found.race
     race, confirm = (RunFolder.open(folder).manifest for folder in (found.race, found.confirm))
     assert race.seed != confirm.seed
-    assert {variant["id"] for variant in confirm.variants} == {"start", "ttft-ms-5"}
+    assert {variant.id for variant in confirm.variants} == {"start", "ttft-ms-5"}
 
 
 def test_one_that_has_fallen_out_is_launched_no_more(found: Found) -> None:

@@ -145,8 +145,8 @@ def _state(view: View) -> Iterator[Note]:
 def _made_up(view: View) -> Iterator[Note]:
     """Where the engine or the weights are not real ones."""
     described = view.run.manifest.variants
-    engines = {str((variant.get("engine") or {}).get("engine")) for variant in described}
-    sources = {str((variant.get("model") or {}).get("source", "")) for variant in described}
+    engines = {variant.adapter for variant in described}
+    sources = {variant.source for variant in described}
     if "simulated" in engines:
         yield Note("A scripted server stands in for an engine.", "Its figures say nothing about any model.", "warn")
     elif any(source.startswith("dummy:") for source in sources):

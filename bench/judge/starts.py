@@ -48,7 +48,7 @@ def _answered(answer: OracleAnswer | None) -> tuple[str, float] | None:
 
 
 def _reference(e: Evidence) -> tuple[str, tuple[str, float]] | None:
-    """The latest sound launch by exec of the same factors but for `start`, else what was recorded before this run."""
+    """The latest sound launch by exec of the same factors but for `start`, else the answer kept from before it."""
     alike = but_for_start(e.record.factors)
     for one in sorted(e.others, key=lambda one: (one.block, one.position, one.attempt), reverse=True):
         by_exec = (one.start.asked, one.start.mode) == ("exec", "exec") and one.status in ("ok", "invalid")
@@ -57,4 +57,4 @@ def _reference(e: Evidence) -> tuple[str, tuple[str, float]] | None:
             return f"by exec in {one.launch_id}", answer
     kept = e.record.start.reference
     answer = _answered(kept)
-    return None if kept is None or answer is None else (f"by exec in an earlier run ({kept.when})", answer)
+    return None if kept is None or answer is None else (f"by exec as kept from {kept.when}", answer)

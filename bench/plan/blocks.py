@@ -16,7 +16,7 @@ from itertools import islice
 
 from bench.record.manifest import PlannedLaunch
 from bench.scenario.load import Scenario
-from bench.scenario.variant import Variant, but_for_start
+from bench.scenario.variant import Variant, twin_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +60,11 @@ def references_first(order: Sequence[int], variants: Sequence[Variant]) -> tuple
     """
     found = list(order)
     for number, variant in enumerate(variants):
-        alike = (other for other, one in enumerate(variants) if one.start == "exec" and _twins(one, variant))
-        twin = next(alike, None) if variant.start != "exec" else None
+        by_exec = twin_of(variant, variants) if variant.start != "exec" else None
+        twin = None if by_exec is None else variants.index(by_exec)
         if twin is not None and (here := found.index(number)) < (there := found.index(twin)):
             found[here], found[there] = twin, number
     return tuple(found)
-
-
-def _twins(one: Variant, other: Variant) -> bool:
-    return but_for_start(one.factors) == but_for_start(other.factors)
 
 
 def block_orders(variants: int, seed: int) -> Iterator[tuple[int, ...]]:

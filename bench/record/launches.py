@@ -167,7 +167,7 @@ class ParentAccount:
 class OracleAnswer:
     """The first token of the fixed question and its log-probability, nats; `reason` where there is none.
 
-    `when` is the time of an answer that was kept from an earlier run.
+    `when` is the time of an answer that was kept.
     """
 
     token: str | None = None
@@ -183,7 +183,7 @@ class StartAccount:
     `asked` is what the variant wants, `mode` what it was; `reason` says why it was not forked where that was asked,
     `replaced` names the parent that could not do it. `ancestry` are the pids from the engine's parent upwards as they
     were seen, `guardian` the one that guards it, `guardian_parent` that one's parent. `read_mib` was read by read(2)
-    until healthy. `reference` is what a launch by exec of an earlier run answered to the oracle's question.
+    until healthy. `reference` is the kept answer of a launch by exec to the oracle's question.
     """
 
     asked: StartMode | None = None

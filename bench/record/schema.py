@@ -36,6 +36,7 @@ REASONS = (
     "request_failed",
     "stalled",
     "disk_full",
+    "no_reference",
     "interrupted",
     "internal",
 )

@@ -102,7 +102,7 @@ def carry_out(scenario: Scenario, setting: Setting, plan: Plan | None = None) ->
             folder.manifest.fingerprint["client"] = dataclasses.asdict(selfcheck(quick=True))
             folder.save(folder.manifest)
         parents = around.enter_context(Parents())
-        _Run(_stand(scenario, setting, host, parents), plan, weights, folder, setting.rules).launches()
+        _Run(_stand(scenario, setting, host, parents, plan), plan, weights, folder, setting.rules).launches()
     return folder.path
 
 
@@ -218,10 +218,10 @@ def _weights(plan: Plan, progress: Progress) -> dict[str, Checkpoint]:
     return found
 
 
-def _stand(scenario: Scenario, setting: Setting, host: Machine, parents: Parents) -> Stand:
+def _stand(scenario: Scenario, setting: Setting, host: Machine, parents: Parents, plan: Plan) -> Stand:
     idle_c: Mapping[str, float] = {}
     if scenario.model.design.cool_down is not None:
         setting.progress.preparing("taking the idle temperature")
         idle_c = idle_reference(host.roots)
     caches = home() / "caches" / scenario.model.scenario
-    return Stand(scenario, host, caches, setting.progress, parents, idle_c)
+    return Stand(scenario, host, caches, setting.progress, parents, plan.variants, idle_c)

@@ -31,7 +31,7 @@ from bench.probes.sampler import Sampler
 from bench.record.documents import parsed
 from bench.record.launches import ExitReport, LaunchRecord, MemoryServed, Stop
 from bench.record.manifest import PlannedLaunch
-from bench.run import oracle
+from bench.run import oracle, twin
 from bench.run.asking import Asking
 from bench.run.seen import Seen, Stand
 from bench.run.stops import of_children, own_stops
@@ -64,6 +64,8 @@ def _launch(
     caches.mkdir(parents=True, exist_ok=True)
 
     progress.phase("preparing")
+    # First of all: it reads the weights and warms the machine.
+    twin.provide(stand, variant, checkpoint, folder)
     _settle(stand, record)
     if variant.page_cache == "drop":
         # Weights that a parent of another variant maps cannot be dropped.
@@ -130,7 +132,7 @@ def _launch(
             served = MemoryServed(time.monotonic_ns(), held_mib(server.tree()))
             record.memory = replace(record.memory, served=served)
             asking.question()
-            if any(one.start == "forked" for one in stand.scenario.variants):
+            if twin.needs_oracle(stand.variants):
                 record.start = oracle.consulted(record.start, variant, spec, stand.machine, server, checkpoint)
         except LaunchError as error:
             if watchdog is not None and watchdog.tripped:

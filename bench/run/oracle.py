@@ -39,16 +39,22 @@ def consulted(
     start = dataclasses.replace(start, oracle=answer)
     if not spec.argv:
         return start
-    file = home() / "oracles" / f"{_key(variant, spec, machine, checkpoint)}.json"
+    file = place(variant, spec, machine, checkpoint)
     if server.origin.forked:
-        return dataclasses.replace(start, reference=_kept(file))
+        return dataclasses.replace(start, reference=kept(file))
     if answer.token is not None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         keep_document(file, dataclasses.asdict(dataclasses.replace(answer, when=now)))
     return start
 
 
-def _kept(file: Path) -> OracleAnswer | None:
+def place(variant: Variant, spec: LaunchSpec, machine: Machine, checkpoint: Checkpoint) -> Path:
+    """Where the answer of a start by exec is kept for variants like this one."""
+    return home() / "oracles" / f"{_key(variant, spec, machine, checkpoint)}.json"
+
+
+def kept(file: Path) -> OracleAnswer | None:
+    """The answer kept there; None if there is none."""
     try:
         return parsed(OracleAnswer, json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, AttributeError):

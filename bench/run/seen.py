@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from bench.record.launches import LaunchRecord
 from bench.record.store import LaunchTables
 from bench.run.progress import Progress
 from bench.scenario.load import Scenario
+from bench.scenario.variant import Variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Stand:
     progress: Progress
     # Warm parents, for the variants that are forked from one.
     parents: Parents = field(default_factory=Parents)
+    # All that the run launches, whether the scenario's matrix has them or not.
+    variants: Sequence[Variant] = ()
     # Idle temperature of each zone, °C, taken before the first launch; empty where nothing waits for it.
     idle_c: Mapping[str, float] = field(default_factory=dict)
 

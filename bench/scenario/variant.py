@@ -80,6 +80,12 @@ def counterparts(variants: Sequence[Variant], selector: Mapping[str, Any], varia
 OF_START = ("start", "args.preload")
 
 
+def twin_of(variant: Variant, variants: Sequence[Variant]) -> Variant | None:
+    """The first of these variants that is started by exec and else as this one is."""
+    alike = but_for_start(variant.factors)
+    return next((one for one in variants if one.start == "exec" and but_for_start(one.factors) == alike), None)
+
+
 def but_for_start(factors: Mapping[str, str]) -> dict[str, str]:
     """What a variant shares with the one that differs from it in nothing but where its process comes from."""
     return {name: level for name, level in factors.items() if name not in OF_START}

@@ -92,7 +92,7 @@ def test_the_latest_launch_of_the_same_run_is_believed_before_an_earlier_runs() 
     assert verdict(own, launch("exec", 0, oracle=other), launch("exec", 3))[0] == "ok"
     status, words = verdict(own)
     assert status == "violated"
-    assert "an earlier run (2026-01-01T00:00:00+00:00)" in words
+    assert "by exec as kept from 2026-01-01T00:00:00+00:00" in words
 
 
 def test_what_an_earlier_run_recorded_serves_where_this_run_has_none() -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 import bench
+from bench.analyse.run import Launch
 from bench.engines import parent
 from bench.errors import RecordError, UsageError
 from bench.judge.validity import judge_folder
-from bench.plan.blocks import Plan, draw
+from bench.plan.blocks import Plan, draw, in_blocks
 from bench.record.documents import read_launch
 from bench.record.launches import Check, LaunchRecord, ParentAccount
 from bench.record.manifest import PlannedLaunch
@@ -253,6 +254,10 @@ def parent_of(record: LaunchRecord) -> ParentAccount:
     return record.start.parent
 
 
+def folder_of(launch: Launch) -> Path:
+    return launch.folder.launch_path(launch.id)
+
+
 def launch_of(opened: bench.Run, record: LaunchRecord) -> Any:
     return next(launch for launch in opened.all if launch.id == record.launch_id)
 
@@ -269,17 +274,39 @@ def test_a_variant_that_cannot_be_forked_goes_on_by_exec_and_is_never_counted_as
     assert launch.record.start.mode == "exec"
 
 
-def test_without_a_launch_by_exec_the_first_forked_ones_do_not_count_and_a_kept_reference_serves(
+def test_a_forked_variant_alone_brings_its_own_reference_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTTOKEN_HOME", str(tmp_path / "home"))
+    alone = write(tmp_path, matrix="{start: [forked]}", design=f"{{blocks: 2, {LENIENT}}}")
+    first, second = bench.Run.open(run(alone, rules=Rules(judge_folder))).all
+    for launch in (first, second):
+        assert (launch.record.status, launch.record.start.mode) == ("ok", "forked"), launch.record.reason
+        assert "by exec as kept from" in next(c.evidence for c in launch.record.checks if c.name == "oracle.state")
+    assert first.record.start.reference == second.record.start.reference
+    # What was started for it is in the first launch's folder, and no launch of the run.
+    assert (folder_of(first) / "by-exec" / "engine.log").is_file()
+    assert not (folder_of(second) / "by-exec").exists()
+
+
+def test_arms_that_are_all_forked_count_whatever_else_the_scenario_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FIRSTTOKEN_HOME", str(tmp_path / "home"))
-    design = f"{{blocks: 1, {LENIENT}}}"
-    alone = write(tmp_path, matrix="{start: [forked]}", design=design)
-    (first,) = bench.Run.open(run(alone, rules=Rules(judge_folder))).all
-    assert (first.record.status, first.record.reason_kind) == ("invalid", "oracle.state")
-    both = write(tmp_path, matrix=FORKED, design=design)
-    run(both, rules=Rules(judge_folder))
-    alone = write(tmp_path, matrix="{start: [forked]}", design=design)
-    (again,) = bench.Run.open(run(alone, rules=Rules(judge_folder))).all
-    assert again.record.status == "ok"
-    assert "an earlier run" in next(c.evidence for c in again.record.checks if c.name == "oracle.state")
+    # As `bench aa` and `bench tune` do: a plan of variants that are not in the matrix.
+    one = dataclasses.replace(write(tmp_path, design=f"{{blocks: 1, {LENIENT}}}").variants[0], start="forked")
+    arms = [dataclasses.replace(one, id=label, factors={**one.factors, "label": label}) for label in "ab"]
+    scenario = write(tmp_path, design=f"{{blocks: 1, {LENIENT}}}")
+    both = bench.Run.open(run(scenario, in_blocks(arms, 1, 1), rules=Rules(judge_folder))).all
+    assert [launch.record.status for launch in both] == ["ok", "ok"]
+    assert sum((folder_of(launch) / "by-exec").exists() for launch in both) == 1
+
+
+def test_a_fork_whose_twin_does_not_answer_is_not_started_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTTOKEN_HOME", str(tmp_path / "home"))
+    dying = "{s: {engine: simulated, args: {never_ready: true}, ready_timeout_s: 1}}"
+    alone = write(tmp_path, engines=dying, matrix="{start: [forked]}", design=f"{{blocks: 1, {LENIENT}}}")
+    (launch,) = bench.Run.open(run(alone, rules=Rules(judge_folder))).all
+    assert (launch.record.status, launch.record.reason_kind) == ("failed", "no_reference")
+    assert "s-bf16-forked by exec, which its forks are checked against, does not start" in str(launch.record.reason)
+    assert launch.record.stamps.get("spawn") is None

@@ -35,7 +35,7 @@ REASONS = {502: "Bad Gateway", 503: "Service Unavailable", 400: "Bad Request"}
 
 
 @dataclass
-class Asked:
+class Passage:
     """One request: its head, what of its body is not yet passed on, and what became of it."""
 
     method: bytes = b""
@@ -61,7 +61,7 @@ class Asked:
         return b"".join([*lines, b"connection: close\r\n\r\n"])
 
 
-class Front:
+class Switchboard:
     """All connections, the switch between the engines, and the count of what became of each request."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class Front:
             "unserved": self.unserved,
         }
 
-    def begin(self, asked: Asked) -> str | None:
+    def begin(self, asked: Passage) -> str | None:
         """Choose the engine for a request; None, and counted, where none serves."""
         asked.engine = self.switch.begin(asked.refused)
         if asked.engine is None:
@@ -109,13 +109,13 @@ class Front:
             asked.state = self.switch.state
         return asked.engine
 
-    def declined(self, asked: Asked) -> None:
+    def declined(self, asked: Passage) -> None:
         """The engine took no connection: it was given nothing, and another one may be."""
         assert asked.engine is not None
         asked.refused |= {asked.engine}
         self.switch.end(asked.engine)
 
-    def end(self, asked: Asked, outcome: str) -> None:
+    def end(self, asked: Passage, outcome: str) -> None:
         """Note what became of a request: answered, died (its engine), left (its client)."""
         assert asked.engine is not None
         count = self.counts[asked.engine]
@@ -148,12 +148,12 @@ def report(event: str, **told: Any) -> None:
 class Client(asyncio.Protocol):
     """One client's connection: its requests, one after the other, each to the engine that serves then."""
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: Switchboard) -> None:
         self.front = front
         self.parser = httptools.HttpRequestParser(self)
         self.transport: asyncio.Transport = None  # type: ignore[assignment]
-        self.queue: deque[Asked] = deque()
-        self.reading: Asked | None = None
+        self.queue: deque[Passage] = deque()
+        self.reading: Passage | None = None
         self.engine: Upstream | None = None
         self.task: asyncio.Task[None] | None = None
         self.gone = False
@@ -203,7 +203,7 @@ class Client(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self.reading = Asked(began_ns=time.monotonic_ns())
+        self.reading = Passage(began_ns=time.monotonic_ns())
 
     def on_url(self, url: bytes) -> None:
         """Its target, perhaps in parts."""
@@ -238,7 +238,7 @@ class Client(asyncio.Protocol):
         if self.reading.chunked:
             self._pass(self.reading, b"0\r\n\r\n")
 
-    def _pass(self, asked: Asked, piece: bytes) -> None:
+    def _pass(self, asked: Passage, piece: bytes) -> None:
         if self.engine is not None and self.engine.asked is asked:
             self.engine.write(piece)
         else:
@@ -248,7 +248,7 @@ class Client(asyncio.Protocol):
         if self.task is None and self.engine is None and self.queue and not self.gone:
             self.task = asyncio.get_running_loop().create_task(self._send(self.queue[0]))
 
-    async def _send(self, asked: Asked) -> None:
+    async def _send(self, asked: Passage) -> None:
         """Connect to the engine that serves now; only one that takes no connection at all is passed over."""
         loop = asyncio.get_running_loop()
         while (name := self.front.begin(asked)) is not None:
@@ -268,7 +268,7 @@ class Client(asyncio.Protocol):
         self.task = None
         self.refuse(503, "no engine serves now; ask again")
 
-    def answered(self, asked: Asked, keep: bool) -> None:
+    def answered(self, asked: Passage, keep: bool) -> None:
         """One request has been answered to its end."""
         self.engine = None
         self.queue.popleft()
@@ -294,7 +294,7 @@ class Client(asyncio.Protocol):
 class Upstream(asyncio.Protocol):
     """One request at its engine: the answer goes to the client piece by piece, as it comes."""
 
-    def __init__(self, client: Client, asked: Asked) -> None:
+    def __init__(self, client: Client, asked: Passage) -> None:
         self.client, self.asked = client, asked
         self.parser = httptools.HttpResponseParser(self)
         self.transport: asyncio.Transport = None  # type: ignore[assignment]
@@ -425,7 +425,7 @@ class Upstream(asyncio.Protocol):
 
 async def serve(listener: socket.socket) -> None:
     """Pass requests on until stdin ends."""
-    loop, front, stopped = asyncio.get_running_loop(), Front(), asyncio.Event()
+    loop, front, stopped = asyncio.get_running_loop(), Switchboard(), asyncio.Event()
     unread = b""
 
     def orders() -> None:

@@ -81,9 +81,9 @@ def of_awq(run: Run, trade: Trade) -> tuple[Finding, ...]:
 
 
 def _steps(run: Run) -> dict[str, str]:
-    """Which variant takes which of the article's steps."""
+    """Which variant takes which of the article's steps, all of which begin with a new program."""
     found: dict[str, str] = {}
-    for variant in run.manifest.variants:
+    for variant in (one for one in run.manifest.variants if one.start is None):
         done = {step.strategy for step in variant.warmup}
         compiled = bool((variant.engine.get("args") or {}).get("compile"))
         if {"kv-preallocate", "multi-stage"} <= done and compiled:

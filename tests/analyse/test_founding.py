@@ -54,6 +54,14 @@ def tried(tmp_path: Path, *left_out: str, **behaviours: Behaviour) -> Run:
     return run
 
 
+def test_a_forked_variant_takes_none_of_the_articles_steps(tmp_path: Path) -> None:
+    run = tried(tmp_path)
+    assert len(of_the_article(run, "none")) == 5
+    at = next(at for at, variant in enumerate(run.manifest.variants) if variant.id == "all")
+    run.manifest.variants[at] = replace(run.manifest.variants[at], start="forked")
+    assert of_the_article(run, "none") == ()
+
+
 def test_each_step_of_the_article_is_judged_by_what_it_did_here(tmp_path: Path) -> None:
     run = tried(
         tmp_path,

@@ -1,4 +1,4 @@
-"""bench doctor and bench monitor, and the archive that an owner of a board sends."""
+"""bench doctor and bench sensors, and the archive that an owner of a board sends."""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ class TestCommands:
         assert main(["doctor", "--collect", "/nonexistent/x.tar.gz"]) == 4
         assert "cannot be written" in capsys.readouterr().err
 
-    def test_monitor_prints_lines_and_turns_counters_into_rates(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["monitor", "--period", "0.1", "--seconds", "1.5", "--json"]) == 0
+    def test_sensors_prints_lines_and_turns_counters_into_rates(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["sensors", "--period", "0.1", "--seconds", "1.5", "--json"]) == 0
         lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert len(lines) >= 2
         assert "host.cpu_busy_s" not in lines[0], "a rate needs two readings"

@@ -1,4 +1,4 @@
-"""`bench monitor`: the machine's sensors, watched."""
+"""`bench sensors`: the machine's sensors, watched."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-def monitor(
+def sensors(
     period: Annotated[float, typer.Option(help="seconds between two readings", min=0.1)] = 1.0,
     seconds: Annotated[float | None, typer.Option(help="end after this long; until Ctrl-C by default")] = None,
     pid: Annotated[int | None, typer.Option(help="a process to watch with all that came from it")] = None,
@@ -22,7 +22,7 @@ def monitor(
 ) -> None:
     """Watch the machine's sensors: a live table on a terminal, plain lines elsewhere.
 
-    Example: bench monitor --pid $(pgrep -f vllm | head -1)
+    Example: bench sensors --pid $(pgrep -f vllm | head -1)
     """
     import time
 

@@ -60,7 +60,7 @@ class Limits(Strict):
 FALLING = ("throughput_tokens_per_s", "availability")
 
 
-class Watched(Strict):
+class WatchedEndpoint(Strict):
     """One endpoint: whom to ask, how often, and what that may cost."""
 
     url: str = Field(description="an OpenAI-compatible server, e.g. http://127.0.0.1:8000")
@@ -127,7 +127,7 @@ class WatchList(Strict):
     """The whole file."""
 
     watch: str = Field(pattern=NAME, description="name of what is watched; the records' folder has it")
-    endpoints: dict[Annotated[str, Field(pattern=NAME)], Watched] = Field(
+    endpoints: dict[Annotated[str, Field(pattern=NAME)], WatchedEndpoint] = Field(
         min_length=1, max_length=MOST_ENDPOINTS, description="the endpoints by name"
     )
     alarms: Alarms = Field(default_factory=Alarms, description="who is told")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bench.analyse import way
 from bench.analyse.pace import ONE_PIECE, with_pace
+from bench.record.launches import RemoteClient
 
 # Column to add → (end, begin), both stamps in ns.
 SPANS: Mapping[str, tuple[str, str]] = {
@@ -23,12 +25,26 @@ SPANS: Mapping[str, tuple[str, str]] = {
     "cap_delay_ms": ("released_ns", "intended_ns"),
     "e2el_ms": ("last_token_ns", "sent_ns"),
 }
-ADDED = (*SPANS, "client_delay_ms", "connect_ms", "tpot_ms", "pace_reason", "ntpot_ms", "tokens_per_chunk", "ok")
+ADDED = (
+    *SPANS,
+    "round_trip_ms",
+    "ttft_near_ms",
+    "client_delay_ms",
+    "connect_ms",
+    "tpot_ms",
+    "pace_reason",
+    "ntpot_ms",
+    "tokens_per_chunk",
+    "ok",
+)
 TOKEN_KINDS = pa.array(["content", "reasoning", "tool"])
 
 
-def with_durations(requests: pa.Table) -> pa.Table:
-    """The recorded requests with the columns of `ADDED`; `ok` is false where the request failed."""
+def with_durations(requests: pa.Table, remotes: Sequence[RemoteClient] = ()) -> pa.Table:
+    """The recorded requests with the columns of `ADDED`; `ok` is false where the request failed.
+
+    `remotes` are the launch's clients on other hosts, whose way to the engine is taken off in `ttft_near_ms`.
+    """
     for name, (end, begin) in SPANS.items():
         requests = requests.append_column(name, _ms(pc.subtract(requests[end], requests[begin])))
     tokens = pc.cast(requests["completion_tokens"], pa.float64())
@@ -36,7 +52,10 @@ def with_durations(requests: pa.Table) -> pa.Table:
     requests = with_pace(requests)
     # Late because of us: neither the cap's wait nor the opening of a connection is the client's doing.
     free = pc.add(pc.coalesce(requests["released_ns"], requests["intended_ns"]), pc.coalesce(requests["connect_ns"], 0))
+    way_ms = way.of_requests(requests, remotes)
     for name, column in {
+        "round_trip_ms": way_ms,
+        "ttft_near_ms": pc.subtract(requests["ttft_ms"], way_ms),
         "client_delay_ms": _ms(pc.subtract(requests["sent_ns"], free)),
         "connect_ms": _ms(requests["connect_ns"]),
         "ntpot_ms": pc.divide(requests["e2el_ms"], _at_least(tokens, 1.0)),

@@ -65,6 +65,7 @@ FAMILIES = {
     family.id: family
     for family in (
         Family("ttft", "TTFT", "ms", "ttft_ms", "first non-empty content or reasoning − request sent"),
+        Family("ttft_near", "TTFT less round trip", "ms", "ttft_near_ms", "TTFT − the way to a client on another host"),
         Family("ttfr", "TTFR", "ms", "ttfr_ms", "first event with choices, even an empty one − request sent"),
         Family("ttfot", "TTFOT", "ms", "ttfot_ms", "first token that is not reasoning − request sent"),
         Family("ttfa", "TTFA", "ms", "ttfa_ms", "first fragment of a tool call's arguments − request sent"),
@@ -77,6 +78,7 @@ FAMILIES = {
         Family("tpot", "TPOT", "ms", "tpot_ms", "(E2EL − TTFT)/(N − tokens of the first event)"),
         Family("ntpot", "NTPOT", "ms", "ntpot_ms", "E2EL/N"),
         Family("itl", "ITL", "ms", None, "gaps between token-bearing chunks, pooled over the launch"),
+        Family("round_trip", "round trip", "ms", "round_trip_ms", "median way to a client on another host and back"),
         Family("connect", "connect", "ms", "connect_ms", "opening a connection, where one was opened"),
         Family("tokens_per_chunk", "tokens per chunk", "tok", "tokens_per_chunk", "N/number of chunks", "neither"),
         Family("client_lag", "client lag", "µs", "client_lag_us", "user stamp − kernel stamp of the first token"),

@@ -54,7 +54,7 @@ class Launch:
 
     @cached_property
     def _requests(self) -> pa.Table:
-        return with_durations(self.table("requests", REQUEST_COLUMNS))
+        return with_durations(self.table("requests", REQUEST_COLUMNS), self.record.client.remotes)
 
     def gaps(self, requests: pa.Table) -> metrics.Values:
         """Its inter-token latencies, ms."""

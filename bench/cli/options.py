@@ -28,6 +28,14 @@ BaselineFile = Annotated[Path, typer.Argument(help="a baseline file")]
 
 Install = Annotated[bool, typer.Option(help="install missing engine environments first")]
 Apply = Annotated[bool, typer.Option(help="set the declared power mode and clocks; put back afterwards")]
+ClientHosts = Annotated[
+    list[str] | None,
+    typer.Option("--client", metavar="HOST", help="send the load from this host, by ssh; several share it"),
+]
+ClientPython = Annotated[
+    str | None, typer.Option(metavar="PYTHON", help="the interpreter there that has the same firsttoken")
+]
+ClientAddress = Annotated[str | None, typer.Option(metavar="ADDRESS", help="this machine as the client's host sees it")]
 Report = Annotated[bool, typer.Option(help="write the HTML page when done")]
 Pretend = Annotated[str | None, typer.Option(help="pretend to be this board; every page says so")]
 Emulate = Annotated[str | None, typer.Option(metavar="BOARD", help="an emulated board: orin-nx, agx-orin, thor, …")]

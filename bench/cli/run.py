@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.options import RESULTS, Apply, Install, Pretend, Report, Results, ScenarioFile, json_of
+from bench.cli.options import (
+    RESULTS,
+    Apply,
+    ClientAddress,
+    ClientHosts,
+    ClientPython,
+    Install,
+    Pretend,
+    Report,
+    Results,
+    ScenarioFile,
+    json_of,
+)
 from bench.errors import Exit
 
 
@@ -21,6 +33,9 @@ def run(
     install: Install = False,
     emulate: Pretend = None,
     apply: Apply = False,
+    client: ClientHosts = None,
+    client_python: ClientPython = None,
+    client_address: ClientAddress = None,
     report: Report = True,
     json: Annotated[bool, json_of("the run's folder and summary")] = False,
 ) -> None:
@@ -35,6 +50,7 @@ def run(
     from bench.judge.stopping import stop_rule
     from bench.judge.validity import judge_folder
     from bench.probes.machine import require_board
+    from bench.run.clients import asked
     from bench.run.conductor import Rules, Setting, carry_out
     from bench.scenario.load import Scenario
 
@@ -49,6 +65,7 @@ def run(
             install=install,
             emulate=emulate,
             apply=apply,
+            client=asked(loaded, client or (), client_python, client_address),
         )
         folder = carry_out(loaded, setting)
     if not _conclude(folder, report=report, as_json=json):

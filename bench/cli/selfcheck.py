@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import AsJson
+from bench.cli.options import AsJson, ClientPython
 from bench.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -15,17 +15,21 @@ if TYPE_CHECKING:
 
 def selfcheck(
     quick: Annotated[bool, typer.Option("--quick", help="A few seconds instead of half a minute.")] = False,
+    client: Annotated[str | None, typer.Option(metavar="HOST", help="the client on this host, by ssh")] = None,
+    client_python: ClientPython = None,
     json: AsJson = False,
 ) -> None:
-    """Measure this client's own error on this machine, against a scripted server that logs when its bytes really leave.
+    """Measure the client's own error, on this machine or another, against a scripted server beside it that logs when
+    its bytes really leave.
 
     Example: bench selfcheck --quick
     """
     from dataclasses import asdict
 
     from bench.loadgen.selfcheck import selfcheck as check
+    from bench.run.clients import checked
 
-    result = check(quick=quick)
+    result = check(quick=quick) if client is None else checked(client, client_python, quick=quick)
     if json:
         print_json(asdict(result))
     else:

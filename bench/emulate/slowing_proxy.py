@@ -178,7 +178,7 @@ async def serve(options: argparse.Namespace, child: subprocess.Popen[bytes] | No
         probe.close()
         break
     server = await asyncio.start_server(
-        lambda reader, writer: pass_on(reader, writer, options), "127.0.0.1", options.listen, limit=HEAD_LIMIT
+        lambda reader, writer: pass_on(reader, writer, options), options.host, options.listen, limit=HEAD_LIMIT
     )
     while not stopped.is_set() and (child is None or child.poll() is None):
         with contextlib.suppress(TimeoutError):
@@ -197,6 +197,7 @@ def stop(child: subprocess.Popen[bytes]) -> int:
 def main() -> int:
     """Parse, start the server behind, serve."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--listen", type=int, required=True)
     parser.add_argument("--upstream", required=True, help="host:port")
     parser.add_argument("--ttft", type=float, default=0.0)

@@ -15,7 +15,6 @@ from bench.record.launches import Phase
 from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
-HOST = "127.0.0.1"
 OWN = ("body", "token_ids", "completions")
 _PLACE = re.compile(r"\{([a-z_]+)\}")
 
@@ -39,7 +38,7 @@ class Command:
             raise LaunchError("bad_argument", "engine: command needs command, a list of words")
         places = {
             "port": str(launch.port),
-            "host": HOST,
+            "host": launch.host,
             "folder": str(launch.folder),
             "model": str(launch.checkpoint.path) if launch.checkpoint.path else None,
             "python": python(engine),
@@ -53,7 +52,7 @@ class Command:
             argv=argv,
             env={name: fill(value, places) for name, value in {**engine.env, **launch.env}.items()},
             endpoint=Endpoint(
-                host=HOST,
+                host=launch.host,
                 port=launch.port,
                 model=served or "",
                 headers=authorization(engine.api_key_env),

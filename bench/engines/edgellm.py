@@ -20,7 +20,6 @@ from bench.record.launches import Phase
 from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
-HOST = "127.0.0.1"
 # The command of 0.11, and the one before it.
 COMMANDS = (("trtedge", "serve"), ("tensorrt-edgellm-serve",))
 QUANTIZATIONS = ("fp16", "awq", "gptq", "int8")
@@ -59,7 +58,7 @@ class EdgeLlm:
         caches = (launch.caches or launch.folder / "caches") / "edgellm"
         served = engine.served_model or variant.model_name
         flags = {
-            "host": HOST,
+            "host": launch.host,
             "port": launch.port,
             "served_model_name": served,
             "cache_dir": f"{containers.CACHES}/edgellm" if engine.image else caches,
@@ -78,7 +77,7 @@ class EdgeLlm:
         return LaunchSpec(
             argv=argv,
             env=env,
-            endpoint=Endpoint(HOST, launch.port, served, token_ids=False, completions=False),
+            endpoint=Endpoint(launch.host, launch.port, served, token_ids=False, completions=False),
             cwd=launch.folder,
             health=engine.ready or "/health/ready",
             ready_timeout_s=engine.ready_timeout_s,

@@ -137,13 +137,18 @@ class LaunchTrace:
     forked: bool = False
 
 
+# Where an engine listens unless its client is elsewhere.
+OURS = "127.0.0.1"
+
+
 @dataclass(frozen=True, slots=True)
 class LaunchContext:
     """What the harness decided for one launch before the engine is asked for its command.
 
     `args` and `env` come from the warm-up strategy and override the scenario's. `caches` is the launch's own folder for
     compile caches and the like; `spans_url` is where OpenTelemetry spans may be sent, or None. `block`, `position` and
-    `seed` are the planned launch's.
+    `seed` are the planned launch's. `host` is the one address at which the engine listens: another than this machine's
+    own where the client is elsewhere.
     """
 
     port: int
@@ -156,6 +161,7 @@ class LaunchContext:
     block: int = 0
     position: int = 0
     seed: int = 0
+    host: str = OURS
 
 
 class Engine(Protocol):

@@ -16,7 +16,6 @@ from bench.errors import LaunchError
 from bench.record.launches import Phase
 from bench.scenario.variant import Variant
 
-HOST = "127.0.0.1"
 MODULE = ("-m", "fastdeploy.entrypoints.openai.api_server")
 # What it opens beside its HTTP port; a fixed default would let two launches meet.
 PORTS = ("metrics_port", "engine_worker_queue_port", "cache_queue_port")
@@ -42,7 +41,7 @@ class FastDeploy:
         served = engine.served_model or variant.model_name
         flags: dict[str, Any] = {
             "model": MODEL if engine.image else weights.path,
-            "host": HOST,
+            "host": launch.host,
             "port": launch.port,
             **{port: free_port() for port in PORTS},
             "served_model_name": served,
@@ -63,7 +62,7 @@ class FastDeploy:
         return LaunchSpec(
             argv=argv,
             env=env,
-            endpoint=Endpoint(HOST, launch.port, served),
+            endpoint=Endpoint(launch.host, launch.port, served),
             cwd=launch.folder,
             health=engine.ready or "/health",
             ready_timeout_s=engine.ready_timeout_s,

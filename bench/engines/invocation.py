@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bench import programs
-from bench.engines.engine import Engine, LaunchContext, LaunchSpec
+from bench.engines.engine import OURS, Engine, LaunchContext, LaunchSpec
 from bench.record.launches import CommandTemplate, Invocation
 from bench.scenario.variant import Variant
 
@@ -26,7 +26,8 @@ def invocation(engine: Engine, variant: Variant, context: LaunchContext, spec: L
     """`spec` as it was carried out, and `template`, in which {port}, {folder}, {caches}, {model} and {programs} stand
     for what was this launch's own; None for a server that was attached to.
 
-    Values of variables with names like a secret's are left out and named under `secrets`.
+    Values of variables with names like a secret's are left out and named under `secrets`. An address at which a client
+    on another host sees this machine is nobody's business either: {host} stands for it, and in the template the usual.
     """
     if spec.attached:
         return None
@@ -36,14 +37,14 @@ def invocation(engine: Engine, variant: Variant, context: LaunchContext, spec: L
         "model": str(context.checkpoint.path) if context.checkpoint.path else None,
         "programs": str(programs.FOLDER),
     }
-    plain = replace(context, spans_url=None)
+    plain = replace(context, spans_url=None, host=OURS)
     here = engine.command(variant, plain)
     there = engine.command(variant, replace(plain, port=context.port ^ 1))
     ports = (str(context.port), str(context.port ^ 1))
     secrets = sorted(name for name in spec.env if secret(name))
     return Invocation(
-        argv=list(spec.argv),
-        env={name: value for name, value in spec.env.items() if name not in secrets},
+        argv=[_without_address(word, context.host) for word in spec.argv],
+        env={name: _without_address(value, context.host) for name, value in spec.env.items() if name not in secrets},
         template=CommandTemplate(
             argv=[_template(*pair, ports, places) for pair in zip(here.argv, there.argv, strict=True)],
             env={
@@ -66,6 +67,10 @@ def invocation(engine: Engine, variant: Variant, context: LaunchContext, spec: L
 def secret(name: str) -> bool:
     """Whether a variable of that name holds something that must not be written down."""
     return bool(_SECRET.search(name)) and not _HARMLESS.search(name)
+
+
+def _without_address(word: str, host: str) -> str:
+    return word if host == OURS else word.replace(host, "{host}")
 
 
 def _template(here: str, there: str, ports: tuple[str, str], places: Mapping[str, str | None]) -> str:

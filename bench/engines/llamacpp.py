@@ -16,7 +16,6 @@ from bench.record.launches import Phase
 from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
-HOST = "127.0.0.1"
 # Arguments of ours, which are no flags of llama-server's.
 OURS = ("version",)
 # Asked for unless the scenario says otherwise, where the binary knows them. Its phases show at this verbosity only.
@@ -41,7 +40,7 @@ class LlamaCpp:
         given = {**engine.args, **launch.args}
         args = {
             "model": weights if binary else f"{containers.MODEL}/{weights.name}",
-            "host": HOST,
+            "host": launch.host,
             "port": launch.port,
             "alias": served,
             **{name: value for name, value in WANTED.items() if known is None or _knows(known, name)},
@@ -59,7 +58,7 @@ class LlamaCpp:
         return LaunchSpec(
             argv=argv,
             env=env,
-            endpoint=Endpoint(HOST, launch.port, served),
+            endpoint=Endpoint(launch.host, launch.port, served),
             cwd=launch.folder,
             health=engine.ready or "/health",
             ready_timeout_s=engine.ready_timeout_s,

@@ -22,7 +22,6 @@ from bench.phrases import among
 from bench.record.launches import Phase
 from bench.scenario.variant import Variant
 
-HOST = "127.0.0.1"
 STORE = "ollama"
 # Arguments that are variables of the server, OLLAMA_<NAME>.
 VARIABLES = (
@@ -62,7 +61,7 @@ class Ollama:
         blob = store_model(store, served, weights, launch.checkpoint.digest or "", args, linked=not engine.image)
         variables = {f"OLLAMA_{name.upper()}": _word(args[name]) for name in VARIABLES if name in args}
         inside = containers.MODEL if engine.image else str(store)
-        place = {"OLLAMA_HOST": f"{HOST}:{launch.port}", "OLLAMA_MODELS": inside}
+        place = {"OLLAMA_HOST": f"{launch.host}:{launch.port}", "OLLAMA_MODELS": inside}
         env = {**STEADY, **variables, **place, **engine.env, **launch.env}
         if engine.image:
             folders = {store: containers.MODEL, weights: f"{containers.MODEL}/blobs/{blob}"}
@@ -75,7 +74,7 @@ class Ollama:
         return LaunchSpec(
             argv=argv,
             env=env,
-            endpoint=Endpoint(HOST, launch.port, served, token_ids=False, body={"ignore_eos": None}),
+            endpoint=Endpoint(launch.host, launch.port, served, token_ids=False, body={"ignore_eos": None}),
             cwd=launch.folder,
             health=engine.ready or "/api/version",
             ready_timeout_s=engine.ready_timeout_s,

@@ -23,7 +23,6 @@ from bench.phrases import nearest
 from bench.record.launches import Phase
 from bench.scenario.variant import Variant
 
-HOST = "127.0.0.1"
 MODULE = ("-m", "sglang.launch_server")
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 QUANTIZATIONS = (*DTYPES, "awq", "gptq", "int8")
@@ -75,7 +74,7 @@ class SgLang:
         served = engine.served_model or variant.model_name
         flags: dict[str, Any] = {
             "model_path": weights.path if python else containers.MODEL,
-            "host": HOST,
+            "host": launch.host,
             "port": launch.port,
             "served_model_name": served,
             "dtype": DTYPES.get(variant.quantization, "auto"),
@@ -98,7 +97,7 @@ class SgLang:
         return LaunchSpec(
             argv=argv,
             env=env,
-            endpoint=Endpoint(HOST, launch.port, served),
+            endpoint=Endpoint(launch.host, launch.port, served),
             cwd=launch.folder,
             health=engine.ready or "/health",
             ready_timeout_s=engine.ready_timeout_s,

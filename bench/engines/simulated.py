@@ -16,7 +16,6 @@ from bench.record.launches import Phase
 from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
-HOST = "127.0.0.1"
 WORKER = "bench.emulate.server.program"
 
 
@@ -34,7 +33,7 @@ class Simulated:
             raise LaunchError("bad_argument", f"engine: simulated: {error}") from None
         events = launch.folder / "simulated-events.jsonl"
         options = {
-            "host": HOST,
+            "host": launch.host,
             "port": launch.port,
             "script": json.dumps(args),
             "model": self.name,
@@ -48,7 +47,7 @@ class Simulated:
         return LaunchSpec(
             argv=(sys.executable, "-m", WORKER, *(f"--{name}={value}" for name, value in options.items())),
             env={**variant.engine.env, **launch.env},
-            endpoint=Endpoint(HOST, launch.port, self.name),
+            endpoint=Endpoint(launch.host, launch.port, self.name),
             health=variant.engine.ready or "/health",
             ready_timeout_s=variant.engine.ready_timeout_s,
             stop_timeout_s=variant.engine.stop_timeout_s,

@@ -11,7 +11,6 @@ from bench.errors import LaunchError
 from bench.scenario.variant import Slowdown
 
 PROXY = FOLDER / "slowing_proxy.py"
-HOST = "127.0.0.1"
 
 
 def slowed(spec: LaunchSpec, slowdown: Slowdown, port: int) -> LaunchSpec:
@@ -21,6 +20,7 @@ def slowed(spec: LaunchSpec, slowdown: Slowdown, port: int) -> LaunchSpec:
     argv = (
         sys.executable,
         str(PROXY),
+        f"--host={spec.endpoint.host}",
         f"--listen={port}",
         f"--upstream={spec.endpoint.host}:{spec.endpoint.port}",
         f"--ttft={slowdown.ttft}",
@@ -30,5 +30,5 @@ def slowed(spec: LaunchSpec, slowdown: Slowdown, port: int) -> LaunchSpec:
     )
     # The proxy is the launch's own process: nothing has imported it.
     why = "behind the slowing proxy an engine is the proxy's child"
-    place = replace(spec.endpoint, host=HOST, port=port)
+    place = replace(spec.endpoint, port=port)
     return replace(spec, argv=argv, endpoint=place, parent=None, not_forked=why)

@@ -17,7 +17,6 @@ from bench.record.schema import FORKED
 from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
-_HOST = "127.0.0.1"
 EVENTS = "worker-events.jsonl"
 
 # Flag → the types its value may have. They are the worker's options, with underscores.
@@ -70,7 +69,7 @@ class Transformers:
         events = launch.folder / EVENTS
         options = {
             "model": checkpoint.path,
-            "host": _HOST,
+            "host": launch.host,
             "port": launch.port,
             "served_model_name": served,
             "events": events,
@@ -89,7 +88,7 @@ class Transformers:
         return LaunchSpec(
             argv=(str(interpreter(engine)), "-m", "transformers_server", *_command_line(options)),
             env=env,
-            endpoint=Endpoint(_HOST, launch.port, served),
+            endpoint=Endpoint(launch.host, launch.port, served),
             # `-m` puts the working folder first on the import path: the launch's own folder holds no modules.
             cwd=launch.folder,
             health=engine.ready or "/health",

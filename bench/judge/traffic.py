@@ -236,7 +236,9 @@ def _shared_prefix(e: Evidence) -> int:
 def server_agrees(e: Evidence) -> Said | None:
     """The server's own mean TTFT against ours: its clock starts later and stops earlier, by milliseconds."""
     total, count = e.growth("engine", "ttft_sum_s"), e.growth("engine", "ttft_count")
-    ours = e.steady.filter(e.steady["ok"])["ttft_ms"].drop_null().to_numpy()
+    # What the way to a client elsewhere takes is nobody's disagreement.
+    column = "ttft_near_ms" if e.record.client.remotes else "ttft_ms"
+    ours = e.steady.filter(e.steady["ok"])[column].drop_null().to_numpy()
     if total is None or not count or not len(ours):
         return None
     # The pages around the window may hold a request more: only means of about as many can be compared.

@@ -14,14 +14,17 @@ import pyarrow as pa
 
 from bench.analyse.durations import with_durations
 from bench.analyse.series import Samples
-from bench.judge import crowding, rules, starts, traffic
+from bench.judge import crowding, distance, rules, starts, traffic
 from bench.judge.evidence import Evidence, Rule
 from bench.record import tables
 from bench.record.documents import read_launch, read_manifest, scenario_of
 from bench.record.launches import Check, LaunchRecord
 
 RULES = tuple(
-    found for part in (traffic, rules, crowding, starts) for found in vars(part).values() if isinstance(found, Rule)
+    found
+    for part in (traffic, distance, rules, crowding, starts)
+    for found in vars(part).values()
+    if isinstance(found, Rule)
 )
 
 
@@ -35,7 +38,14 @@ def checks(
     others: Sequence[LaunchRecord] = (),
 ) -> list[Check]:
     """Every rule that concerns the launch, applied to its recorded tables; `others` are its run's other launches."""
-    evidence = Evidence(record, with_durations(requests), Samples(samples), scenario or {}, fingerprint or {}, others)
+    evidence = Evidence(
+        record,
+        with_durations(requests, record.client.remotes),
+        Samples(samples),
+        scenario or {},
+        fingerprint or {},
+        others,
+    )
     return [check for one in RULES if (check := one.check(evidence)) is not None]
 
 

@@ -62,7 +62,7 @@ class Driver:
         free = deque(self._lines)
         waiting: deque[list[Turn]] = deque()
         finished = asyncio.Event()
-        start = monotonic_ns() + _LEAD_NS
+        start = schedule.start_ns or monotonic_ns() + _LEAD_NS
         due = deque(zip(schedule.offsets_ns, conversations, strict=False))
 
         async def carry(line: Line, turns: list[Turn]) -> None:

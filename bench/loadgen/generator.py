@@ -18,7 +18,7 @@ from typing import IO, Any, Self
 
 from bench import pipes
 from bench.errors import InternalError
-from bench.loadgen.job import Driven, Frame, Job, receive, schedule, send
+from bench.loadgen.job import Driven, Frame, Job, Schedule, receive, schedule, send
 from bench.loadgen.rows import KINDS, NONE
 from bench.record.launches import ClientAccount, ClockAccount
 
@@ -65,13 +65,7 @@ class LoadGenerator:
 
     def account(self) -> ClientAccount:
         """`Driven.client` of all jobs so far in one: sums, and the worst of what cannot be added up."""
-        jobs = self._accounts
-        total: dict[str, Any] = {key: sum(job[key] for job in jobs) for key in _SUMMED}
-        for key in _WORST:
-            total[key] = max((job[key] for job in jobs if job[key] is not None), default=None)
-        total["scheduling"] = jobs[-1]["scheduling"] if jobs else None
-        total["cpu_us_per_event"] = total["cpu_s"] * 1e6 / total["events"] if total["events"] else None
-        return ClientAccount(**total)
+        return ClientAccount(**summed(self._accounts))
 
     def clock(self) -> ClockAccount:
         """How the wall clock stood against the monotonic one, from the first job to the last; empty before any."""
@@ -89,7 +83,7 @@ class LoadGenerator:
         process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
-        head, payload = _encoded(job)
+        head, payload = encoded(job, schedule(job.arrivals, job.requests, job.seed))
         try:
             send(process.stdin.fileno(), head, payload)
         except BrokenPipeError:
@@ -99,7 +93,7 @@ class LoadGenerator:
             # It may take its time before a message, and none within one.
             select.select([pipe], [], [])
             try:
-                frame = receive(lambda most: _next(pipe, most))
+                frame = receive(lambda most: next_bytes(pipe, most))
             except TimeoutError:
                 silent = "was stopped (SIGSTOP) and not continued" if _stopped(process.pid) else "fell silent"
                 process.send_signal(signal.SIGABRT)
@@ -112,7 +106,7 @@ class LoadGenerator:
                 raise InternalError(f"the load generator failed:\n{head['failed']}")
             if "done" not in head:
                 self._accounts.append(head["client"])
-                return _decoded(head, payload)
+                return decoded(head, payload)
             if progress is not None:
                 progress(head["done"], head["of"])
 
@@ -161,7 +155,17 @@ class LoadGenerator:
         return InternalError("\n".join([f"the load generator's process {why or f'ended with status {code}'}", *tail]))
 
 
-def _next(pipe: int, most: int) -> bytes:
+def summed(jobs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """`Driven.client` of several jobs in one, as ClientAccount has it."""
+    total: dict[str, Any] = {key: sum(job[key] for job in jobs) for key in _SUMMED}
+    for key in _WORST:
+        total[key] = max((job[key] for job in jobs if job[key] is not None), default=None)
+    total["scheduling"] = jobs[-1]["scheduling"] if jobs else None
+    total["cpu_us_per_event"] = total["cpu_s"] * 1e6 / total["events"] if total["events"] else None
+    return total
+
+
+def next_bytes(pipe: int, most: int) -> bytes:
     """Some bytes from the pipe; TimeoutError if none come."""
     left = _PATIENCE_S
     while left > 0:
@@ -176,8 +180,8 @@ def _stopped(child: int) -> bool:
     return os.waitid(os.P_PID, child, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def _encoded(job: Job) -> Frame:
-    plan = schedule(job.arrivals, job.requests, job.seed)
+def encoded(job: Job, plan: Schedule) -> Frame:
+    """The message that tells the process what to do, and when."""
     requests: list[dict[str, Any]] = []
     bodies: list[bytes] = []
     for request in job.requests:
@@ -199,7 +203,8 @@ def _encoded(job: Job) -> Frame:
     return head, b"".join(bodies)
 
 
-def _decoded(head: dict[str, Any], payload: bytes) -> Driven:
+def decoded(head: dict[str, Any], payload: bytes) -> Driven:
+    """What the process answers when it is done."""
     chunks: dict[str, list[Any]] = {}
     at = 0
     for name, typecode, count in head["layout"]:

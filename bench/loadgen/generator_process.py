@@ -57,7 +57,7 @@ def main() -> None:
 def _serve(head: dict[str, Any], payload: bytes) -> Frame:
     conversations = _conversations(head["requests"], payload)
     count = sum(map(len, conversations))
-    schedule = Schedule(head["streams"], tuple(head["offsets_ns"]), head["max_in_flight"])
+    schedule = Schedule(head["streams"], tuple(head["offsets_ns"]), head["max_in_flight"], head["start_ns"])
     watch = _Watch(count)
     driver = Driver(Target(head["host"], head["port"], head["tls"]), head["headers"], head["timeout_s"], watch.progress)
     gc.collect()

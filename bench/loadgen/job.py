@@ -77,11 +77,15 @@ class Driven:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Either `streams` that each wait for their answer, or offsets from the start at which conversations begin, ns."""
+    """Either `streams` that each wait for their answer, or offsets from the start at which conversations begin, ns.
+
+    `start_ns` is the start of an open load where it is not for the load generator to choose.
+    """
 
     streams: int | None
     offsets_ns: tuple[int, ...] = ()
     max_in_flight: int | None = None
+    start_ns: int | None = None
 
 
 def schedule(arrivals: Arrivals, requests: Sequence[Request], seed: int) -> Schedule:
@@ -114,10 +118,16 @@ def released(intended_ns: Sequence[int], over_ns: Sequence[int], cap: int) -> li
 
 
 def send(descriptor: int, head: dict[str, Any], payload: bytes = b"") -> None:
-    """Send one message; half a surrogate pair, which some servers do send, becomes a question mark."""
-    encoded = json.dumps(head, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
-    pipes.write_all(descriptor, _LENGTHS.pack(len(encoded), len(payload)) + encoded)
+    """Send one message."""
+    pipes.write_all(descriptor, packed(head, payload))
     pipes.write_all(descriptor, payload)
+
+
+def packed(head: dict[str, Any], payload: bytes = b"") -> bytes:
+    """What a message begins with, its payload to follow; half a surrogate pair, which some servers do send, becomes a
+    question mark."""
+    encoded = json.dumps(head, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+    return _LENGTHS.pack(len(encoded), len(payload)) + encoded
 
 
 def receive(take: Callable[[int], bytes]) -> Frame | None:

@@ -285,8 +285,51 @@ class SamplerAccount:
 
 
 @dataclass(frozen=True, slots=True)
+class RoundTrips:
+    """TCP handshakes from a client's host with the engine's port, µs, as the client's kernel timed them.
+
+    `lost` are those whose first packet was sent again, or that never came about.
+    """
+
+    us: list[int] = field(default_factory=list)
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteClient:
+    """A load generator on another host: the way to it, its clock and what it says of itself.
+
+    Its stamps were moved by `offset_ns` (its CLOCK_MONOTONIC − ours), which `doubt_ns` bounds for the first job; by
+    `moved_ns` it was another one at the end, known as well as `doubt_after_ns`. `ways_us` are round trips of messages
+    about the clock, through ssh, at `ways_at_ns`. `resent` are TCP segments that its kernel sent again.
+    """
+
+    host: str
+    before: RoundTrips | None = None
+    after: RoundTrips | None = None
+    offset_ns: int | None = None
+    doubt_ns: int | None = None
+    moved_ns: int | None = None
+    doubt_after_ns: int | None = None
+    apart_s: float | None = None
+    ways_at_ns: list[int] = field(default_factory=list)
+    ways_us: list[int] = field(default_factory=list)
+    resent: int | None = None
+    stopped: bool | None = None
+    cpu_s: float | None = None
+    wall_s: float | None = None
+    missed: int | None = None
+    rss_mib: float | None = None
+    loop_lag_p99_ms: float | None = None
+    scheduling: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ClientAccount:
-    """What the load generator says of itself over all its jobs, and the sampler of itself."""
+    """What the load generator says of itself over all its jobs, and the sampler of itself.
+
+    `remotes` has one entry per host that it ran on, where it ran elsewhere; the rest is then summed over them.
+    """
 
     cpu_s: float | None = None
     wall_s: float | None = None
@@ -298,6 +341,7 @@ class ClientAccount:
     scheduling: str | None = None
     cpu_us_per_event: float | None = None
     sampler: SamplerAccount | None = None
+    remotes: list[RemoteClient] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """The recorded tables and documents, column by column.
 
-Stamps are integer nanoseconds of CLOCK_MONOTONIC on the machine that ran the client. A missing value is null, and a
-null sensor reading or phase carries a reason; zero means that zero was measured. This module imports nothing heavy:
-the load generator's process reads it too.
+Stamps are integer nanoseconds of CLOCK_MONOTONIC on the machine that ran the engine; those of a client elsewhere were
+moved to it, all of a job by one offset, so that its durations stay as they were. A missing value is null, and a null
+sensor reading or phase carries a reason; zero means that zero was measured. This module imports nothing heavy: the load
+generator's process reads it too.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ REASONS = (
     "crash_while_serving",
     "request_failed",
     "stalled",
+    "client_lost",
     "disk_full",
     "no_reference",
     "interrupted",
@@ -74,6 +76,7 @@ REQUESTS = (
     Column("prompt_id", "string", "names the prompt; equal across variants of one block"),
     Column("bucket", "int64", "prompt length asked for, tokens", null=True),
     Column("turn", "int64", "turn of a conversation, from 0"),
+    Column("client", "int64", "which of the hosts in `client.remotes` sent it; null for this machine", null=True),
     Column("intended_ns", "int64", "when the arrival process meant to send it"),
     Column("released_ns", "int64", "when max_in_flight let it go; null where nothing caps an open load", null=True),
     Column("sent_ns", "int64", "just before its first byte was handed to the kernel", null=True),

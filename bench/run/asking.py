@@ -16,6 +16,7 @@ from bench.loadgen import prompts
 from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.job import Driven, Job, Request
 from bench.loadgen.questions import quality_requests
+from bench.loadgen.remote import RemoteLoad
 from bench.record.launches import WarmupStage
 from bench.record.manifest import PlannedLaunch
 from bench.record.schema import RequestStage
@@ -38,7 +39,7 @@ class Asking:
     variant: Variant
     checkpoint: Checkpoint
     server: Server
-    load: LoadGenerator
+    load: LoadGenerator | RemoteLoad
     seen: Seen
     next_id: int = 0
 

@@ -13,10 +13,11 @@ from bench import plugins
 from bench.engines.engine import Checkpoint, form
 from bench.engines.parents import Parents
 from bench.environments.environment import install, needed, provisioned
-from bench.errors import UsageError
+from bench.errors import RecordError, UsageError
 from bench.home import home, locked
 from bench.loadgen.selfcheck import selfcheck
 from bench.models import checkpoints
+from bench.phrases import listed
 from bench.plan.blocks import Plan, draw
 from bench.plan.budget import TimeLimit
 from bench.probes.cooldown import idle_reference
@@ -27,11 +28,13 @@ from bench.record.launches import Check, LaunchRecord
 from bench.record.store import RunFolder
 from bench.run import folders
 from bench.run.attempts import Attempt, Blocks, Retire, StopRule, attempts
+from bench.run.clients import Reached, ready
 from bench.run.launch import launch
 from bench.run.progress import Progress, Silent
 from bench.run.refusals import require
 from bench.run.seen import Seen, Stand
 from bench.scenario.load import Scenario
+from bench.scenario.model import ClientPlace
 from bench.scenario.sources import REMOTE
 
 # What makes a finished launch invalid, from its folder.
@@ -61,7 +64,8 @@ class Setting:
 
     `install` installs the engine environments that are missing. `apply` sets the power mode and clocks that the
     scenario declares, and puts them back at the end. `check_client` measures the load generator's own error once,
-    before the first launch. `note` is what readers of the run should know of its purpose.
+    before the first launch. `client` is where the load comes from, this machine by default. `note` is what readers of
+    the run should know of its purpose.
     """
 
     results: Path
@@ -72,6 +76,7 @@ class Setting:
     emulate: str | None = None
     apply: bool = False
     check_client: bool = True
+    client: ClientPlace | None = None
     note: str | None = None
 
 
@@ -94,16 +99,47 @@ def carry_out(scenario: Scenario, setting: Setting, plan: Plan | None = None) ->
         weights = _weights(plan, progress)
         # What was fetched just now may be too short for the prompts.
         require(scenario)
+        reached = _clients(scenario, setting, earlier)
         notes = [setting.note] if setting.note else []
         folder = around.enter_context(earlier or folders.new(setting.results, scenario, plan, host, notes))
         around.enter_context(folders.under_way(folder))
-        if setting.check_client and "client" not in folder.manifest.fingerprint:
-            progress.preparing("checking the client against a scripted server")
-            folder.manifest.fingerprint["client"] = dataclasses.asdict(selfcheck(quick=True))
-            folder.save(folder.manifest)
+        _note_client(folder, setting, reached)
         parents = around.enter_context(Parents())
-        _Run(_stand(scenario, setting, host, parents, plan), plan, weights, folder, setting.rules).launches()
+        stand = _stand(scenario, setting, host, parents, plan)
+        if reached is not None:
+            stand = dataclasses.replace(stand, clients=reached.clients)
+        _Run(stand, plan, weights, folder, setting.rules).launches()
     return folder.path
+
+
+def _clients(scenario: Scenario, setting: Setting, earlier: RunFolder | None) -> Reached | None:
+    """The hosts that the load comes from, looked at; None for this machine."""
+    wanted = setting.client or scenario.model.client
+    names = None if wanted is None else list(wanted.hosts)
+    begun = earlier.manifest.fingerprint if earlier is not None and earlier.finished() else {"clients": names}
+    if begun.get("clients") != names:
+        raise RecordError(
+            f"the run was begun with the load from {listed(begun.get('clients') or ['this machine'])}",
+            hint="the same --client, or a new run without --resume",
+        )
+    if wanted is None:
+        return None
+    check = setting.check_client and "client" not in begun
+    setting.progress.preparing(f"reaching {listed(wanted.hosts)}" + ", and checking the client there" * check)
+    return ready(wanted, scenario, check=check)
+
+
+def _note_client(folder: RunFolder, setting: Setting, reached: Reached | None) -> None:
+    """Where the load comes from, and the client's own error there, in the run's fingerprint."""
+    known = folder.manifest.fingerprint
+    if reached is not None:
+        known["clients"] = list(reached.clients.hosts)
+        if reached.checks:
+            known["client"] = {"readings": next(iter(reached.checks.values())), "hosts": reached.checks}
+    elif setting.check_client and "client" not in known:
+        setting.progress.preparing("checking the client against a scripted server")
+        known["client"] = dataclasses.asdict(selfcheck(quick=True))
+    folder.save(folder.manifest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import plugins
 from bench.engines import containers, device, startup
-from bench.engines.engine import Checkpoint, Endpoint, Engine, LaunchContext, LaunchSpec, LaunchTrace
+from bench.engines.engine import OURS, Checkpoint, Endpoint, Engine, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.failure import told
 from bench.engines.invocation import invocation
 from bench.engines.origin import start_check
@@ -22,6 +22,8 @@ from bench.engines.slowed import slowed
 from bench.engines.spans import SpanSink
 from bench.errors import LaunchError
 from bench.loadgen.generator import LoadGenerator
+from bench.loadgen.outpost import LOST
+from bench.loadgen.remote import RemoteLoad
 from bench.probes.context import Watched
 from bench.probes.cooldown import cool_down
 from bench.probes.devices import without_gpu
@@ -33,6 +35,7 @@ from bench.record.launches import ExitReport, LaunchRecord, MemoryServed, Stop
 from bench.record.manifest import PlannedLaunch
 from bench.run import oracle, twin
 from bench.run.asking import Asking
+from bench.run.clients import listening
 from bench.run.seen import Seen, Stand
 from bench.run.stops import of_children, own_stops
 from bench.scenario.variant import Variant
@@ -50,6 +53,9 @@ def launch(stand: Stand, planned: PlannedLaunch, variant: Variant, checkpoint: C
         _launch(stand, planned, variant, checkpoint, folder, seen)
     except LaunchError as error:
         record.status = "unsupported" if error.kind.startswith("unsupported") else "failed"
+        if error.kind == LOST:
+            # Nothing was wrong with the engine: it is to be measured again.
+            record.status = "invalid"
         record.reason_kind, record.reason, record.log_tail = error.kind, error.message, list(error.tail)
     return seen
 
@@ -82,9 +88,11 @@ def _launch(
         # Whatever takes part in the measurement is up before the engine is spawned: it costs the launch nothing.
         own = crew.enter_context(own_stops())
         sink = crew.enter_context(SpanSink())
-        load = crew.enter_context(LoadGenerator())
+        load: LoadGenerator | RemoteLoad = RemoteLoad(stand.clients) if stand.clients else LoadGenerator()
+        crew.enter_context(load)
+        host = stand.clients.address if stand.clients and stand.clients.address else OURS
         context = LaunchContext(
-            port=free_port(),
+            port=free_port(host),
             folder=folder,
             checkpoint=checkpoint,
             caches=caches,
@@ -94,12 +102,16 @@ def _launch(
             block=planned.block,
             position=planned.position,
             seed=planned.seed,
+            host=host,
         )
         spec = engine.command(variant, context)
         record.command = invocation(engine, variant, context, spec)
         record.facts |= containers.present(spec.argv)
         if variant.slowdown is not None:
-            spec = slowed(spec, variant.slowdown, free_port())
+            spec = slowed(spec, variant.slowdown, free_port(host))
+        if isinstance(load, RemoteLoad):
+            progress.phase("timing the way from the client's host")
+            _look(load, spec)
         forking = stand.parents if variant.start == "forked" else None
         if forking is not None:
             progress.phase("warming a parent")
@@ -141,7 +153,7 @@ def _launch(
         finally:
             progress.phase("stopping")
             helpers = {
-                "load generator": next(iter(load.harness_pids), None),
+                **{f"load generator{n or ''}": pid for n, pid in enumerate(load.harness_pids)},
                 "sampler": sampler.process_id,
                 "supervisor": server.supervisor_pid,
             }
@@ -155,6 +167,10 @@ def _launch(
             )
             if check := start_check(record.start):
                 record.checks.append(check)
+            if isinstance(load, RemoteLoad):
+                # Where it is lost by now, what was measured before stands, and a rule says what is missing.
+                with suppress(LaunchError, OSError):
+                    _look(load, spec)
             record.client = load.account()
             record.clock = load.clock()
             after = None if spec.attached else returned(before, stand.machine.roots)
@@ -170,6 +186,13 @@ def _launch(
             )
             _interpret(engine, variant, spec, trace, seen)
             record.checks += strategy.verify(trace, prepared)
+
+
+def _look(load: RemoteLoad, spec: LaunchSpec) -> None:
+    """Time the way from the clients' hosts to the engine's port, while no engine of ours is there to be disturbed."""
+    place = spec.endpoint
+    with nullcontext() if spec.attached else listening(place.host, place.port):
+        load.look(place.host, place.port)
 
 
 def _settle(stand: Stand, record: LaunchRecord) -> None:
@@ -209,7 +232,7 @@ def _better(error: LaunchError, server: Server) -> LaunchError:
 
     An engine of several processes may answer for a while after the one that computes has died.
     """
-    if error.tail:
+    if error.tail or error.kind == LOST:
         return error
     if not server.alive():
         return server.failure("serving")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.engines.parents import Parents
+from bench.loadgen.remote import Clients
 from bench.probes.machine import Machine
 from bench.record.launches import LaunchRecord
 from bench.record.store import LaunchTables
@@ -32,6 +33,8 @@ class Stand:
     variants: Sequence[Variant] = ()
     # Idle temperature of each zone, °C, taken before the first launch; empty where nothing waits for it.
     idle_c: Mapping[str, float] = field(default_factory=dict)
+    # Where the load comes from; None for this machine.
+    clients: Clients | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ STATISTICS = ("p50", "p90", "p95", "p99", "mean")
 # Per request (ITL: per gap); each has every statistic. The value is the `measure` entry that it belongs to.
 PER_REQUEST = {
     "ttft": "ttft",
+    "ttft_near": "ttft",
     "ttfr": "ttft",
     "ttfot": "ttft",
     "ttfa": "ttft",
@@ -20,6 +21,7 @@ PER_REQUEST = {
     "dispatch_delay": "ttft",
     "cap_delay": "ttft",
     "client_delay": "ttft",
+    "round_trip": "ttft",
     "connect": "ttft",
     "client_lag": "ttft",
     "e2el": "e2el",

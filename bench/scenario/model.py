@@ -15,6 +15,8 @@ QUANTIZATIONS = (
 FACTORS = ("engine", "model", "quantization", "warmup", "page_cache", "start")
 SCENARIO_NAME = r"^[a-z0-9][a-z0-9._-]*$"
 SHA256 = r"^[0-9a-f]{64}$"
+# What ssh takes for a name and for nothing else: no option, no user, no address of a mailbox.
+HOST_ALIAS = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 PAGE_CACHE = ("leave", "drop", "prefetch")
 STARTS = ("exec", "forked")
 
@@ -50,6 +52,18 @@ class Host(Strict):
     class_: str = Field("any", alias="class", description="host class, as `bench doctor` prints it, or `any`")
     power_mode: str = Field("any", description="nvpmodel name on a Jetson, or `any`")
     clocks: Literal["any", "locked", "unlocked"] = Field("any", description="whether clocks must be pinned")
+
+
+class ClientPlace(Strict):
+    """Where the load comes from instead of this machine: hosts that are reached by ssh."""
+
+    hosts: list[Annotated[str, Field(pattern=HOST_ALIAS)]] = Field(
+        min_length=1, description="names as ~/.ssh/config has them; several share the load"
+    )
+    python: str = Field("python3", description="the interpreter there that has the same firsttoken")
+    address: str | None = Field(
+        None, description="this machine as those hosts see it; by default where their ssh session came from"
+    )
 
 
 class Model(Strict):
@@ -306,6 +320,9 @@ class ScenarioModel(Strict):
     scenario: str = Field(pattern=SCENARIO_NAME, description="name; also the folder under results/")
     description: str = Field("", description="the question that the scenario answers; printed in its report")
     host: Host = Field(default_factory=lambda: Host(), description="what must hold on the machine")
+    client: ClientPlace | None = Field(
+        None, description="other hosts that the load comes from; this machine by default"
+    )
     model: Model | None = Field(None, description="the one model; or use `models` and the factor `model`")
     models: dict[str, Model] = Field(default_factory=dict, description="models by name, for the factor `model`")
     engines: dict[str, EngineSetting] = Field(min_length=1, description="engines by a name of your choice")

@@ -43,6 +43,7 @@ def markdown() -> str:
 _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("The file", ScenarioModel),
     ("`host`", model.Host),
+    ("`client`", model.ClientPlace),
     ("`model`, and each entry of `models`", model.Model),
     ("Each entry of `engines`", model.EngineSetting),
     ("`matrix`", model.Matrix),

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from bench.phrases import among, listed, shown
 from bench.scenario.document import Document, Path
-from bench.scenario.model import FACTORS, SCENARIO_NAME, SHA256, ScenarioModel
+from bench.scenario.model import FACTORS, HOST_ALIAS, SCENARIO_NAME, SHA256, ScenarioModel
 
 # Stand-ins for required parts that are missing or broken; only checks see them, nobody else.
 _STAND_INS: dict[str, Any] = {
@@ -41,6 +41,7 @@ _KINDS = {
 
 _PATTERNS = {
     SCENARIO_NAME: "made of a-z, 0-9, `.`, `_` and `-`, beginning with a letter or digit",
+    HOST_ALIAS: "a name from ~/.ssh/config, made of letters, digits, `.`, `_` and `-`",
     SHA256: "64 hexadecimal digits in lower case",
 }
 

@@ -136,8 +136,9 @@ def checks(
 
 def test_a_sound_launch_passes_every_rule() -> None:
     found = checks()
-    assert set(found) | {"steadiness", "opening_wave"} == {one.name for one in RULES}, (
-        "20 requests are too few to look steady"
+    elsewhere = {"link", "client_clock", "client_hosts"}
+    assert set(found) | {"steadiness", "opening_wave"} | elsewhere == {one.name for one in RULES}, (
+        "20 requests are too few to look steady, and the client is on this machine"
     )
     assert {check.status for check in found.values()} == {"ok"}, [c for c in found.values() if c.status != "ok"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import InternalError
-from bench.loadgen.generator import LoadGenerator, _next
+from bench.loadgen.generator import LoadGenerator, next_bytes
 from bench.loadgen.job import Driven, Job
 from bench.record.launches import ClockAccount
 from bench.record.schema import CHUNKS, REQUESTS
@@ -140,10 +140,10 @@ def test_time_in_which_the_harness_was_stopped_as_well_is_not_held_against_the_l
     monkeypatch.setattr("bench.loadgen.generator.time.monotonic", lambda: now[0])
     reading, writing = os.pipe()
     os.write(writing, b"whole")
-    assert _next(reading, 10) == b"whole"
+    assert next_bytes(reading, 10) == b"whole"
     waits = iter([1.0, 3600.0, 1.0])
     with pytest.raises(TimeoutError):
-        _next(reading, 10)
+        next_bytes(reading, 10)
     os.close(reading)
     os.close(writing)
 

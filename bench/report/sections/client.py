@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 
-from bench.record.launches import ClientAccount
-from bench.report.elements import Cell, Heading, Prose, Section, Table
-from bench.report.numbers import decimals, number
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bench.analyse import way
+from bench.phrases import listed
+from bench.record.launches import ClientAccount, RemoteClient
+from bench.report.elements import Block, Cell, Heading, Note, Prose, Section, Table
+from bench.report.numbers import count, decimals, number
 from bench.report.view import View
 
 Said = Callable[[ClientAccount], float | None]
@@ -64,7 +70,88 @@ def section(view: View) -> Section | None:
         "could have: waiting for max_in_flight or for a connection is not in it."
     )
     checked = _selfcheck(view.run.manifest.fingerprint.get("client"))
-    return Section("client", "The client's own error", (Table(head, tuple(rows)), Prose((words,)), *checked))
+    return Section(
+        "client", "The client's own error", (Table(head, tuple(rows)), Prose((words,)), *_hosts(view), *checked)
+    )
+
+
+def notes(view: View) -> Iterator[Note]:
+    """That the client was elsewhere, and what the way to it has of every figure."""
+    hosts = list(dict.fromkeys(remote.host for remote, _ in _remotes(view)))
+    if not hosts:
+        return
+    trips = [value for variant in view.measured if (value := view.value(variant, "round_trip.p50")) is not None]
+    where = f"The load came from {listed(hosts)}"
+    if not trips:
+        yield Note(f"{where}, and the way from there was not timed.", "", "warn")
+        return
+    longest = number(max(trips), 2)
+    yield Note(
+        f"{where}: every TTFT has a round trip of {longest} ms in it (median).",
+        "“TTFT less round trip” is what a client beside the engine would have seen; cold TTFT has the way in it too.",
+    )
+
+
+def _remotes(view: View) -> Iterator[tuple[RemoteClient, pa.Table]]:
+    """Every host of every launch that counts, with its steady requests."""
+    for variant in view.measured:
+        for launch in view.valid(variant):
+            requests = launch.requests()
+            steady = requests.filter(requests["measured"])
+            for place, remote in enumerate(launch.record.client.remotes):
+                yield remote, steady.filter(pc.fill_null(pc.equal(steady["client"], place), False))
+
+
+def _hosts(view: View) -> Iterator[Block]:
+    """One row per host: the way, its clock, and what it did."""
+    by_host: dict[str, list[tuple[RemoteClient, pa.Table]]] = {}
+    for remote, mine in _remotes(view):
+        by_host.setdefault(remote.host, []).append((remote, mine))
+    if not by_host:
+        return
+    rows = []
+    for host, seen in by_host.items():
+        trips = np.concatenate([way.round_trips_ms(remote) for remote, _ in seen])
+        delays = np.concatenate([mine["client_delay_ms"].drop_null().to_numpy() for _, mine in seen])
+        ttft = np.concatenate([mine["ttft_ms"].drop_null().to_numpy() for _, mine in seen])
+        near = np.concatenate([mine["ttft_near_ms"].drop_null().to_numpy() for _, mine in seen])
+        doubts = [doubt for remote, _ in seen if (doubt := way.doubt_ms(remote)) is not None]
+        drifts = [drift for remote, _ in seen if (drift := way.drift_ppm(remote)) is not None]
+        resent = [remote.resent for remote, _ in seen if remote.resent is not None]
+        values = (
+            float(trips.min()) if len(trips) else None,
+            way.quantile(trips, 0.5),
+            way.quantile(trips, 0.99),
+            way.quantile(ttft, 0.5),
+            way.quantile(near, 0.5),
+            way.quantile(delays, 0.99),
+            max(doubts, default=None),
+            max(drifts, key=abs, default=None),
+        )
+        cells = (Cell(number(value, 2)) for value in values)
+        sent = sum(len(mine) for _, mine in seen)
+        rows.append((Cell(host, count(sent, "request")), *cells, Cell(number(sum(resent), 0) if resent else "–")))
+    head = (
+        Heading("client's host"),
+        Heading("round trip, least", "ms", numeric=True),
+        Heading("median", "ms", numeric=True),
+        Heading("p99", "ms", numeric=True),
+        Heading("TTFT p50", "ms", numeric=True),
+        Heading("less round trip", "ms", numeric=True),
+        Heading("client delay p99", "ms", numeric=True),
+        Heading("clock known to ±", "ms", numeric=True),
+        Heading("drift", "ppm", numeric=True),
+        Heading("sent again", "packets", numeric=True),
+    )
+    yield Table(head, tuple(rows), "The load came from other hosts, and this is the way from each of them")
+    yield Prose(
+        (
+            "A round trip is a TCP handshake with the engine's port as the client's kernel timed it, before and after "
+            "each launch. The clocks of two hosts are compared by messages through ssh; what these leave open is the "
+            "uncertainty of cold TTFT and of whatever else begins on one host and ends on another. A request begins "
+            "and ends on the client's. A drift is given where it is larger than the uncertainty.",
+        )
+    )
 
 
 def _selfcheck(client: object) -> Iterator[Table]:

@@ -8,7 +8,7 @@ from bench.analyse.estimate import needed
 from bench.phrases import listed
 from bench.report.elements import Note, Notes, Prose, Section
 from bench.report.numbers import count, duration, interval, number, quantity
-from bench.report.sections import pace
+from bench.report.sections import client, pace
 from bench.report.view import View, contended, neighbour_notes
 
 
@@ -171,6 +171,7 @@ def _sample(view: View) -> Iterator[Note]:
 
 def _client(view: View) -> Iterator[Note]:
     """The harness's own error beside what it measured."""
+    yield from client.notes(view)
     lags = [lag for variant in view.measured if (lag := view.value(variant, "client_lag.p50")) is not None]
     requests = view.run.requests
     sources = set(requests["stamp_source"].dropna()) if len(requests) else set()

@@ -43,6 +43,9 @@ def columns(view: View) -> tuple[str, ...]:
     ttft = [f"{name}.p50" for name in view.all_lengths()] or ["ttft.p50"]
     wanted = [
         *ttft,
+        # Where the client was elsewhere, the way to it stands beside what it is part of.
+        "ttft_near.p50",
+        "round_trip.p50",
         tail(view, "ttft"),
         "first_ttft",
         "cold_ttft",

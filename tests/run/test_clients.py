@@ -1,0 +1,141 @@
+"""A whole run whose load comes from other hosts, over real ssh, with the scripted engine here."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.analyse.run import Run
+from bench.errors import BenchError, RecordError, UsageError
+from bench.judge.validity import judge_folder
+from bench.loadgen import outpost
+from bench.run import clients
+from bench.run.conductor import Rules, Setting, carry_out
+from bench.scenario.load import Scenario
+from bench.scenario.model import ClientPlace
+from tests.hosts import Net, lan, missing
+from tests.loadgen.test_remote import kill
+
+hosts_needed = pytest.mark.skipif((why := missing()) is not None, reason=str(why))
+
+SCENARIO = """
+scenario: elsewhere
+engines: {sim: {engine: simulated, args: {ttft_ms: 30, itl_ms: 2}}}
+workload: {prompts: {kind: random, tokens: 16}, output_tokens: 4, requests: 20, arrivals: {ARRIVALS}}
+design: {blocks: 1, max_contention: 1.0, max_steal: 1.0}
+measure: [ttft]
+"""
+
+
+def scenario(arrivals: str = "closed: 1") -> Scenario:
+    return Scenario.parse(SCENARIO.replace("ARRIVALS", arrivals))
+
+
+@pytest.fixture(scope="module")
+def net() -> Iterator[Net]:
+    with lan(2, clocks_s=(500,)) as one:
+        yield one
+
+
+@pytest.fixture
+def setting(net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setting:
+    monkeypatch.setenv("PATH", net.environment["PATH"])
+    there = ClientPlace(hosts=["host1"], python=sys.executable)
+    return Setting(results=tmp_path, rules=Rules(judge_folder), check_client=False, client=there)
+
+
+@hosts_needed
+def test_a_run_says_what_the_way_took_and_no_address_of_anybody(net: Net, setting: Setting) -> None:
+    net.hosts[0].link(delay_ms=3)
+    run = Run.open(carry_out(scenario(), setting))
+    net.hosts[0].link(delay_ms=0)
+    (launch,) = run.all
+    found = {check.name: check for check in launch.record.checks}
+    assert found["client_hosts"].status == "ok", found
+    assert launch.record.status == "ok"
+    assert run.manifest.fingerprint["clients"] == ["host1"]
+    for file in [*run.path.rglob("*.json"), *run.path.glob("*.json")]:
+        assert net.prefix not in file.read_text(encoding="utf-8"), file
+    summary = run.summary().set_index("metric")["value"]
+    assert 6 <= summary["round_trip.p50"] < 9
+    assert summary["ttft_near.p50"] == pytest.approx(summary["ttft.p50"] - summary["round_trip.p50"], abs=0.01)
+    assert summary["ttft_near.p50"] == pytest.approx(30, abs=2)
+    # From the spawn here to a token there: the clock there is 500 s ahead, which nobody sees.
+    assert 0 < summary["cold_ttft"] < 30
+
+
+@hosts_needed
+def test_a_launch_whose_client_was_lost_is_invalid_and_repeated(net: Net, setting: Setting) -> None:
+    def once_it_asks() -> None:
+        while True:
+            for pid, said in net.hosts[0].processes().items():
+                stat = net.hosts[0].run("cat", f"/proc/{pid}/stat", check=False).stdout if "generator_p" in said else ""
+                # Real-time priority: it drives.
+                if stat.endswith("\n") and stat.rpartition(")")[2].split()[38] == "2":
+                    kill(net.hosts[0], "bench.loadgen.generator_process")
+                    return
+            time.sleep(0.02)
+
+    threading.Thread(target=once_it_asks, daemon=True).start()
+    run = Run.open(carry_out(scenario(), setting))
+    states = [(launch.record.status, launch.record.reason_kind) for launch in run.all]
+    assert states == [("invalid", "client_lost"), ("ok", None)]
+    assert "'host1': the load generator's process there ended with status -9" in (run.all[0].record.reason or "")
+
+
+@hosts_needed
+def test_a_run_is_gone_on_with_from_the_same_hosts_only(net: Net, setting: Setting, tmp_path: Path) -> None:
+    folder = carry_out(scenario("rate: 40"), setting)
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"complete"', '"interrupted"'))
+    here = Setting(results=tmp_path, check_client=False, resume="always")
+    with pytest.raises(RecordError, match="begun with the load from host1"):
+        carry_out(scenario("rate: 40"), here)
+
+
+@hosts_needed
+def test_nothing_is_begun_where_a_host_cannot_do_it(net: Net, setting: Setting, tmp_path: Path) -> None:
+    there = setting.client
+    assert there is not None
+    for wrong, words in (
+        ({"hosts": ["nowhere.invalid"]}, "'nowhere.invalid': there is no such host"),
+        ({"address": "127.0.0.1"}, "does not reach this machine at 127.0.0.1"),
+        ({"address": "192.0.2.1"}, "no engine can listen at 192.0.2.1"),
+    ):
+        changed = there.model_copy(update=wrong)
+        with pytest.raises(UsageError, match=words):
+            carry_out(scenario(), Setting(results=tmp_path, check_client=False, client=changed))
+    assert not list(tmp_path.glob("elsewhere/*"))
+
+
+@pytest.mark.parametrize(
+    ("hosts", "arrivals", "words"),
+    [
+        (["a", "a"], "closed: 4", "names a host twice"),
+        (["a", "b"], "rate: 5, max_in_flight: 3", "max_in_flight caps an open load"),
+        (["a", "b", "c"], "closed: 2", "3 hosts cannot share 2 closed streams"),
+    ],
+)
+def test_what_several_hosts_cannot_do_is_refused(hosts: list[str], arrivals: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        clients.refuse(ClientPlace(hosts=hosts), scenario(arrivals))
+
+
+def test_a_host_is_a_name_and_no_option_of_ssh() -> None:
+    for name in ("-oProxyCommand=true", "me@there", "a b", ""):
+        with pytest.raises(UsageError, match="hosts"):
+            clients.asked(scenario(), [name], None, None)
+    assert clients.asked(scenario(), [], None, None) is None
+    found = clients.asked(scenario(), ["shelf-1.lab"], "~/venv/bin/python", None)
+    assert found == ClientPlace(hosts=["shelf-1.lab"], python="~/venv/bin/python")
+
+
+def test_without_ssh_it_is_said_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BenchError, match="no ssh here"):
+        outpost.Outpost("host", "python3")

@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import sysconfig
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -110,10 +112,27 @@ def podman(podman_store: Podman, monkeypatch: pytest.MonkeyPatch) -> Iterator[Po
 def programs(root: Path, files: Mapping[Path, str]) -> None:
     """Put programs of this machine into an image's root, each under a name, with the libraries that they load."""
     for program, place in files.items():
-        told = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+        # One that is linked statically has none.
+        told = subprocess.run(["ldd", program], capture_output=True, text=True, check=False).stdout
         for library in re.findall(r"(/\S+) \(0x", told):
             _copied(Path(library), root / library.lstrip("/"))
         _copied(program, root / place.lstrip("/"))
+
+
+def interpreter(root: Path) -> None:
+    """Put this Python into an image's root as python3, with its standard library and what that loads."""
+    paths = sysconfig.get_paths(vars={"base": sys.base_prefix, "installed_base": sys.base_prefix})
+    library = Path(paths["stdlib"])
+    left_out = shutil.ignore_patterns(
+        "test", "*-packages", "__pycache__", "idlelib", "tkinter", "ensurepip", "config-*"
+    )
+    to = root / "usr" / "lib" / library.name
+    shutil.copytree(library, to, ignore=left_out, dirs_exist_ok=True)
+    program = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
+    programs(root, {program: "/usr/bin/python3"})
+    told = subprocess.run(["ldd", *to.rglob("*.so")], capture_output=True, text=True, check=False).stdout
+    for needed in set(re.findall(r"(/\S+) \(0x", told)):
+        _copied(Path(needed), root / needed.lstrip("/"))
 
 
 def _copied(file: Path, to: Path) -> None:

@@ -16,6 +16,7 @@ class Keeper(StrEnum):
 
     script = "script"
     systemd = "systemd"
+    compose = "compose"
 
 
 def register(app: typer.Typer) -> None:
@@ -29,6 +30,16 @@ def deploy(
     variant: Annotated[str | None, typer.Option(help="which variant; may be left out if there is one")] = None,
     to: Annotated[Keeper, typer.Option(help="what keeps it running")] = Keeper.script,
     port: Annotated[int, typer.Option(help="port it will serve on", min=1, max=65535)] = 8000,
+    nginx: Annotated[
+        bool, typer.Option("--nginx", help="nginx in front, on the port; the engine on the next one")
+    ] = False,
+    instances: Annotated[
+        int, typer.Option(help="so many engines behind nginx, on the ports after --port", min=1, max=64)
+    ] = 1,
+    rate: Annotated[
+        float | None, typer.Option(help="nginx: so many requests a second from one address, others get 429", min=0.0)
+    ] = None,
+    nginx_image: Annotated[str | None, typer.Option(help="with --to compose: nginx's image, best by digest")] = None,
     verify: Annotated[
         Path | None, typer.Option("--verify", metavar="FOLDER", help="start this folder and compare it with its run")
     ] = None,
@@ -43,11 +54,14 @@ def deploy(
     its variant: the ratio of both with its interval, and the exit code of a gate at 5 % on the first token.
 
     Example: bench deploy results/quick /srv/quick --variant transformers-bf16-requests --to systemd
+    Example: bench deploy results/quick /srv/quick --nginx --instances 2 --rate 10
     Example: bench deploy --verify /srv/quick
     """
     from bench.analyse.run import Run
     from bench.cli.output import print_json
-    from bench.service.deploy import of, write
+    from bench.service.deploy import of
+    from bench.service.folder import write
+    from bench.service.nginx import IMAGE, Nginx
 
     if verify is not None:
         if folder is not None:
@@ -60,7 +74,9 @@ def deploy(
         raise UsageError(
             f"the run has {len(opened.variants)} variants: {', '.join(opened.variants)}", hint="name one: --variant"
         )
-    made = write(of(opened, variant or opened.variants[0], port), folder, to.value)
+    asked = nginx or instances > 1 or rate is not None or nginx_image is not None
+    front = Nginx(instances, rate or None, nginx_image or IMAGE) if asked else None
+    made = write(of(opened, variant or opened.variants[0], port, front), folder, to.value)
     if json:
         print_json({"folder": str(folder.absolute()), "files": [path.name for path in made]})
         return

@@ -180,6 +180,12 @@ def present(words: Sequence[str]) -> dict[str, str | None]:
     return {"image": image, "image_id": f"sha256:{found}", "image_digest": fetchable[0] if fetchable else None}
 
 
+def holds(program: str, image: str, words: Sequence[str]) -> bool:
+    """Whether a program of an image can be run: started once in a container without a network."""
+    asked = [program, "run", "--rm", "--network", "none", "--entrypoint", words[0], image, *words[1:]]
+    return _asked(asked, ANSWER_S).returncode == 0
+
+
 def _asked(words: Sequence[str], timeout_s: float | None) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(

@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Union
 from urllib.parse import urlsplit
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -34,6 +34,10 @@ LONGEST = 1 << 22
 # Where a token may stand in a piece of an answer.
 _PLACES = ("content", "reasoning_content", "reasoning", "text")
 _WORDS = ("water", "stone", "light", "green", "house", "river", "paper", "music", "winter", "garden", "silver", "table")
+
+
+# One step of a warm-up: words and output tokens of a request, or a path to POST to.
+Round = Union[tuple[int, int], str]  # noqa: UP007 (also for a Python that has no | of types)
 
 
 class NotReady(Exception):
@@ -123,14 +127,15 @@ def gate(
     target: Target,
     within_ms: float | None,
     timeout_s: float,
-    rounds: Sequence[tuple[int, int]] = (),
+    rounds: Sequence[Round] = (),
     told: Callable[[str], None] = lambda _: None,
     clock: Clock = time,
 ) -> Verdict:
     """Ask until a completion after the first begins within the limit, or until the time is over or can't help.
 
-    Without a limit any second completion will do. `rounds`, words and output tokens of each, are warm-up requests that
-    come after the first completion. `told` hears why it is still waiting, each reason once.
+    Without a limit any second completion will do. `rounds` are what is asked after the first completion, in order:
+    requests of so many words and output tokens, or paths to POST to. `told` hears why it is still waiting, each reason
+    once.
     """
     before = list(rounds)
     began = clock.monotonic()
@@ -148,8 +153,7 @@ def gate(
             target = discovered(target, left)
             asked += 1
             while first and before:
-                words, output_tokens = before[0]
-                ask(shaped(target, words=words, output_tokens=output_tokens), timeout_s - (clock.monotonic() - began))
+                _carry_out(target, before[0], timeout_s - (clock.monotonic() - began))
                 del before[0]
             answer = ask(target, timeout_s - (clock.monotonic() - began))
         except OutOfTime as error:
@@ -172,6 +176,21 @@ def gate(
             told(reason)
         clock.sleep(pause)
         pause = min(pause * PAUSE_GROWTH, PAUSE_MAX_S)
+
+
+def _carry_out(target: Target, step: Round, left_s: float) -> None:
+    """One step of a warm-up: a request, or a call that must answer 200."""
+    if isinstance(step, str):
+        with _exchange(target, left_s) as connection:
+            connection.request("POST", target.prefix + step, b"", _headers(target))
+            answer = connection.getresponse()
+            try:
+                _refused(target, answer, f"POST {step}")
+            except _NoChat as error:
+                raise NotReady(f"{error}: a warm-up calls it", False) from None
+            _rest(answer)
+    else:
+        ask(shaped(target, words=step[0], output_tokens=step[1]), left_s)
 
 
 def discovered(target: Target, left_s: float) -> Target:
@@ -409,7 +428,9 @@ def described(verdict: Verdict, url: str) -> str:
     )
 
 
-def _shapes(text: str) -> list[tuple[int, int]]:
+def _rounds(text: str) -> list[Round]:
+    if text.startswith("/"):
+        return [text]
     words, tokens, number = (int(part) for part in text.split(":"))
     return [(words, tokens)] * number
 
@@ -424,13 +445,18 @@ def main() -> int:
     parser.add_argument("--path", choices=(CHAT, COMPLETIONS), help="which endpoint; found out by default")
     parser.add_argument("--words", type=int, default=12, help="length of the prompt, about a token each")
     parser.add_argument(
-        "--warm-up", nargs="*", default=[], metavar="WORDS:TOKENS:N", help="N requests of a shape after the first"
+        "--warm-up",
+        nargs="*",
+        default=[],
+        metavar="WORDS:TOKENS:N|/PATH",
+        help="after the first request, in order: N requests of a shape, or a POST to a path",
     )
+    parser.add_argument("--after", metavar="FILE", help="not ready before that file is there: nothing is asked")
     parser.add_argument("--key-env", help="environment variable that holds the API key")
     chosen = parser.parse_args()
     try:
         target = parse(chosen.url)
-        rounds = [shape for text in chosen.warm_up for shape in _shapes(text)]
+        rounds = [shape for text in chosen.warm_up for shape in _rounds(text)]
     except ValueError as error:
         print(f"ready: {error}", file=sys.stderr)
         return USAGE
@@ -438,6 +464,9 @@ def main() -> int:
     if key == "":
         print(f"ready: {chosen.key_env} is not set", file=sys.stderr)
         return USAGE
+    if chosen.after and not os.path.exists(chosen.after):  # noqa: PTH110 (pathlib is not loaded for this)
+        print(f"not ready  {target.url}: it is still being warmed ({chosen.after} is not there)", flush=True)
+        return NOT_READY
     target = shaped(target, model=chosen.model, path=chosen.path, words=chosen.words, key=key)
     verdict = gate(target, chosen.within_ms, chosen.timeout, rounds)
     print(described(verdict, target.url), flush=True)

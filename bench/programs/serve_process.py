@@ -4,6 +4,8 @@ Standard library only, one file: a deployed folder carries a copy beside `ready.
 Under systemd (Type=notify) it says READY=1 itself, and with --once leaves restarts and logs to it.
 
     python3 serve.py [--port 8000] [--once] [--owner PID]
+
+Where `front` stands in service.json, several instances are kept behind one nginx, each by a keeper like this one.
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ CONFIGURATION = 78
 FAILED = 1
 PR_SET_PDEATHSIG = 1
 LOOK_S = 0.2
+OOM_SCORE_ADJ = "500"
+# Removing a container waits for the kernel to end what is in it.
+REMOVE_S = 20.0
 _PLACE = re.compile(r"\{(port|folder|caches|model|programs)\}")
 
 
@@ -86,6 +91,24 @@ def check(settings: Mapping[str, Any], state: Path) -> None:
             f"{environment['path']} has other packages than were measured (digest {now_is[:12]}…, "
             f"not {environment['digest'][:12]}…)"
         )
+
+
+def check_image(settings: Mapping[str, Any]) -> None:
+    """Refuse an image that is not the one that was measured; nothing to do where the engine runs in none."""
+    container = settings.get("container")
+    if not container:
+        return
+    words = [container["program"], "image", "inspect", "--format", "{{.Id}}", container["image"]]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    except OSError as error:
+        raise Refused(f"{words[0]} cannot be started: {error.strerror}") from None
+    found = f"sha256:{done.stdout.strip().removeprefix('sha256:')}"
+    if done.returncode:
+        raise Refused(f"the image {container['image']} is not here: {_last(done.stderr)}")
+    if found != container["id"]:
+        wanted = container["id"]
+        raise Refused(f"the image {container['image']} is not what was measured: {found[:19]}…, not {wanted[:19]}…")
 
 
 def sha256(path: Path) -> str:
@@ -158,14 +181,15 @@ class Log:
 
 
 class Service:
-    """One engine at a time, ended with its whole process group."""
+    """One engine at a time, ended with its whole process group. `place` is where its marks and temporary files lie.
 
-    def __init__(self, settings: Mapping[str, Any], port: int, once: bool) -> None:
-        self.settings, self.port, self.once = settings, port, once
+    Its output goes to `log`, or where this program's own goes if that is None.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], port: int, place: Path, log: Log | None, once: bool) -> None:
+        self.settings, self.port, self.place, self.log, self.once = settings, port, place, log, once
         self.ending = threading.Event()
         self.child: subprocess.Popen[bytes] | None = None
-        log = settings["log"]
-        self.log = None if once else Log(HERE / "logs" / "engine.log", log["bytes"], log["files"])
 
     def run(self) -> int:
         """Serve until told to end, or until restarting makes no sense; the exit code."""
@@ -190,19 +214,14 @@ class Service:
         """Told to end: by a signal."""
         self.ending.set()
 
-    def outlived_by(self, owner: int) -> None:
-        """Wait until the process is gone that this was started for, and end."""
-        while Path(f"/proc/{owner}").exists():
-            time.sleep(LOOK_S)
-        self.end()
-
     def _serve(self) -> int:
         with contextlib.suppress(OSError):
-            (HERE / "state" / "ready").unlink()
-        with socket.socket() as probe:
-            if probe.connect_ex((self.settings["host"], self.port)) == 0:
-                say(f"port {self.port} is already taken")
-                return FAILED
+            (self.place / "ready").unlink()
+        # What a keeper left behind that was killed.
+        self._remove()
+        if _taken(self.settings["host"], self.port):
+            say(f"port {self.port} is already taken")
+            return FAILED
         began = time.monotonic()
         self.child = self._spawn()
         try:
@@ -222,7 +241,7 @@ class Service:
                 return FAILED
             say(f"ready  http://{self.settings['host']}:{self.port}/v1  after {time.monotonic() - began:.1f} s")
             with contextlib.suppress(OSError):
-                (HERE / "state" / "ready").write_text(f"{self.child.pid}\n")
+                (self.place / "ready").write_text(f"{self.child.pid}\n")
             notify(f"READY=1\nSTATUS=serving on port {self.port}")
             while self.child.poll() is None and not self.ending.is_set():
                 time.sleep(LOOK_S)
@@ -241,13 +260,13 @@ class Service:
         try:
             child = subprocess.Popen(
                 argv,
-                cwd=HERE / "state",
+                cwd=self.place,
                 env={**inherited, **env, **secrets(HERE / "secrets.env")},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if self.log else None,
                 stderr=subprocess.STDOUT if self.log else None,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_engine,
             )
         except OSError as error:
             raise Refused(f"{argv[0]} cannot be started: {error.strerror}") from None
@@ -269,6 +288,8 @@ class Service:
 
     def _stop(self) -> None:
         assert self.child is not None
+        with contextlib.suppress(OSError):
+            (self.place / "ready").unlink()
         group, patience = self.child.pid, self.settings["stop_timeout_s"]
         if self.child.poll() is None:
             notify("STOPPING=1")
@@ -280,16 +301,129 @@ class Service:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group, signal.SIGKILL)
         self.child.wait()
+        self._remove()
+
+    def _remove(self) -> None:
+        """End and remove the engine's container: a killed client leaves it behind."""
+        container = self.settings.get("container")
+        if container:
+            words = [self._filled(word) for word in container["removal"]]
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL, timeout=REMOVE_S)
 
     def _filled(self, word: str) -> str:
         places = {
             "port": str(self.port),
-            "folder": str(HERE / "state"),
+            "folder": str(self.place),
             "caches": str(HERE / "caches"),
             "programs": str(HERE / "programs"),
             "model": self.settings["model"]["path"],
         }
         return _PLACE.sub(lambda match: str(places[match[1]]), word)
+
+
+class Together:
+    """Several instances behind one nginx: ready when all of them are, ended together.
+
+    Each has a keeper of its own, which starts it again within the limits; one that gave up leaves the others serving.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], port: int, words: list[str]) -> None:
+        self.settings, self.port = settings, port
+        self.ending = threading.Event()
+        self.words = [PYTHON, str(HERE / "serve.py"), *words]
+        self.keepers: list[subprocess.Popen[bytes]] = []
+        self.nginx: subprocess.Popen[bytes] | None = None
+
+    def run(self) -> int:
+        """Serve until told to end, or until nobody is left who could; the exit code."""
+        mark, limit = HERE / "state" / "ready", self.settings["restarts"]
+        with contextlib.suppress(OSError):
+            mark.unlink()
+        if _taken(self.settings["host"], self.port):
+            say(f"port {self.port} is already taken")
+            return FAILED
+        configuration = self._configured()
+        numbers = range(1, self.settings["front"]["instances"] + 1)
+        try:
+            for number in numbers:
+                with contextlib.suppress(OSError):
+                    (HERE / "state" / str(number) / "ready").unlink()
+                own = ["--only", str(number), "--port", str(self.port)]
+                self.keepers.append(subprocess.Popen([*self.words, *own], preexec_fn=_die_with_parent))
+            while not all((HERE / "state" / str(number) / "ready").exists() for number in numbers):
+                codes = [code for keeper in self.keepers if (code := keeper.poll()) is not None]
+                if self.ending.wait(LOOK_S) or codes:
+                    return 0 if self.ending.is_set() else max(codes)
+            starts: list[float] = []
+            while not self.ending.is_set():
+                if all(keeper.poll() is not None for keeper in self.keepers):
+                    say("no instance is left")
+                    return FAILED
+                if self.nginx is None or self.nginx.poll() is not None:
+                    if self.nginx is not None:
+                        say(f"nginx ended ({_ending(self.nginx.returncode)})")
+                    starts = [start for start in starts if time.monotonic() - start < limit["within_s"]]
+                    if len(starts) > limit["most"] or (starts and self.ending.wait(limit["pause_s"])):
+                        return FAILED if not self.ending.is_set() else 0
+                    starts.append(time.monotonic())
+                    self.nginx = self._front(configuration)
+                elif not mark.exists() and _taken(self.settings["host"], self.port):
+                    say(f"ready  http://{self.settings['host']}:{self.port}/v1  ({len(self.keepers)} instances)")
+                    mark.write_text(f"{self.nginx.pid}\n")
+                    notify(f"READY=1\nSTATUS=serving on port {self.port}")
+                self.ending.wait(LOOK_S)
+            return 0
+        finally:
+            self._stop()
+
+    def end(self, *_: object) -> None:
+        """Told to end: by a signal."""
+        self.ending.set()
+
+    def _configured(self) -> Path:
+        """nginx's file for the port that is served on: all its ports lie as far from that as in the folder's own."""
+        text, first = (HERE / "nginx.conf").read_text(), self.settings["port"]
+        if self.port == first:
+            return HERE / "nginx.conf"
+        host = re.escape(self.settings["host"])
+        moved = HERE / "state" / "nginx.conf"
+        moved.write_text(re.sub(rf"(?<={host}:)\d+", lambda match: str(int(match[0]) - first + self.port), text))
+        return moved
+
+    def _front(self, configuration: Path) -> subprocess.Popen[bytes]:
+        prefix = HERE / "state" / "nginx"
+        prefix.mkdir(exist_ok=True)
+        words = [self.settings["front"]["nginx"], "-p", str(prefix), "-e", "stderr", "-c", str(configuration)]
+        try:
+            return subprocess.Popen(
+                [*words, "-g", "daemon off;"], stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent
+            )
+        except OSError as error:
+            raise Refused(f"{words[0]} cannot be started: {error.strerror}") from None
+
+    def _stop(self) -> None:
+        notify("STOPPING=1")
+        with contextlib.suppress(OSError):
+            (HERE / "state" / "ready").unlink()
+        everyone = [*self.keepers, *([self.nginx] if self.nginx else [])]
+        for one in everyone:
+            one.terminate()
+        for one in everyone:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                one.wait(self.settings["stop_timeout_s"] + REMOVE_S)
+            one.kill()
+            one.wait()
+
+
+def _taken(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) == 0
+
+
+def _last(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
 
 
 def _ending(code: int | None) -> str:
@@ -301,30 +435,71 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _engine() -> None:
+    """Called in the engine's process: what it is to the kernel."""
+    _die_with_parent()
+    # Short of memory the kernel takes the engine first, as it would have while it was measured.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE_ADJ)
+
+
 def main() -> int:
     """Check, start, keep; 0 told to end, 1 failed, 78 wrong configuration."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--port", type=int, help="instead of the port in service.json")
     parser.add_argument("--once", action="store_true", help="no restarts and no log files: systemd has its own")
+    parser.add_argument("--stdout", action="store_true", help="no log files: the engine's output goes where mine goes")
+    parser.add_argument("--stay", action="store_true", help="wait to be told to end, also when there is nothing to do")
+    parser.add_argument("--only", type=int, metavar="N", help="of several instances the N-th alone, without nginx")
     parser.add_argument("--owner", type=int, metavar="PID", help="end when that process is gone")
     chosen = parser.parse_args()
+    ending = threading.Event()
     try:
-        settings = json.loads((HERE / "service.json").read_text())
-        (HERE / "state").mkdir(exist_ok=True)
-        (HERE / "logs").mkdir(exist_ok=True)
-        service = Service(settings, chosen.port or settings["port"], chosen.once)
-        signal.signal(signal.SIGTERM, service.end)
-        signal.signal(signal.SIGINT, service.end)
-        if chosen.owner:
-            threading.Thread(target=service.outlived_by, args=(chosen.owner,), daemon=True).start()
-        check(settings, HERE / "state")
-        return service.run()
+        code = serve(chosen, ending)
     except Refused as error:
         say(f"refused: {error}")
-        return CONFIGURATION
+        code = CONFIGURATION
     except (OSError, ValueError, LookupError) as error:
         say(f"refused: {HERE / 'service.json'} or its folder is damaged: {error}")
-        return CONFIGURATION
+        code = CONFIGURATION
+    if chosen.stay and code and not ending.is_set():
+        # Whoever starts containers again for ever would do so with this one too.
+        say("nothing is served; waiting to be stopped")
+        ending.wait()
+    return code
+
+
+def serve(chosen: argparse.Namespace, ending: threading.Event) -> int:
+    """What the command line asks for, until it ends or `ending` is set."""
+    settings = json.loads((HERE / "service.json").read_text())
+    state, front = HERE / "state", settings.get("front")
+    port = chosen.port or settings["port"]
+    place = state / str(chosen.only) if chosen.only else state
+    for folder in (place, HERE / "logs"):
+        folder.mkdir(parents=True, exist_ok=True)
+    quiet = chosen.once or chosen.stdout or chosen.stay
+    service: Service | Together
+    if front and not chosen.only:
+        service = Together(settings, port, ["--stdout"] if quiet else [])
+    else:
+        size, name = settings["log"], f"engine-{chosen.only}.log" if chosen.only else "engine.log"
+        log = None if quiet else Log(HERE / "logs" / name, size["bytes"], size["files"])
+        service = Service(settings, port + (chosen.only or 0), place, log, chosen.once)
+    service.ending = ending
+    signal.signal(signal.SIGTERM, service.end)
+    signal.signal(signal.SIGINT, service.end)
+    if chosen.owner:
+        threading.Thread(target=outlive, args=(chosen.owner, service), daemon=True).start()
+    check(settings, state)
+    check_image(settings)
+    return service.run()
+
+
+def outlive(owner: int, service: Service | Together) -> None:
+    """Wait until the process is gone that this was started for, and end."""
+    while Path(f"/proc/{owner}").exists():
+        time.sleep(LOOK_S)
+    service.end()
 
 
 if __name__ == "__main__":

@@ -1,42 +1,36 @@
-"""From a run and a variant to a folder that serves it: plain files, made of what was recorded and nothing else."""
+"""From a run and a variant to what serves it: settings made of what was recorded and nothing else."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from bench import programs
 from bench.analyse.run import Launch, Run
+from bench.engines import containers
+from bench.engines.containers import Container
 from bench.errors import RecordError, ScenarioError, UnknownName, UsageError
-from bench.home import writing
 from bench.models.cache import digest, sha256
-from bench.programs import ready_process, serve_process
+from bench.programs import serve_process
 from bench.record.launches import Invocation
-from bench.report import html
 from bench.scenario.load import Scenario
 from bench.scenario.variant import Variant
+from bench.service.nginx import Nginx
 from bench.service.ready import WarmLimit, of_run
 from bench.warmup.strategies import build
 
 HOST = "127.0.0.1"
+LAST_PORT = 65535
 RESTARTS = {"most": 5, "within_s": 600, "pause_s": 2}
 LOG = {"bytes": 10_000_000, "files": 5}
 # A start may take so many times as long as the slowest that was measured, and never less than this.
 START_MARGIN, START_LEAST_S = 3.0, 60
-# Whoever kills a start that takes longer leaves the gate the time to say so first.
-START_GRACE_S = 30
-TARGETS = ("script", "systemd")
+# What is left to the rest of the machine, of what was free before the engine was started to be measured.
+RESERVE_MIB = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +44,16 @@ class Deployment:
     cold_s: float
     caches: Path | None
     secrets: Sequence[str]
+    # The container as it was measured, with places marked, and the image's own name for good.
+    container: Container | None = None
+    image: str | None = None
+    front: Nginx | None = None
 
 
-def of(run: Run, name: str, port: int) -> Deployment:
+def of(run: Run, name: str, port: int, front: Nginx | None = None) -> Deployment:
     """What a variant of a run is, as a service; BenchError for one whose record does not say all that it takes."""
+    if front is not None and port + front.instances > LAST_PORT:
+        raise UsageError(f"{front.instances} instances behind port {port} need ports above {LAST_PORT}")
     if name not in run.variants:
         raise UnknownName("variant", name, run.variants)
     launches = [launch for launch in run.all if launch.record.variant == name and launch.record.status == "ok"]
@@ -65,6 +65,7 @@ def of(run: Run, name: str, port: int) -> Deployment:
     limit = of_run(run, name)
     cold_s = max(_cold_s(launch) for launch in launches)
     places = command.places
+    container, image = _image(launches, command)
     settings = {
         "made_from": {
             "run": run.manifest.run_id,
@@ -76,10 +77,19 @@ def of(run: Run, name: str, port: int) -> Deployment:
         },
         "host": HOST,
         "port": port,
-        "argv": command.template.argv,
+        "argv": _pinned(command.template.argv, container, image),
         "env": command.template.env,
         "model": model,
-        "environment": _environment(Path(command.argv[0])),
+        "environment": None if container else _environment(Path(command.argv[0])),
+        "container": None
+        if container is None
+        else {
+            "program": container.program,
+            "image": image,
+            "id": launches[-1].record.facts["image_id"],
+            "removal": list(containers.removal(command.template.argv)),
+        },
+        "front": None,
         "ready": {
             "within_ms": round(limit.within_ms, 3),
             "timeout_s": max(START_LEAST_S, math.ceil(START_MARGIN * cold_s)),
@@ -91,86 +101,12 @@ def of(run: Run, name: str, port: int) -> Deployment:
         },
         "restarts": RESTARTS,
         "log": LOG,
+        "memory_mib": _memory(launches),
         "stop_signal": command.stop_signal,
         "stop_timeout_s": command.stop_timeout_s,
     }
     caches = Path(places["caches"]) if places["caches"] else None
-    return Deployment(run, name, settings, limit, cold_s, caches, command.secrets)
-
-
-def write(deployment: Deployment, folder: Path, target: str) -> list[Path]:
-    """Write the folder; the files in order of interest. UsageError if there is something in it already."""
-    folder = folder.absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} is not empty", hint="name a new folder, or remove this one")
-    settings = deployment.settings
-    about = {
-        "variant": deployment.variant,
-        "run": deployment.run.manifest.run_id,
-        "folder": str(folder),
-        "name": _unit_name(deployment),
-        "description": _escaped(deployment.variant),
-        "host": settings["host"],
-        "port": settings["port"],
-        "within_ms": settings["ready"]["within_ms"],
-        "evidence": deployment.limit.evidence,
-        "ready_timeout_s": settings["ready"]["timeout_s"],
-        "start_timeout_s": settings["ready"]["timeout_s"] + START_GRACE_S,
-        "stop_timeout_s": math.ceil(settings["stop_timeout_s"]) + 10,
-        "cold_s": deployment.cold_s,
-        "restarts": settings["restarts"],
-        "secrets": deployment.secrets,
-    }
-    made: dict[str, str] = {"service.json": json.dumps(settings, indent=1, ensure_ascii=False) + "\n"}
-    if target == "systemd":
-        if unsafe := re.search(r"[\s\"'\\%$]", str(folder)):
-            raise UsageError(
-                f"{folder} has {unsafe[0]!r} in its path, which systemd reads in its own way",
-                hint="choose a plain path",
-            )
-        made[f"{about['name']}.service"] = _filled("unit.service.j2", about)
-        how = {
-            "start": f"`systemctl link {folder}/{about['name']}.service && systemctl enable --now {about['name']}` "
-            "starts it, now and with the machine.",
-            "logs": "Its log is the journal's.",
-        }
-    else:
-        made["start.sh"] = _filled("start.sh.j2", about)
-        how = {
-            "start": "`./start.sh` starts it and stays in the foreground; TERM or Ctrl-C ends it and all its children.",
-            "logs": f"Its log lies in `logs/`, {LOG['files']} files of {LOG['bytes'] // 1_000_000} MB at most.",
-        }
-    made["README.md"] = _filled("README.md.j2", about | how)
-    made["secrets.env"] = _filled("secrets.env.j2", about)
-    made["ready.py"] = Path(ready_process.__file__).read_text(encoding="utf-8")
-    made["serve.py"] = Path(serve_process.__file__).read_text(encoding="utf-8")
-    made["evidence.html"] = html.render([deployment.run])
-    return _written(deployment, folder, made)
-
-
-def _written(deployment: Deployment, folder: Path, made: Mapping[str, str]) -> list[Path]:
-    """All files beside the folder's final name, renamed once: nobody finds half a service."""
-    draft = folder.with_name(f".{folder.name}.partial")
-    with writing(folder):
-        shutil.rmtree(draft, ignore_errors=True)
-        for part in ("state", "logs", "caches"):
-            (draft / part).mkdir(parents=True)
-        for name, text in made.items():
-            mode = {"secrets.env": 0o600, "start.sh": 0o755}.get(name, 0o644)
-            descriptor = os.open(draft / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-            (draft / name).chmod(mode)
-        words = [*deployment.settings["argv"], *deployment.settings["env"].values()]
-        if any("{programs}" in word for word in words):
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(programs.FOLDER, draft / "programs", ignore=ignored)
-        if deployment.caches and deployment.caches.is_dir() and any("{caches}" in word for word in words):
-            shutil.copytree(deployment.caches, draft / "caches", dirs_exist_ok=True)
-        if folder.exists():
-            folder.rmdir()
-        draft.rename(folder)
-    return [folder / name for name in made]
+    return Deployment(run, name, settings, limit, cold_s, caches, command.secrets, container, image, front)
 
 
 def _command(run: Run, name: str, launches: Sequence[Launch]) -> Invocation:
@@ -188,10 +124,6 @@ def _command(run: Run, name: str, launches: Sequence[Launch]) -> Invocation:
     templates = {json.dumps(asdict(one.template), sort_keys=True) for one in found if one is not None}
     if len(templates) > 1:
         raise RecordError(f"the launches of {name} in {run.path} were not started with the same words")
-    if launches[-1].record.facts.get("image"):
-        raise UsageError(
-            f"{name} was measured in an image, which cannot be deployed yet", hint="serve it with bench serve"
-        )
     for place in ("{programs}", "{folder}"):
         if re.fullmatch(re.escape(place), last.template.argv[0]):
             raise RecordError(f"the command of {name} is damaged: {last.template.argv[0]}")
@@ -221,13 +153,10 @@ def asked(run: Run, name: str) -> tuple[Scenario, Variant]:
 
 
 def _warmup(scenario: Scenario, variant: Variant) -> list[str]:
-    """The strategy's requests as the gate takes them: words, output tokens, how many."""
-    shapes = []
+    """The strategy's requests as the gate takes them: words, output tokens, how many; and paths to POST to."""
+    shapes: list[str] = []
     for stage in build(variant.warmup).stages(scenario.model.workload):
-        if stage.calls:
-            raise UsageError(
-                f"the warm-up of {variant.id} calls {stage.calls[0]}, which a deployed service does not do"
-            )
+        shapes += stage.calls
         share = -(-stage.requests // max(len(stage.buckets), 1))
         shapes += [f"{bucket}:{stage.output_tokens}:{share}" for bucket in stage.buckets if stage.requests]
     return shapes
@@ -262,6 +191,42 @@ def _weights(path: Path) -> list[str]:
     return sorted(listed)
 
 
+def _image(launches: Sequence[Launch], command: Invocation) -> tuple[Container | None, str | None]:
+    """The container as it was measured, and a name of its image that can mean no other one; (None, None) without."""
+    facts = [launch.record.facts for launch in launches]
+    if not facts[-1].get("image"):
+        return None, None
+    container = containers.parse(command.template.argv)
+    name = facts[-1]["image"]
+    if container is None:
+        raise RecordError(f"the record does not say how the image {name} was run")
+    ids = {one.get("image_id") for one in facts}
+    if None in ids:
+        raise RecordError(f"{name} was recorded before digests of images were", hint="run the scenario once more")
+    if len(ids) > 1:
+        raise RecordError(f"the launches ran in {len(ids)} different images, all called {name}")
+    return container, str(facts[-1].get("image_digest") or facts[-1]["image_id"])
+
+
+def _pinned(words: Sequence[str], container: Container | None, image: str | None) -> list[str]:
+    """The words with the image by digest: a tag may have moved on."""
+    if container is None or image is None:
+        return list(words)
+    at = len(words) - len(container.command)
+    return [*words[:at], image, *words[at + 1 :]]
+
+
+def _memory(launches: Sequence[Launch]) -> int | None:
+    """What the service may take, MiB: what there was for it when it was measured, less a reserve; None if unknown.
+
+    On unified memory the engine's weights and everybody else's pages are the same bytes: an engine that grows beyond
+    this is to die of it, and not the board. What a driver allocates outside the kernel's accounts is not bounded.
+    """
+    before = [launch.record.memory.before for launch in launches]
+    free = [state.available_mib for state in before if state is not None and state.available_mib is not None]
+    return max(int(min(free)) - RESERVE_MIB, RESERVE_MIB) if free else None
+
+
 def _environment(interpreter: Path) -> dict[str, str] | None:
     """The virtual environment that a program runs in, and a digest of what is installed there; None outside one."""
     folder = interpreter.parent.parent
@@ -276,30 +241,3 @@ def _cold_s(launch: Launch) -> float:
     if begin is None or end is None:
         raise RecordError(f"{launch.id} has no cold start, and so no measure for a start's patience")
     return (end - begin) / 1e9
-
-
-def _unit_name(deployment: Deployment) -> str:
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{deployment.run.manifest.scenario}-{deployment.variant}").strip("-.")
-    # A unit's name may have 255 characters.
-    return name if len(name) < 200 else f"{name[:180]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def _escaped(text: str) -> str:
-    """Text in a unit file: no specifiers, one line."""
-    return " ".join(text.replace("%", "%%").split())
-
-
-@cache
-def _environment_of_templates() -> Environment:
-    return Environment(
-        loader=PackageLoader("bench.service", "templates"),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-
-
-def _filled(template: str, about: Mapping[str, Any]) -> str:
-    return _environment_of_templates().get_template(template).render(about)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,42 +29,8 @@ from bench.service.deploy import asked
 from tests.runs import Behaviour, synthetic_run
 
 PATIENCE_S = 90.0
-
-
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real run of a server that any command line can start: the scripted one."""
-    folder = tmp_path_factory.mktemp("measured")
-    weights = folder / "weights"
-    weights.mkdir()
-    (weights / "config.json").write_text('{"model_type": "llama", "vocab_size": 1000}')
-    (weights / "model.safetensors").write_bytes(bytes(64))
-    script = json.dumps({"ttft_ms": 20, "itl_ms": 1})
-    command = [sys.executable, "-m", "bench.emulate.server.program", "--port", "{port}", "--script", script]
-    (folder / "served.yaml").write_text(
-        f"""
-scenario: served
-model: {{source: "path:{weights}"}}
-engines:
-  s: {{engine: command, command: {json.dumps([*command, "--truth", "{folder}/truth.jsonl"])},
-       env: {{SHOWN: "1", SOME_API_KEY: hush, MODEL_AT: "{{model}}"}}}}
-warmups: {{three: {{strategy: requests, n: 3, output_tokens: 4}}}}
-matrix: {{warmup: [none, three]}}
-workload: {{prompts: {{kind: random, tokens: 8}}, output_tokens: 4, requests: 8}}
-design: {{blocks: 1, retries: 0, max_steal: 1.0, max_contention: 1.0}}
-"""
-    )
-    before = os.environ.get("FIRSTTOKEN_HOME")
-    os.environ["FIRSTTOKEN_HOME"] = str(folder / "home")
-    try:
-        results = folder / "results"
-        assert main(["run", str(folder / "served.yaml"), "--results", str(results), "--no-report"]) == 0
-    finally:
-        if before is None:
-            del os.environ["FIRSTTOKEN_HOME"]
-        else:
-            os.environ["FIRSTTOKEN_HOME"] = before
-    return Run.open(folder / "results").path
+# Also where Debian puts what users don't call.
+BINARIES = "/usr/local/sbin:/usr/sbin:/usr/local/bin:/usr/bin:/bin"
 
 
 def free_port() -> int:
@@ -114,8 +80,10 @@ def ready(folder: Path, after: int | None = None) -> int:
     """Wait until it says ready; the engine's pid, another one than `after`."""
     file, end = folder / "state" / "ready", time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
-        if file.exists() and (text := file.read_text().strip()) and int(text) != after:
-            return int(text)
+        # It is taken away when the engine ends.
+        with suppress(FileNotFoundError):
+            if (text := file.read_text().strip()) and int(text) != after:
+                return int(text)
         time.sleep(0.05)
     raise AssertionError(f"not ready: {[path.name for path in (folder / 'state').iterdir()]}")
 
@@ -317,6 +285,53 @@ def test_systemd_finds_nothing_wrong_with_the_unit(measured: Path, tmp_path: Pat
     text = unit.read_text()
     assert "Type=notify" in text
     assert f"TimeoutStartSec={json.loads((folder / 'service.json').read_text())['ready']['timeout_s'] + 30}" in text
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.skipif(shutil.which("nginx", path=BINARIES) is None, reason="needs nginx (apt-get install nginx-light)")
+def test_systemd_finds_nothing_wrong_with_one_behind_nginx_either(measured: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "svc"
+    words = ["deploy", str(measured), str(folder), "--variant", "three", "--to", "systemd", "--instances", "2"]
+    assert main(words) == 0
+    (unit,) = folder.glob("*.service")
+    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'serve.py" --stdout' in unit.read_text(), "several have their own keepers; the journal has the log"
+
+
+def test_the_unit_bounds_memory_by_what_was_there_when_it_was_measured(measured: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "svc"
+    assert main(["deploy", str(measured), str(folder), "--variant", "three", "--to", "systemd"]) == 0
+    before = [one.record.memory.before for one in Run.open(measured).all if one.record.variant == "three"]
+    (free,) = [int(state.available_mib) for state in before if state and state.available_mib]
+    (unit,) = folder.glob("*.service")
+    assert f"MemoryMax={free - 512}M" in unit.read_text()
+    assert "MemorySwapMax=0" in unit.read_text()
+
+
+def test_what_was_measured_outside_an_image_is_not_put_into_one(
+    measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["deploy", str(measured), str(tmp_path / "svc"), "--variant", "three", "--to", "compose"]
+    assert main(words) == 4
+    assert "was measured in an environment of this machine and not in an image" in capsys.readouterr().err
+    assert not (tmp_path / "svc").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small disk")
+def test_a_disk_that_fills_up_is_left_as_it_was(
+    measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "none", disk], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        assert main(["deploy", str(measured), str(disk / "svc"), "--variant", "three"]) == 4
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    assert "space" in capsys.readouterr().err
 
 
 def test_systemd_hears_ready_once_and_only_when_it_is_warm(made: Path, tmp_path: Path) -> None:

@@ -388,3 +388,45 @@ def test_a_limit_decides_how_the_server_is_asked() -> None:
 def test_a_name_that_is_not_given_and_not_told_is_asked_for() -> None:
     with raw(lambda _: http("200 OK", "{}")) as url:
         assert "names no model: {}: name one with --model" in asked(url).reason
+
+
+def test_a_warm_up_s_calls_are_made_in_their_place_and_once() -> None:
+    heard: list[str] = []
+
+    def answer(request: bytes) -> bytes:
+        heard.append(" ".join(request.split(b" ", 2)[n].decode() for n in (0, 1)))
+        event = b'data: {"choices": [{"text": "a"}]}\n\ndata: [DONE]\n\n'
+        return b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n" + event
+
+    with raw(answer) as url:
+        target = shaped(parse(url), model="m", path=COMPLETIONS)
+        verdict = gate(target, 10_000, 30, [(8, 4), "/sleep?level=1", "/wake_up"])
+    assert verdict.ready, verdict.reason
+    asked = f"POST {COMPLETIONS}"
+    assert heard == [asked, asked, "POST /sleep?level=1", "POST /wake_up", asked]
+
+
+def test_a_call_that_the_server_does_not_know_is_said_at_once() -> None:
+    def answer(request: bytes) -> bytes:
+        if request.startswith(b"POST /sleep"):
+            return b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        event = b'data: {"choices": [{"text": "a"}]}\n\n'
+        return b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n" + event
+
+    with raw(answer) as url:
+        began = time.monotonic()
+        verdict = gate(shaped(parse(url), model="m", path=COMPLETIONS), None, 60, ["/sleep?level=1"])
+    assert not verdict.ready
+    assert "POST /sleep?level=1 answers 404: a warm-up calls it" in verdict.reason
+    assert time.monotonic() - began < 30, "waiting would not mend it"
+
+
+def test_nothing_is_asked_before_the_mark_is_there(tmp_path: Path) -> None:
+    mark = tmp_path / "ready"
+    with scripted(ttft_ms=5) as url:
+        words = [sys.executable, ready_process.__file__, url, "--after", str(mark), "--timeout", "30"]
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "it is still being warmed" in done.stdout
+        mark.touch()
+        assert subprocess.run(words, capture_output=True, text=True).returncode == 0

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bench.cli.options import ScenarioFile
-from bench.errors import LaunchError, ProvisionError
+from bench.errors import BenchError, LaunchError, ProvisionError
+
+if TYPE_CHECKING:
+    from bench.record.launches import HandOverAccount
+    from bench.run.serving import Ready
+    from bench.scenario.load import Scenario
 
 
 def serve(
@@ -21,46 +28,105 @@ def serve(
 ) -> None:
     """Start one variant with its warm-up, say ready once a first token came warm, and serve until told to stop.
 
-    Another model is one line of the scenario. TERM and Ctrl-C end the engine with all its children.
+    A variant whose warm-up is a hand-over is answered for by its first engine until it is warm itself. HUP reads the
+    file again and puts what it says now behind the same address: warm before the engine that serves goes, or not at
+    all. TERM, Ctrl-C and a terminal that hangs up end the engine with all its children.
 
     Example: bench serve scenarios/quick.yaml --port 8000
     """
-    import json as documents
     import tempfile
 
     from bench.cli.progress import watch
-    from bench.cli.signals import ends_on_term
-    from bench.engines.server import free_port
+    from bench.cli.signals import ends_on_term, reads_again_on_hup
     from bench.run.serving import pick, serving
-    from bench.run.serving import watch as stay
-    from bench.scenario.load import Scenario
+    from bench.scenario.load import Scenario as Scenarios
+    from bench.warmup.predecessor import predecessor
 
-    loaded = Scenario.load(scenario)
+    loaded = Scenarios.load(scenario)
     chosen = pick(loaded, variant)
-    with tempfile.TemporaryDirectory(prefix="bench-serve-") as folder, ends_on_term(), watch(quiet=json) as progress:
+    tell = partial(_tell, json)
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-serve-") as folder,
+        ends_on_term(),
+        reads_again_on_hup() as hup,
+        watch(quiet=json) as progress,
+    ):
         try:
-            with serving(loaded, chosen, port or free_port(), Path(folder), progress) as (server, ready):
-                url = f"http://{ready.endpoint.host}:{ready.endpoint.port}/v1"
-                told = {
-                    "ready": url,
-                    "model": ready.endpoint.model,
-                    "variant": chosen.id,
-                    "seconds": round(ready.seconds, 2),
-                    "first_ttft_ms": round(ready.first_ttft_ms, 1),
-                    "warm_ttft_ms": round(ready.warm_ttft_ms, 1),
-                }
-                if json:
-                    typer.echo(documents.dumps(told))
-                else:
-                    typer.echo(
-                        f"ready  {url}  model {told['model']}  after {told['seconds']} s; "
-                        f"first token {told['warm_ttft_ms']} ms warm, {told['first_ttft_ms']} ms at first"
-                    )
-                stay(server)
+            with serving(loaded, chosen, port, Path(folder), progress) as keeper:
+                assert keeper.ready is not None
+                tell(*_ready(keeper.ready, chosen.id))
+
+                def change(what: str, of: Scenario, name: str | None) -> None:
+                    begun = time.monotonic()
+                    try:
+                        new = pick(of, name)
+                        account = keeper.take_over(of, new)
+                    except BenchError as error:
+                        tell(*_stays(keeper.serves, error))
+                        return
+                    tell(*_changed(what, new.id, account, time.monotonic() - (keeper.begun if of is loaded else begun)))
+
+                if predecessor(chosen) is not None:
+                    change("handed over", loaded, chosen.id)
+
+                def swap() -> None:
+                    hup.clear()
+                    try:
+                        again = Scenarios.load(scenario)
+                    except BenchError as error:
+                        tell(*_stays(keeper.serves, error))
+                        return
+                    change("swapped", again, variant)
+
+                keeper.watch(hup.is_set, swap)
         except KeyboardInterrupt:
             progress.note("stopped")
         except LaunchError as error:
             raise ProvisionError(f"{chosen.id}: {error.message}", hint=_last_words(error)) from error
+
+
+def _tell(json: bool, told: dict[str, Any], words: str) -> None:
+    """One line to whoever started it, for a program or for people."""
+    import json as documents
+
+    typer.echo(documents.dumps(told) if json else words)
+
+
+def _ready(ready: Ready, variant: str) -> tuple[dict[str, Any], str]:
+    url = f"http://{ready.endpoint.host}:{ready.endpoint.port}/v1"
+    told = {
+        "ready": url,
+        "model": ready.endpoint.model,
+        "variant": variant,
+        "seconds": round(ready.seconds, 2),
+        "first_ttft_ms": round(ready.first_ttft_ms, 1),
+        "warm_ttft_ms": round(ready.warm_ttft_ms, 1),
+    }
+    words = (
+        f"ready  {url}  model {told['model']}  after {told['seconds']} s; "
+        f"first token {told['warm_ttft_ms']} ms warm, {told['first_ttft_ms']} ms at first"
+    )
+    return told, words
+
+
+def _stays(serves: str, error: BenchError) -> tuple[dict[str, Any], str]:
+    return {"stays": serves, "reason": str(error)}, f"{serves} stays: {error}"
+
+
+def _changed(what: str, variant: str, account: HandOverAccount, seconds: float) -> tuple[dict[str, Any], str]:
+    from dataclasses import asdict
+
+    lost = sum(one.died for one in account.requests.values()) + account.unserved
+    peak = None if account.peak_mib is None else round(account.peak_mib)
+    told = {
+        what.replace(" ", "_"): variant,
+        "seconds": round(seconds, 2),
+        "peak_mib": peak,
+        "lost": lost,
+        "states": [asdict(state) for state in account.states],
+    }
+    held = "" if peak is None else f", both held {peak} MiB at most"
+    return told, f"{what}  to {variant}  after {told['seconds']} s{held}; {lost} requests lost"
 
 
 def _last_words(error: LaunchError) -> str | None:

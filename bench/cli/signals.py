@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -39,6 +41,35 @@ def ends_on_term() -> Iterator[None]:
 
 
 @contextmanager
+def reads_again_on_hup() -> Iterator[threading.Event]:
+    """Within it SIGHUP sets the event, as services take it; one that comes because the terminal has gone ends the
+    command as ever.
+    """
+    asked, before_terminal = threading.Event(), _terminal()
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        if before_terminal and not _terminal():
+            _heard.append(number)
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = signal.signal(signal.SIGHUP, heard)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def _terminal() -> bool:
+    """Whether this process has a terminal that controls it."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
 def never_unheard() -> Iterator[None]:
     """Within it a Ctrl-C is noted, and comes again if it fell where Python can only print and forget it.
 
@@ -50,8 +81,6 @@ def never_unheard() -> Iterator[None]:
         if not issubclass(lost.exc_type, KeyboardInterrupt):
             before(lost)
             return
-        import threading
-
         # A real signal, so that a waiting main thread wakes too.
         main = threading.main_thread().ident
         timer = threading.Timer(AGAIN_S, signal.pthread_kill, (main, signal.SIGINT))

@@ -389,6 +389,59 @@ class Invocation:
     secrets: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class HandOverState:
+    """A state of a hand-over, ns: since when it was, and the first request begun in it that was answered.
+
+    `engine` answered that request: first or second. All are None where no request was begun and answered in it.
+    """
+
+    name: str
+    start_ns: int
+    asked_ns: int | None = None
+    first_byte_ns: int | None = None
+    answered_ns: int | None = None
+    engine: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestsPassed:
+    """What became of the requests that one engine was given: `died` with it, or their client `left`."""
+
+    begun: int = 0
+    answered: int = 0
+    died: int = 0
+    left: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HandOverAccount:
+    """How one engine took over from another that had answered first; `reason` says why it did not.
+
+    Stamps are ns: when the second engine was spawned, healthy and warm, when new requests went over, when the first had
+    gone. Memory is MiB: what the first held and what there was before the second was started, what that one was thought
+    to need, and the most that both trees held at one time (PSS). `unserved` requests found no engine. `start`,
+    `oracle` and `command` are the second engine's.
+    """
+
+    states: list[HandOverState] = field(default_factory=list)
+    second_spawn_ns: int | None = None
+    second_health_ns: int | None = None
+    second_warm_ns: int | None = None
+    over_ns: int | None = None
+    first_gone_ns: int | None = None
+    reason: str | None = None
+    first_mib: float | None = None
+    available_mib: float | None = None
+    needed_mib: float | None = None
+    peak_mib: float | None = None
+    requests: Mapping[str, RequestsPassed] = field(default_factory=dict)
+    unserved: int = 0
+    start: StartAccount = field(default_factory=StartAccount)
+    oracle: OracleAnswer | None = None
+    command: Invocation | None = None
+
+
 @dataclass(slots=True)
 class LaunchRecord:
     """launch.json: one engine process from spawn to exit."""
@@ -407,6 +460,8 @@ class LaunchRecord:
     clock: ClockAccount = field(default_factory=ClockAccount)
     state_before: StateBefore = field(default_factory=StateBefore)
     start: StartAccount = field(default_factory=StartAccount)
+    # None where one engine served throughout
+    hand_over: HandOverAccount | None = None
     warmup: list[WarmupStage] = field(default_factory=list)
     # None for a server attached to, and in earlier records.
     command: Invocation | None = None

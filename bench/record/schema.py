@@ -68,7 +68,7 @@ class Column:
 
 
 REQUESTS = (
-    Column("request_id", "int64", "index within the launch, in order of sending"),
+    Column("request_id", "int64", "index within the launch, in the order in which they were made"),
     Column("stream", "int64", "the closed-loop stream or connection that carried it"),
     Column("stage", "string", ", ".join(STAGES)),
     Column("label", "string", "the warm-up step or prompt set it belongs to", null=True),

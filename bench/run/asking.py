@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import http.client
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from bench.engines.engine import Checkpoint
-from bench.engines.server import Server
+from bench.engines.engine import Checkpoint, Endpoint, LaunchSpec
 from bench.errors import LaunchError
 from bench.loadgen import prompts
 from bench.loadgen.generator import LoadGenerator
@@ -30,6 +29,28 @@ NOT_YET = frozenset({404, 425, 502, 503})
 RETRY_S = 0.05
 
 
+class Answering(Protocol):
+    """What is asked: a launched engine, or the address before several."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it answers."""
+        ...
+
+    @property
+    def spec(self) -> LaunchSpec:
+        """How it was started."""
+        ...
+
+    def alive(self) -> bool:
+        """Whether there is still something to ask."""
+        ...
+
+    def failure(self, phase: str) -> LaunchError:
+        """Why there is not."""
+        ...
+
+
 @dataclass(slots=True)
 class Asking:
     """The requests of one launch. Every answer goes into `seen`; `next_id` numbers them through all stages."""
@@ -38,7 +59,7 @@ class Asking:
     planned: PlannedLaunch
     variant: Variant
     checkpoint: Checkpoint
-    server: Server
+    server: Answering
     load: LoadGenerator | RemoteLoad
     seen: Seen
     next_id: int = 0
@@ -49,10 +70,11 @@ class Asking:
         for stage in strategy.stages(workload):
             self.stand.progress.phase(f"warming up: {stage.label}")
             self.seen.event("conductor", "warmup_stage", label=stage.label)
-            self._stage(stage)
+            self.stage(stage)
         self.seen.record.stamps["warmup_end"] = time.monotonic_ns()
 
-    def _stage(self, stage: Stage) -> None:
+    def stage(self, stage: Stage) -> None:
+        """Send one stage, batch by batch, and note it."""
         begun = time.monotonic_ns()
         for path in stage.calls:
             self._call(path)
@@ -95,13 +117,18 @@ class Asking:
         arrivals = self.stand.scenario.model.workload.arrivals
         return arrivals.closed or arrivals.max_in_flight or 1
 
-    def measure(self) -> None:
-        """Send the workload: its first request alone, then the others as the arrival process says."""
+    def measure(self, between: Callable[[], None] | None = None) -> None:
+        """Send the workload: its first request alone, then the others as the arrival process says.
+
+        `between` is called after the first has been answered.
+        """
         workload = self.stand.scenario.model.workload
         self.stand.progress.phase("measuring")
         first, rest = _first(self._requests("measured", workload.requests, measured=True))
         stamps = self.seen.record.stamps
         stamps["first_token"] = _earliest(self._drive(first, Arrivals(closed=1)).requests)
+        if between is not None:
+            between()
         answers = self._drive(rest, workload.arrivals, count=True).requests if rest else []
         stamps["second_token"] = _earliest(answers)
         if not any(row["error_kind"] is None for row in self.seen.tables.requests):

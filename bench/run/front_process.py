@@ -80,8 +80,8 @@ class Switchboard:
                     self.places[name] = (order["host"], order["port"])
                     self.counts[name] = Counter()
                     getattr(self.switch, do)(name)
-                case "over":
                     self._seen.clear()
+                case "over":
                     self.switch.over()
                 case "gone":
                     self.switch.gone(name)

@@ -36,10 +36,13 @@ from bench.record.manifest import PlannedLaunch
 from bench.run import oracle, twin
 from bench.run.asking import Asking
 from bench.run.clients import listening
+from bench.run.front import Front
 from bench.run.seen import Seen, Stand
 from bench.run.stops import of_children, own_stops
+from bench.run.succession import SECOND, Succession, candidate, meanwhile
 from bench.scenario.variant import Variant
 from bench.warmup.pages import establish_page_cache, page_cache_check
+from bench.warmup.predecessor import predecessor
 from bench.warmup.step import HostState
 from bench.warmup.strategies import build
 
@@ -64,21 +67,23 @@ def _launch(
     stand: Stand, planned: PlannedLaunch, variant: Variant, checkpoint: Checkpoint, folder: Path, seen: Seen
 ) -> None:
     record, progress = seen.record, stand.progress
-    engine: Engine = plugins.load("engines", variant.engine.engine)()
-    strategy = build(variant.warmup)
-    caches = stand.caches / variant.id
+    # The one that is spawned now; where the warm-up is a hand-over, the variant's own comes beside it.
+    leading = predecessor(variant) or variant
+    engine: Engine = plugins.load("engines", leading.engine.engine)()
+    strategy = build(leading.warmup)
+    caches = stand.caches / leading.id
     caches.mkdir(parents=True, exist_ok=True)
 
     progress.phase("preparing")
     # First of all: it reads the weights and warms the machine.
-    twin.provide(stand, variant, checkpoint, folder)
+    twin.provide(stand, leading, checkpoint, folder)
     _settle(stand, record)
     if variant.page_cache == "drop":
         # Weights that a parent of another variant maps cannot be dropped.
         stand.parents.release(checkpoint.path)
     # The warm-up comes second: a step that reads the weights in would have them dropped again.
     page_cache = establish_page_cache(checkpoint, variant.page_cache)
-    prepared = strategy.prepare(HostState(variant, checkpoint, caches, folder))
+    prepared = strategy.prepare(HostState(leading, checkpoint, caches, folder))
     told = {name: step for name, step in prepared.state.items() if isinstance(step, Mapping)}
     record.state_before = replace(record.state_before, page_cache=page_cache, warmup=told)
     if variant.page_cache != "leave":
@@ -104,15 +109,17 @@ def _launch(
             seed=planned.seed,
             host=host,
         )
-        spec = engine.command(variant, context)
-        record.command = invocation(engine, variant, context, spec)
+        spec = engine.command(leading, context)
+        record.command = invocation(engine, leading, context, spec)
         record.facts |= containers.present(spec.argv)
         if variant.slowdown is not None:
             spec = slowed(spec, variant.slowdown, free_port(host))
         if isinstance(load, RemoteLoad):
+            if leading is not variant:
+                raise LaunchError("unsupported", "the address before a hand-over is on this machine alone: no --client")
             progress.phase("timing the way from the client's host")
             _look(load, spec)
-        forking = stand.parents if variant.start == "forked" else None
+        forking = stand.parents if leading.start == "forked" else None
         if forking is not None:
             progress.phase("warming a parent")
             # Made before anything is sampled; why it cannot be is told by the start itself.
@@ -125,27 +132,49 @@ def _launch(
         record.memory = replace(record.memory, before=before)
         record.checks.append(will_it_fit(checkpoint.size_bytes, before))
         progress.phase("starting")
+        front = crew.enter_context(Front()) if leading is not variant else None
         server = start(spec, folder, forking)
-        watchdog = crew.enter_context(guarded_memory(stand.machine.roots, lambda reason: server.kill()))
+        succession = None if front is None else Succession(stand, front, server, planned)
+        killing = server if succession is None else succession
+        watchdog = crew.enter_context(guarded_memory(stand.machine.roots, lambda reason: killing.kill()))
         try:
             sampler.set_pid(server.pid)
             sampler.set_metrics_url(metrics_url(server.endpoint))
             server.wait_healthy()
             if server.inside is not None:
                 sampler.set_pid(server.inside)
-            asking = Asking(stand, planned, variant, checkpoint, server, load, seen)
+            asking = Asking(stand, planned, leading, checkpoint, succession or server, load, seen)
+
+            def consult() -> None:
+                record.start = oracle.consulted(record.start, leading, spec, stand.machine, server, checkpoint)
+
+            def hand_over() -> None:
+                assert succession is not None
+                with meanwhile(asking):
+                    consult()
+                    second = stand.caches / variant.id, folder / SECOND
+                    succession.carry_out(candidate(variant, checkpoint, *second, planned))
+                succession.merge(asking)
+                sampler.set_pid(succession.last.pid)
+                sampler.set_metrics_url(metrics_url(succession.last.endpoint))
+                sampler.mark()
+
+            if succession is not None:
+                succession.begin()
             asking.warm_up(strategy)
+            if succession is None:
+                sampler.mark()
+            asking.measure(None if succession is None else hand_over)
             sampler.mark()
-            asking.measure()
-            sampler.mark()
+            last = server if succession is None else succession.last
             # Reading a large process's memory is slow and so done seldom while it is measured; this one is sure.
             if not variant.engine.image:
-                record.facts |= without_gpu(server.tree())
-            served = MemoryServed(time.monotonic_ns(), held_mib(server.tree()))
+                record.facts |= without_gpu(last.tree())
+            served = MemoryServed(time.monotonic_ns(), held_mib(last.tree()))
             record.memory = replace(record.memory, served=served)
             asking.question()
-            if twin.needs_oracle(stand.variants):
-                record.start = oracle.consulted(record.start, variant, spec, stand.machine, server, checkpoint)
+            if succession is None and twin.needs_oracle(stand.variants):
+                consult()
         except LaunchError as error:
             if watchdog is not None and watchdog.tripped:
                 raise LaunchError("out_of_memory", watchdog.tripped, tail=server.tail()) from None
@@ -157,13 +186,17 @@ def _launch(
                 "sampler": sampler.process_id,
                 "supervisor": server.supervisor_pid,
             }
+            if front is not None:
+                helpers["proxy"] = front.pid
             stopped = of_children(helpers)
-            ended = server.stop()
+            if succession is not None:
+                record.hand_over = succession.account()
+            ended = server.stop() if succession is None else succession.stop()
             record.exit = parsed(ExitReport, ended)
             record.stops = own + stopped + [Stop("engine", *stop) for stop in ended.get("stops", ())]
-            record.stamps |= server.stamps
+            record.stamps |= server.stamps if succession is None else succession.stamps
             record.start = replace(
-                server.origin, asked=variant.start, oracle=record.start.oracle, reference=record.start.reference
+                server.origin, asked=leading.start, oracle=record.start.oracle, reference=record.start.reference
             )
             if check := start_check(record.start):
                 record.checks.append(check)
@@ -184,8 +217,9 @@ def _launch(
                 warmup=record.warmup,
                 forked=server.origin.forked,
             )
-            _interpret(engine, variant, spec, trace, seen)
-            record.checks += strategy.verify(trace, prepared)
+            _interpret(engine, leading, spec, trace, seen)
+            verified = strategy.verify(trace, prepared)
+            record.checks += verified if succession is None else succession.checks(record, verified)
 
 
 def _look(load: RemoteLoad, spec: LaunchSpec) -> None:

@@ -18,11 +18,13 @@ from bench.models.cache import Cache, source_key
 from bench.models.make import dense_key, shape
 from bench.phrases import among
 from bench.scenario import document
-from bench.scenario.combinations import needs_model
+from bench.scenario.combinations import UNFORKED, needs_model
 from bench.scenario.load import Scenario
 from bench.scenario.model import ConversationPrompts, Model, RandomPrompts, TextPrompts
 from bench.scenario.sources import REMOTE, parse
 from bench.scenario.variant import Variant
+from bench.warmup.predecessor import predecessor
+from bench.warmup.strategies import build
 
 # What configurations call the longest sequence that a model takes.
 LENGTHS = ("max_position_embeddings", "max_sequence_length", "n_positions", "seq_length")
@@ -39,6 +41,7 @@ def refusals(scenario: Scenario) -> list[Problem]:
     read = document.read(scenario.text, str(scenario.path))
     _environments(read, scenario)
     _flags(read, scenario)
+    _hand_overs(read, scenario)
     _prompts(read, scenario)
     _lengths(read, scenario)
     return sorted(read.problems, key=lambda problem: (problem.line, problem.column))
@@ -54,18 +57,44 @@ def _environments(read: document.Document, scenario: Scenario) -> None:
 def _flags(read: document.Document, scenario: Scenario) -> None:
     """Flags as variants have them, so that one of the matrix is looked at for the engines that get it."""
     told: set[tuple[document.Path, str]] = set()
-    for variant in scenario.variants:
+    ahead = [one for variant in scenario.variants if (one := predecessor(variant)) is not None]
+    for variant in [*scenario.variants, *ahead]:
         ask = getattr(plugins.load("engines", variant.engine.engine), "mistakes", None)
         known = variant.engine.environment is None or variant.engine.environment in names()
         if ask is None or not known:
             continue
         for flag, message in ask(plugins.load("engines", variant.engine.engine)(), variant.engine):
-            at = _place(read, variant, flag)
+            at = _step(read, variant) if variant in ahead else _place(read, variant, flag)
             if (at, message) not in told:
                 told.add((at, message))
                 read.problem(at, message, at_key=True)
     for path, values in read.entries("tune", "levers"):
         _lever(read, scenario, path, values)
+
+
+def _hand_overs(read: document.Document, scenario: Scenario) -> None:
+    """An engine that answers first, and cannot."""
+    for variant in scenario.variants:
+        ahead = predecessor(variant)
+        if ahead is None:
+            continue
+        at = _step(read, variant)
+        kind = variant.engine.engine
+        why = UNFORKED.get(kind) if ahead.start == "forked" or variant.engine.base_url is not None else None
+        if why is None and ahead.start == "forked" and variant.engine.image is not None:
+            why = "a container's process is no child of one outside it"
+        if why is not None:
+            read.problem(at, f"{variant.id} cannot be handed over from a first engine by {ahead.start}: {why}")
+        try:
+            build(ahead.warmup)
+        except BenchError as error:
+            read.problem(at, f"the warm-up of the engine that answers first: {error.message}")
+
+
+def _step(read: document.Document, variant: Variant) -> document.Path:
+    """Where a variant's warm-up stands."""
+    at = ("warmups", variant.warmup_name)
+    return at if at in read.keys else ("matrix", "warmup")
 
 
 def _lever(read: document.Document, scenario: Scenario, path: document.Path, values: object) -> None:

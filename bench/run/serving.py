@@ -1,16 +1,16 @@
-"""One variant kept serving: started and warmed as a measured launch is, then left to whoever asks."""
+"""One variant kept serving behind one address: started and warmed as a measured launch is, handed over, swapped."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
 from bench import plugins
-from bench.engines.engine import Endpoint, Engine, LaunchContext, form
+from bench.engines.engine import Endpoint, Engine, form
 from bench.engines.parents import Parents
 from bench.engines.server import Server, start
 from bench.errors import LaunchError, UsageError
@@ -18,17 +18,17 @@ from bench.home import home
 from bench.loadgen.generator import LoadGenerator
 from bench.models import checkpoints
 from bench.probes.machine import machine
-from bench.record.launches import LaunchRecord
+from bench.record.launches import HandOverAccount, LaunchRecord
 from bench.record.manifest import PlannedLaunch
 from bench.run.asking import Asking
+from bench.run.front import Front
 from bench.run.progress import Progress
 from bench.run.seen import Seen, Stand
+from bench.run.succession import Arranged, Proof, Succession, candidate, proven
 from bench.scenario.load import Scenario
-from bench.scenario.model import Workload
 from bench.scenario.variant import Variant
 from bench.warmup.pages import establish_page_cache
-from bench.warmup.step import HostState, Stage, Step, buckets
-from bench.warmup.strategies import build
+from bench.warmup.predecessor import predecessor
 
 # How often a serving engine is looked at.
 LOOK_S = 0.5
@@ -56,71 +56,118 @@ def pick(scenario: Scenario, name: str | None) -> Variant:
 
 
 @contextmanager
-def serving(
-    scenario: Scenario, variant: Variant, port: int, folder: Path, progress: Progress
-) -> Iterator[tuple[Server, Ready]]:
-    """The variant, warm; ended with all its children on leaving. LaunchError if it does not get there."""
-    progress.preparing(f"model {variant.model.source} as {variant.quantization}")
-    engine: Engine = plugins.load("engines", variant.engine.engine)()
-    checkpoint = checkpoints.resolve(
-        variant.model, variant.quantization, form=form(engine), progress=progress.preparing
-    )
-    strategy = build(variant.warmup)
-    caches = home() / "caches" / scenario.model.scenario / variant.id
-    caches.mkdir(parents=True, exist_ok=True)
+def serving(scenario: Scenario, variant: Variant, port: int, folder: Path, progress: Progress) -> Iterator[Serving]:
+    """The variant, warm, or the engine that answers first for it; ended with all children on leaving.
+
+    LaunchError if it does not get there.
+    """
     begun = time.monotonic()
-    establish_page_cache(checkpoint, variant.page_cache)
-    prepared = strategy.prepare(HostState(variant, checkpoint, caches, folder))
-    context = LaunchContext(port, folder, checkpoint, caches, args=prepared.args, env=prepared.env)
-    progress.preparing(f"starting {variant.id} on port {port}")
-    spec = engine.command(variant, context)
+    leading = predecessor(variant) or variant
     with ExitStack() as crew:
         host = crew.enter_context(machine(None))
         load = crew.enter_context(LoadGenerator())
-        parents = crew.enter_context(Parents())
-        if variant.start == "forked":
-            progress.preparing("warming a parent")
-        server = crew.enter_context(start(spec, folder, parents if variant.start == "forked" else None))
-        if server.origin.reason is not None:
-            progress.note(f"started by exec and not forked: {server.origin.reason}")
-        server.wait_healthy()
+        stand = Stand(scenario, host, home() / "caches", progress, crew.enter_context(Parents()))
+        front = crew.enter_context(Front(port))
+        keeper = Serving(scenario, variant, stand, front, folder)
+        crew.callback(keeper.stop)
+        one = keeper.arranged(scenario, leading)
+        establish_page_cache(one.checkpoint, leading.page_cache)
+        if one.spec.attached:
+            # Someone else's server is where it is.
+            front.close()
+        progress.preparing(f"starting {leading.id} on port {front.port}")
+        keeper.start(one, load, begun)
+        yield keeper
+
+
+@dataclass(slots=True)
+class Serving:
+    """One address, and the engine that serves behind it; `ready` says how quick it was when it was first warm."""
+
+    scenario: Scenario
+    variant: Variant
+    stand: Stand
+    front: Front
+    folder: Path
+    server: Server | None = None
+    ready: Ready | None = None
+    begun: float = field(default_factory=time.monotonic)
+    _serves: str = "engine 1"
+    _made: int = 0
+
+    def arranged(self, scenario: Scenario, variant: Variant) -> Arranged:
+        """The variant's weights and command, in a folder of its own."""
+        self._made += 1
+        self.stand.progress.preparing(f"model {variant.model.source} as {variant.quantization}")
+        engine: Engine = plugins.load("engines", variant.engine.engine)()
+        checkpoint = checkpoints.resolve(
+            variant.model, variant.quantization, form=form(engine), progress=self.stand.progress.preparing
+        )
         planned = PlannedLaunch(0, 0, variant.id, scenario.model.design.seed)
+        caches = self.stand.caches / scenario.model.scenario / variant.id
+        return candidate(variant, checkpoint, caches, self.folder / str(self._made), planned)
+
+    def start(self, one: Arranged, load: LoadGenerator, begun: float) -> None:
+        """The first engine, started, warmed and put behind the address; LaunchError if it does not get warm."""
+        variant, forked = one.variant, one.variant.start == "forked"
+        if forked:
+            self.stand.progress.preparing("warming a parent")
+        self.server = server = start(one.spec, one.context.folder, self.stand.parents if forked else None)
+        if server.origin.reason is not None:
+            self.stand.progress.note(f"started by exec and not forked: {server.origin.reason}")
+        server.wait_healthy()
+        planned = PlannedLaunch(0, 0, variant.id, self.scenario.model.design.seed)
         seen = Seen(LaunchRecord(planned.id, variant.id, dict(variant.factors), 0, 0))
-        stand = Stand(scenario, host, caches, progress, parents)
-        asking = Asking(stand, planned, variant, checkpoint, server, load, seen)
-        progress.preparing("warming up")
-        asking.warm_up(strategy)
+        asking = Asking(self.stand, planned, variant, one.checkpoint, server, load, seen)
+        self.stand.progress.preparing("warming up")
+        asking.warm_up(one.strategy)
         # Whatever the strategy asked: the workload's own shape, twice, so that the second answer is a warm one.
         asking.warm_up(Proof())
-        yield server, _ready(server, seen, time.monotonic() - begun)
+        ttfts = proven(server, seen)
+        place = server.endpoint
+        if not one.spec.attached:
+            self.front.serve(self._serves, place)
+            place = self.front.endpoint(place)
+        self.begun, self.ready = begun, Ready(place, time.monotonic() - begun, ttfts[0], ttfts[-1])
 
+    def take_over(self, scenario: Scenario, variant: Variant) -> HandOverAccount:
+        """Another engine, warm before the one that serves goes; LaunchError with that one still serving if it fails."""
+        assert self.server is not None
+        if self.server.spec.attached:
+            raise LaunchError("unsupported", "a server that was attached to is not ours to replace")
+        then = self.arranged(scenario, variant)
+        names = self._serves, f"engine {self._made}"
+        if then.spec.attached:
+            raise LaunchError("unsupported", "a server that is attached to cannot be put behind this address")
+        planned = PlannedLaunch(0, 0, variant.id, scenario.model.design.seed)
+        stand = Stand(scenario, self.stand.machine, self.stand.caches, self.stand.progress, self.stand.parents)
+        since = len(self.front.states)
+        succession = Succession(stand, self.front, self.server, planned, names)
+        succession.carry_out(then)
+        self._serves, self.server, self.scenario, self.variant = names[1], succession.last, scenario, variant
+        if variant.start != "forked":
+            # What the engine before was forked from is of no use any more, and holds memory.
+            self.stand.parents.close()
+        account = succession.account()
+        return replace(account, states=account.states[since:])
 
-class Proof(Step):
-    """Two requests of the workload's shortest prompt: the second shows how quick a warm first token is."""
+    def watch(self, asked: Callable[[], bool], swap: Callable[[], None]) -> NoReturn:
+        """Stay as long as the engine does, and swap it where that is asked for; LaunchError with its last words once
+        it is gone. Ctrl-C passes through.
+        """
+        assert self.server is not None
+        while self.server.alive():
+            time.sleep(LOOK_S)
+            if asked():
+                swap()
+        raise self.server.failure("serving")
 
-    name = "proof"
+    def stop(self) -> None:
+        """End the engine with all its children."""
+        if self.server is not None:
+            self.server.stop()
 
-    def stages(self, workload: Workload) -> Iterator[Stage]:
-        """One stage."""
-        yield Stage(self.name, 2, buckets(workload)[:1], min(workload.output_tokens, 8), concurrency=1)
-
-
-def _ready(server: Server, seen: Seen, seconds: float) -> Ready:
-    ttfts = [
-        (row["first_token_ns"] - row["sent_ns"]) / 1e6
-        for row in seen.tables.requests
-        if row["error_kind"] is None and row["first_token_ns"] is not None
-    ]
-    proof = [row for row in seen.tables.requests if row["label"] == Proof.name]
-    failed = next((row for row in proof if row["error_kind"] is not None), None)
-    if failed is not None or not ttfts:
-        why = failed["error"] if failed else "nothing was answered"
-        raise LaunchError("request_failed", f"the engine is up and does not answer: {why}", tail=server.tail())
-    return Ready(server.endpoint, seconds, ttfts[0], ttfts[-1])
-
-
-def watch(server: Server) -> NoReturn:
-    """Stay as long as the engine does; LaunchError with its last words once it is gone. Ctrl-C passes through."""
-    while server.alive():
-        time.sleep(LOOK_S)
-    raise server.failure("serving")
+    @property
+    def serves(self) -> str:
+        """Who serves now: its model and what the address calls the engine."""
+        return f"{self.server.endpoint.model} ({self._serves})" if self.server is not None else "nothing"

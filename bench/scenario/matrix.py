@@ -100,10 +100,11 @@ def _variant(scenario: ScenarioModel, cell: Cell, variant_id: str) -> Variant:
 def steps(scenario: ScenarioModel, name: str) -> tuple[WarmupStep, ...]:
     """The steps of a warm-up: one defined under `warmups`, or else a registered strategy without options."""
     definition = scenario.warmups.get(name, name)
-    return tuple(_step(item) for item in (definition if isinstance(definition, list) else [definition]))
+    return tuple(step(item) for item in (definition if isinstance(definition, list) else [definition]))
 
 
-def _step(item: str | Mapping[str, Any]) -> WarmupStep:
+def step(item: str | Mapping[str, Any]) -> WarmupStep:
+    """One step as it is written: a strategy's name, or a mapping with its options."""
     if isinstance(item, str):
         return WarmupStep(item)
     return WarmupStep(str(item["strategy"]), {name: value for name, value in item.items() if name != "strategy"})

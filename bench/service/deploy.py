@@ -21,6 +21,7 @@ from bench.scenario.load import Scenario
 from bench.scenario.variant import Variant
 from bench.service.nginx import Nginx
 from bench.service.ready import WarmLimit, of_run
+from bench.warmup.predecessor import predecessor
 from bench.warmup.strategies import build
 
 HOST = "127.0.0.1"
@@ -144,6 +145,11 @@ def asked(run: Run, name: str) -> tuple[Scenario, Variant]:
                 raise UsageError(
                     f"{name} was forked from a warm parent, and what is deployed has none: it starts by exec",
                     hint="deploy the variant that differs in nothing but `start: exec`",
+                )
+            if predecessor(variant) is not None:
+                raise UsageError(
+                    f"{name} is handed over from another engine, and what is deployed is one engine",
+                    hint="`bench serve` hands over; or deploy the variant without a hand-over",
                 )
             return scenario, variant
     raise UsageError(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import Any
 
 import psutil
 import pytest
+
+from tests.waiting import until
 
 BENCH = Path(sys.executable).parent / "bench"
 
@@ -112,3 +116,143 @@ def test_an_engine_that_dies_while_serving_ends_it_with_a_reason(tmp_path: Path)
         _, said = process.communicate()
     assert "Traceback" not in said
     assert "none-exec: killed from outside" in said
+
+
+def handed(folder: Path, fault: str | None = None) -> Path:
+    """A first engine that is there at once, and a second one that takes a while, or never answers."""
+    path = scenario(folder)
+    second = json.dumps({"ttft_ms": 5, "itl_ms": 1, "start_phases_ms": {"weights": 700}, "fault": fault})
+    first = "{strategy: hand-over, args: {start_phases_ms: null, fault: null}}"
+    text = path.read_text().split("engines:")[0]
+    path.write_text(
+        f"""{text}engines: {{s: {{engine: simulated, args: {second}}}}}
+warmups: {{handed: [{first}, requests]}}
+matrix: {{warmup: [handed]}}
+workload: {{prompts: {{kind: random, tokens: 8}}, output_tokens: 4}}
+"""
+    )
+    return path
+
+
+def line(process: subprocess.Popen[str]) -> dict[str, Any]:
+    assert process.stdout is not None
+    told: dict[str, Any] = json.loads(process.stdout.readline())
+    return told
+
+
+def ended(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> str:
+    """Told to stop; what it said on its way. No process of its may be left."""
+    below = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=30)
+    _, alive = psutil.wait_procs(below, 10)
+    assert alive == []
+    return said
+
+
+def test_a_handed_over_variant_answers_at_once_and_by_its_own_engine_later(tmp_path: Path) -> None:
+    process = serve(handed(tmp_path))
+    try:
+        ready = line(process)
+        assert b"[DONE]" in ask(ready["ready"], ready["model"])
+        told = line(process)
+        assert told["handed_over"] == ready["variant"].removesuffix(".first")
+        assert told["seconds"] > ready["seconds"]
+        assert (told["lost"], [state["name"] for state in told["states"]][-1]) == (0, "compiled")
+        assert told["peak_mib"] > 1
+        assert b"[DONE]" in ask(ready["ready"], ready["model"])
+        # One engine is left, and the proxy before it.
+        below = [" ".join(one.cmdline()) for one in psutil.Process(process.pid).children(recursive=True)]
+        assert len([words for words in below if "emulate.server" in words]) == 1
+        assert len([words for words in below if "front_process" in words]) == 1
+        said = ended(process)
+        assert process.returncode == 0
+        assert "Traceback" not in said
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("when", ["at once", "while both are there", "after"])
+def test_being_stopped_in_any_phase_of_a_hand_over_leaves_nothing(tmp_path: Path, when: str) -> None:
+    process = serve(handed(tmp_path))
+    try:
+        if when == "at once":
+            until(lambda: psutil.Process(process.pid).children(recursive=True))
+        else:
+            line(process)
+        if when == "while both are there":
+            until(lambda: len(emulated(process)) == 2)
+        elif when == "after":
+            line(process)
+        said = ended(process, signal.SIGINT)
+        assert process.returncode == 0
+        assert "Traceback" not in said
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def emulated(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    found = []
+    for one in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if any("emulate.server" in word for word in one.cmdline()):
+                found.append(one)
+    return found
+
+
+def test_a_second_engine_that_fails_leaves_the_first_serving_and_says_why(tmp_path: Path) -> None:
+    process = serve(handed(tmp_path, fault="http_500"))
+    try:
+        ready = line(process)
+        told = line(process)
+        assert told["stays"] == "simulated (engine 1)"
+        assert "does not answer" in told["reason"]
+        assert b"[DONE]" in ask(ready["ready"], ready["model"])
+        ended(process)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_hup_swaps_the_engine_behind_the_same_port_and_loses_nothing(tmp_path: Path) -> None:
+    path = scenario(tmp_path)
+    process = serve(path, "--variant", "none-exec")
+    try:
+        ready = line(process)
+        asked, lost, over = [0], list[str](), threading.Event()
+
+        def keep_asking() -> None:
+            while not over.is_set():
+                try:
+                    assert b"[DONE]" in ask(ready["ready"], ready["model"])
+                except (OSError, AssertionError) as error:
+                    lost.append(str(error))
+                asked[0] += 1
+
+        asking = threading.Thread(target=keep_asking)
+        asking.start()
+        try:
+            (before,) = emulated(process)
+            # Said wrongly, the engine that serves stays.
+            good = path.read_text()
+            path.write_text(good.replace("simulated", "simulatedd"))
+            process.send_signal(signal.SIGHUP)
+            assert "simulatedd" in line(process)["reason"]
+            path.write_text(good.replace('"ttft_ms": 5', '"ttft_ms": 7'))
+            process.send_signal(signal.SIGHUP)
+            told = line(process)
+            assert told["swapped"] == "none-exec"
+            assert told["lost"] == 0
+            (after,) = emulated(process)
+            assert after.pid != before.pid
+            assert '"ttft_ms": 7' in " ".join(after.cmdline())
+        finally:
+            over.set()
+            asking.join()
+        assert (lost, asked[0] > 3) == ([], True)
+        ended(process)
+    finally:
+        process.kill()
+        process.communicate()

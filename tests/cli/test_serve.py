@@ -256,3 +256,25 @@ def test_hup_swaps_the_engine_behind_the_same_port_and_loses_nothing(tmp_path: P
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_proxy_that_is_killed_ends_it_with_a_reason_and_a_killed_harness_leaves_nothing(tmp_path: Path) -> None:
+    path = scenario(tmp_path)
+    process = serve(path, "--variant", "none-exec")
+    try:
+        line(process)
+        below = psutil.Process(process.pid).children(recursive=True)
+        (proxy,) = [one for one in below if any("front_process" in word for word in one.cmdline())]
+        proxy.kill()
+        _, said = process.communicate(timeout=30)
+        assert process.returncode != 0
+        assert "the proxy before the engines ended" in said
+        assert "Traceback" not in said
+        process = serve(path, "--variant", "none-exec")
+        line(process)
+        below += psutil.Process(process.pid).children(recursive=True)
+    finally:
+        process.kill()
+        process.communicate()
+    _, alive = psutil.wait_procs(below, 20)
+    assert alive == []

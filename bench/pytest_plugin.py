@@ -260,9 +260,14 @@ def engine(scenario: Scenario, tmp_path: Path) -> Iterator[Endpoint]:
     from bench.engines.server import free_port
     from bench.run.progress import Silent
     from bench.run.serving import serving
+    from bench.warmup.predecessor import predecessor
 
-    with serving(scenario, scenario.variants[0], free_port(), tmp_path, Silent()) as (_, ready):
-        yield ready.endpoint
+    variant = scenario.variants[0]
+    with serving(scenario, variant, free_port(), tmp_path, Silent()) as kept:
+        if predecessor(variant) is not None:
+            kept.take_over(scenario, variant)
+        assert kept.ready is not None
+        yield kept.ready.endpoint
 
 
 def _named(request: pytest.FixtureRequest) -> Path:

@@ -131,14 +131,17 @@ class Peak:
         self._halt.set()
         self._thread.join()
 
+    def look(self) -> None:
+        """Look now."""
+        # A process that has just gone is not there to be read.
+        with suppress(OSError, AttributeError):
+            found = held_mib(self._pids())
+            self.mib = max((value for value in (self.mib, found) if value is not None), default=None)
+
     def _watch(self) -> None:
-        while True:
-            with suppress(OSError, AttributeError):
-                self.mib = max(
-                    (value for value in (self.mib, held_mib(self._pids())) if value is not None), default=None
-                )
-            if self._halt.wait(PEAK_S):
-                return
+        self.look()
+        while not self._halt.wait(PEAK_S):
+            self.look()
 
 
 @dataclass(slots=True)
@@ -220,6 +223,7 @@ class Succession:
             with Peak(self._pids) as peak:
                 try:
                     self._warm(then)
+                    peak.look()
                     self.stand.progress.phase("handing over")
                     front.over()
                     self._note(over_ns=time.monotonic_ns())

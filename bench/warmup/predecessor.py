@@ -29,7 +29,7 @@ class HandOver(Step):
         )
         start: Start = Field("exec", description="where the first engine's process comes from")
         warmup: list[str | dict[str, Any]] = Field(
-            default_factory=lambda: ["none"], description="how the first engine is warmed: steps as under `warmups`"
+            default=["none"], description="how the first engine is warmed: steps as under `warmups`"
         )
 
         @field_validator("warmup")

@@ -28,8 +28,9 @@ def section(view: View) -> Section | None:
     shown = [launch for launch in view.run.all if launch.record.hand_over is not None]
     if not shown:
         return None
-    blocks = (_table(view, shown), *([over_time(view, drawn)] if (drawn := _drawn(view, shown)) else []))
-    return Section("hand-over", "From one engine to the next", blocks)
+    drawn = _drawn(view, shown)
+    figures = (over_time(view, drawn),) if drawn else ()
+    return Section("hand-over", "From one engine to the next", (_table(view, shown), *figures))
 
 
 def _table(view: View, shown: list[Launch]) -> Table:

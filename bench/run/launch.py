@@ -69,6 +69,8 @@ def _launch(
     record, progress = seen.record, stand.progress
     # The one that is spawned now; where the warm-up is a hand-over, the variant's own comes beside it.
     leading = predecessor(variant) or variant
+    if leading is not variant and (variant.slowdown is not None or stand.clients):
+        raise LaunchError("unsupported", "a hand-over is neither slowed on purpose nor asked from another host yet")
     engine: Engine = plugins.load("engines", leading.engine.engine)()
     strategy = build(leading.warmup)
     caches = stand.caches / leading.id
@@ -115,8 +117,6 @@ def _launch(
         if variant.slowdown is not None:
             spec = slowed(spec, variant.slowdown, free_port(host))
         if isinstance(load, RemoteLoad):
-            if leading is not variant:
-                raise LaunchError("unsupported", "the address before a hand-over is on this machine alone: no --client")
             progress.phase("timing the way from the client's host")
             _look(load, spec)
         forking = stand.parents if leading.start == "forked" else None

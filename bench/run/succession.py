@@ -375,7 +375,8 @@ def meanwhile(asking: Asking) -> Iterator[None]:
     except BaseException:
         over.set()
         # Whoever broke this off waits for no answers.
-        asking.load.close()
+        if isinstance(asking.load, LoadGenerator):
+            asking.load.close()
         thread.join()
         raise
     over.set()

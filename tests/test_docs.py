@@ -16,6 +16,7 @@ import bench
 from bench.cli import app
 from bench.scenario.load import Scenario
 from bench.scenario.model import ScenarioModel
+from bench.service.watchlist import parse
 from tests.runs import Behaviour, synthetic_run
 
 PAGES = [Path("README.md"), Path("CONTRIBUTING.md"), *sorted(Path("docs").glob("*.md"))]
@@ -88,6 +89,9 @@ def test_a_scenario_or_a_part_of_one_is_right(text: str, tmp_path: Path) -> None
     yaml = YAML(typ="safe")
     keys = set(yaml.load(text) or {})
     fields = {field.alias or name for name, field in ScenarioModel.model_fields.items()}
+    if "watch" in keys:
+        parse(text)
+        return
     if not keys <= fields:
         # A workflow, or an entry of another tool's file: it is YAML, and its commands are checked above.
         assert keys & {"on", "jobs", True, "repos", "steps"}

@@ -42,6 +42,7 @@ COMMANDS = {
     "engines": "List engines and install their environments.",
     "models": "List, fetch and quantize models.",
     "doctor": "Say what can be measured on this machine, what can't, and how to fix it.",
+    "monitor": "Watch served endpoints by canaries: six figures, their limits, alarms.",
     "sensors": "Watch the machine's sensors.",
     "selfcheck": "Measure this client's own error on this machine.",
     "simulate": "Serve scripted answers with known timing.",

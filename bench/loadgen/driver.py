@@ -51,9 +51,11 @@ class Driver:
         if streams >= _CROWD:
             self.target.pause = Pause(asyncio.get_running_loop(), _REST_S)
         queue = iter(conversations)
-        await self._open(min(streams, len(conversations)))
-        await asyncio.gather(*(self._stream(line, queue) for line in self._lines))
-        self._close()
+        try:
+            await self._open(min(streams, len(conversations)))
+            await asyncio.gather(*(self._stream(line, queue) for line in self._lines))
+        finally:
+            self._close()
 
     async def open(self, conversations: list[list[Turn]], schedule: Schedule) -> None:
         """Conversations begin at their scheduled times, whether or not the earlier ones were answered."""

@@ -11,13 +11,15 @@ import httptools
 class Exchange:
     """One request on the wire and all that came back: raw reads, their stamps, and how it ended.
 
-    `kernel` holds each read's raw timespec, or None; `failure` is (error kind, sentence).
+    `kernel` holds each read's raw timespec, or None; `failure` is (error kind, sentence). More than `most` bytes are a
+    failure.
     """
 
     __slots__ = (
         "_framed",
         "_headed",
         "_keep_alive",
+        "_left",
         "_parser",
         "complete",
         "connect_ns",
@@ -30,7 +32,8 @@ class Exchange:
         "user",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
+        self._left = most
         self.reads: list[bytes] = []
         self.user: list[int] = []
         self.kernel: list[bytes | None] = []
@@ -48,6 +51,11 @@ class Exchange:
         self.reads.append(data)
         self.user.append(user_ns)
         self.kernel.append(kernel)
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left < 0:
+                self.failure = ("protocol", "the answer does not end: more came than any canary's can be long")
+                return True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:

@@ -26,14 +26,18 @@ class Target:
     tls: bool = False
     # Given to the connections of a crowd of streams; see Pause.
     pause: Pause | None = None
+    # Bytes of one answer that are taken in at most; no bound where everything that comes is to be measured.
+    most: int | None = None
     _context: ssl.SSLContext | None = field(default=None, repr=False)
 
     async def connect(self) -> Connection:
         """Open a connection; OSError if there is none to be had."""
         try:
-            return await self._connect()
+            connection = await self._connect()
         except UnicodeError as error:
             raise OSError(f"{self.host!r} is no host name: {error}") from error
+        connection.most = self.most
+        return connection
 
     async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()

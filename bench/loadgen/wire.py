@@ -27,6 +27,7 @@ class Connection:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, connect_ns: int) -> None:
         self.open = True
+        self.most: int | None = None
         self._used = False
         self._opened_ns = monotonic_ns()
         self._loop = loop
@@ -41,7 +42,7 @@ class Connection:
 
     def start(self, request: bytes) -> tuple[Exchange, asyncio.Future[None]]:
         """Send a request; the future is done when the exchange is over, and never fails."""
-        exchange = self._exchange = Exchange()
+        exchange = self._exchange = Exchange(self.most)
         ended = self._ended = self._loop.create_future()
         # A connection opened before the clock started costs its first request nothing.
         exchange.connect_ns, self._connect_ns = self._connect_ns, None

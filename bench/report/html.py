@@ -18,7 +18,7 @@ from bench.analyse.run import Run
 from bench.record.documents import keep_text
 from bench.report.content import document
 from bench.report.drawing import SPACE
-from bench.report.elements import Block, Fold, Timeline
+from bench.report.elements import Block, Fold, Page, Timeline
 
 # Nothing may be fetched, framed or sent: answers and logs in the page are someone else's words.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -27,6 +27,11 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inli
 def render(runs: Sequence[Run]) -> str:
     """One page for one run or several; the first gives the title."""
     documents = [document(run) for run in runs]
+    return pages(documents, _links(runs, [document.title for document in documents]))
+
+
+def pages(documents: Sequence[Page], links: Sequence[str]) -> str:
+    """One file for pages of any kind; `links` name them in the bar where there are several."""
     numbers = count(1)
     timelines = any(_holds(section.blocks, Timeline) for document in documents for section in document.sections)
     return (
@@ -34,7 +39,7 @@ def render(runs: Sequence[Run]) -> str:
         .get_template("page.html")
         .render(
             documents=documents,
-            links=_links(runs, [document.title for document in documents]),
+            links=links,
             policy=POLICY,
             style=_asset("page.css") + (_asset("vendor/uPlot-1.6.32.min.css") if timelines else ""),
             script=_asset("page.js"),

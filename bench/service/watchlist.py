@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
@@ -22,6 +23,8 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 MOST_ENDPOINTS = 500
 # A template's own tokens around the words, and tokens of a word at worst: what is planned before a server counts.
 TEMPLATE_TOKENS, WORD_TOKENS = 40, 2
+# The prompt that is always the same is so many times as long: a prefix cache keeps whole blocks of tokens only.
+CACHED_TIMES = 4
 DAY_S = 86400
 
 
@@ -73,7 +76,7 @@ class WatchedEndpoint(Strict):
     jitter: float = Field(0.2, ge=0, lt=1, description="share of the interval by which a round may come early or late")
     timeout_s: float = Field(30.0, gt=0, description="a canary that takes longer failed")
     share: float = Field(0.05, gt=0, le=1, description="share of the time that canaries may keep the engine busy")
-    tokens_per_day: int = Field(400_000, ge=1, description="tokens that canaries may cost a day, prompts included")
+    tokens_per_day: int = Field(500_000, ge=1, description="tokens that canaries may cost a day, prompts included")
     words: int = Field(12, ge=1, le=4096, description="length of a prompt, about a token a word")
     output_tokens: int = Field(8, ge=1, le=512, description="length of an answer")
     streams: list[Stream] = Field(
@@ -93,19 +96,19 @@ class WatchedEndpoint(Strict):
             least = self.interval_s * needs / self.tokens_per_day
             raise ValueError(
                 f"canaries need about {needs} tokens a day, and tokens_per_day is {self.tokens_per_day}: "
-                f"raise it, or set interval_s to {least:.0f} or more"
+                f"raise it, or set interval_s to {math.ceil(least * 10) / 10:g} or more"
             )
         return self
 
-    @property
-    def tokens_a_canary(self) -> int:
+    def tokens_of(self, stream: Stream) -> int:
         """Tokens that one canary is planned with, the template's included."""
-        return TEMPLATE_TOKENS + WORD_TOKENS * self.words + self.output_tokens
+        words = self.words * (CACHED_TIMES if stream == "cached" else 1)
+        return TEMPLATE_TOKENS + WORD_TOKENS * words + self.output_tokens
 
     @property
     def tokens_a_day(self) -> int:
         """Tokens a day at the interval asked for."""
-        return round(DAY_S / self.interval_s * len(self.streams) * self.tokens_a_canary)
+        return round(DAY_S / self.interval_s * sum(map(self.tokens_of, self.streams)))
 
     @property
     def target(self) -> ready_process.Target:
@@ -171,3 +174,13 @@ def of_url(url: str) -> tuple[WatchList, str]:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{target.host}-{target.port}").strip("-.")[:64]
     text = f"watch: {name}\nendpoints:\n  {name}:\n    url: {target.url}\n"
     return parse(text, url), text
+
+
+def limited(watched: WatchList, limits: Limits) -> WatchList:
+    """The watch list with limits from elsewhere wherever an endpoint has none of its own."""
+    endpoints = {}
+    for name, endpoint in watched.endpoints.items():
+        own = endpoint.limits.model_dump(exclude_none=True)
+        merged = Limits.model_validate(limits.model_dump(exclude_none=True) | own)
+        endpoints[name] = endpoint.model_copy(update={"limits": merged})
+    return watched.model_copy(update={"endpoints": endpoints})

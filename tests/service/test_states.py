@@ -11,7 +11,7 @@ LIMIT = Bound(warning=100, alarm=200)
 
 
 def states(judge: Judge, *values: float | None) -> list[str]:
-    found = []
+    found: list[str] = []
     for value in values:
         judge.take(value)
         found.append(judge.state)

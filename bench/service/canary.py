@@ -88,7 +88,9 @@ class Caller:
     async def _ask(self, stream: Stream, began: float) -> Outcome:
         if self.model is None:
             try:
-                found = await asyncio.to_thread(ready_process.discovered, self._asked, self.endpoint.timeout_s)
+                found = await asyncio.to_thread(
+                    ready_process.discovered, self._asked, min(self.endpoint.timeout_s, 10.0)
+                )
             except NotReady as error:
                 return self._failed(stream, "discovery", str(error), began)
             self.model = found.model

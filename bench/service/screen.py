@@ -13,24 +13,25 @@ from bench.service.states import FIGURES, State
 from bench.service.watch import Watch
 
 _STYLE: dict[State, str] = {"ok": "green", "warning": "yellow", "alarm": "bold red", "unknown": ""}
-# figure → heading, how its value is written
+# figure → the table's heading and format, and how a line says it
 _COLUMNS = {
-    "latency": ("first token", "{:.1f} ms"),
-    "first_after_idle": ("after a pause", "{:.1f} ms"),
-    "throughput": ("throughput", "{:.1f} tok/s"),
-    "memory": ("memory", "{:.0f} MiB"),
-    "processor": ("processors", "{:.2f}"),
-    "availability": ("answered", "{:.0%}"),
+    "latency": ("warm ms", "{:.1f}", "first token {:.1f} ms"),
+    "first_after_idle": ("idle ms", "{:.1f}", "after a pause {:.1f} ms"),
+    "throughput": ("tok/s", "{:.1f}", "{:.1f} tok/s"),
+    "memory": ("MiB", "{:.0f}", "{:.0f} MiB"),
+    "processor": ("cores", "{:.2f}", "{:.2f} cores"),
+    "availability": ("answered", "{:.0%}", "answered {:.0%}"),
 }
 
 
 def table(watches: list[Watch], title: str) -> RenderableType:
     """All endpoints as they are now. What a server said is shown as text, whatever it holds."""
-    made = Table(title=Text(title), box=None, title_justify="left", pad_edge=False)
-    made.add_column("endpoint", no_wrap=True)
+    made = Table(title=Text(title), box=None, title_justify="left", pad_edge=False, expand=True)
+    made.add_column("endpoint", no_wrap=True, min_width=8)
     for figure in FIGURES:
-        made.add_column(_COLUMNS[figure][0], justify="right", no_wrap=True)
-    made.add_column("last canary", overflow="ellipsis", no_wrap=True)
+        made.add_column(heading := _COLUMNS[figure][0], justify="right", no_wrap=True, min_width=len(heading))
+    # What is left of the line.
+    made.add_column("last canary", overflow="ellipsis", no_wrap=True, ratio=1)
     for watch in watches:
         cells = []
         for figure in FIGURES:
@@ -55,9 +56,7 @@ def last(watch: Watch) -> Text:
 def line(watch: Watch, now: float | None = None) -> str:
     """The same on a plain line, for a log."""
     known = [
-        f"{_COLUMNS[figure][0]} {_COLUMNS[figure][1].format(value)}"
-        for figure in FIGURES
-        if (value := watch.vitals.now[figure].value) is not None
+        _COLUMNS[figure][2].format(value) for figure in FIGURES if (value := watch.vitals.now[figure].value) is not None
     ]
     clock = datetime.fromtimestamp(now or time()).astimezone().strftime("%H:%M:%S")
     return f"{clock}  {watch.name}  {'  '.join(known) or last(watch).plain}"

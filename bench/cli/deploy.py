@@ -40,10 +40,16 @@ def deploy(
         float | None, typer.Option(help="nginx: so many requests a second from one address, others get 429", min=0.0)
     ] = None,
     nginx_image: Annotated[str | None, typer.Option(help="with --to compose: nginx's image, best by digest")] = None,
+    monitor: Annotated[
+        bool, typer.Option("--monitor", help="with what bench monitor, Prometheus and Grafana need")
+    ] = False,
     verify: Annotated[
         Path | None, typer.Option("--verify", metavar="FOLDER", help="start this folder and compare it with its run")
     ] = None,
-    blocks: Annotated[int, typer.Option(help="with --verify: starts of each side", min=1)] = 3,
+    blocks: Annotated[int, typer.Option(help="with --verify: starts of each side", min=1)] = 7,
+    requests: Annotated[
+        int, typer.Option(help="with --verify: requests of each start, where the scenario has fewer", min=1)
+    ] = 40,
     results: Annotated[Path, typer.Option(help="with --verify: folder that runs are kept in")] = Path("results"),
     json: Annotated[bool, typer.Option("--json", help="print what was done as JSON")] = False,
 ) -> None:
@@ -66,7 +72,7 @@ def deploy(
     if verify is not None:
         if folder is not None:
             raise UsageError("--verify reads a folder and writes none", hint=f"bench deploy --verify {verify}")
-        raise typer.Exit(_verify(run, verify, results, blocks, json))
+        raise typer.Exit(_verify(run, verify, results, (blocks, requests), json))
     if run is None or folder is None:
         raise UsageError("a run and a folder to write are needed", hint="bench deploy RUN FOLDER --variant V")
     opened = Run.open(run)
@@ -76,7 +82,7 @@ def deploy(
         )
     asked = nginx or instances > 1 or rate is not None or nginx_image is not None
     front = Nginx(instances, rate or None, nginx_image or IMAGE) if asked else None
-    made = write(of(opened, variant or opened.variants[0], port, front), folder, to.value)
+    made = write(of(opened, variant or opened.variants[0], port, front), folder, to.value, monitor)
     if json:
         print_json({"folder": str(folder.absolute()), "files": [path.name for path in made]})
         return
@@ -84,7 +90,7 @@ def deploy(
         typer.echo(f"written  {path}")
 
 
-def _verify(run: Path | None, folder: Path, results: Path, blocks: int, quiet: bool) -> int:
+def _verify(run: Path | None, folder: Path, results: Path, size: tuple[int, int], quiet: bool) -> int:
     from bench.analyse.run import Run
     from bench.cli.output import print_json
     from bench.cli.progress import watch
@@ -98,7 +104,7 @@ def _verify(run: Path | None, folder: Path, results: Path, blocks: int, quiet: b
     if made_from["run"] != source.manifest.run_id:
         raise UsageError(f"{folder} was made from run {made_from['run']}, not from {source.manifest.run_id}")
     with ends_on_term(), watch(quiet=quiet) as progress:
-        found = verify(folder.absolute(), source, results, blocks, progress)
+        found = verify(folder.absolute(), source, results, size, progress)
     if quiet:
         told = {"then": dict(found.then), "runs": [str(path) for path in found.runs]}
         print_json({**data.compared(found.comparison), **told})

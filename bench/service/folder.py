@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,8 +18,9 @@ from bench.engines import containers
 from bench.errors import UsageError
 from bench.home import writing
 from bench.programs import ready_process, serve_process
+from bench.programs.ready_process import CHAT
 from bench.report import html
-from bench.service import compose, nginx
+from bench.service import compose, nginx, prometheus
 from bench.service.deploy import LOG, Deployment
 from bench.service.filling import filled
 
@@ -27,11 +29,13 @@ TARGETS = ("script", "systemd", "compose")
 START_GRACE_S = 30
 # How long nginx waits for an engine's next token: as the load generator does.
 READ_TIMEOUT_S = 600
+# What watches the service lies in a folder of its own.
+MONITOR = "monitor"
 MODES = {"secrets.env": 0o600, "start.sh": 0o755}
 
 
-def write(deployment: Deployment, folder: Path, target: str) -> list[Path]:
-    """Write the folder for a keeper of TARGETS; the files in order of interest.
+def write(deployment: Deployment, folder: Path, target: str, watched: bool = False) -> list[Path]:
+    """Write the folder for a keeper of TARGETS, `watched` with what a monitor needs; the files in order of interest.
 
     UsageError if there is something in it already, or where the keeper cannot keep what was measured.
     """
@@ -48,6 +52,9 @@ def write(deployment: Deployment, folder: Path, target: str) -> list[Path]:
     made["ready.py"] = Path(ready_process.__file__).read_text(encoding="utf-8")
     made["serve.py"] = Path(serve_process.__file__).read_text(encoding="utf-8")
     made["evidence.html"] = html.render([deployment.run])
+    if watched:
+        made[f"{MONITOR}/watch.yaml"] = filled("watch.yaml.j2", about | _watched(deployment))
+        made |= {f"{MONITOR}/{name}": text for name, text in prometheus.files().items()}
     return _written(deployment, folder, made)
 
 
@@ -80,6 +87,18 @@ def _about(deployment: Deployment, folder: Path) -> dict[str, Any]:
         if settings["container"]
         else [],
         "keeper_words": "--stdout" if deployment.front else "--once",
+    }
+
+
+def _watched(deployment: Deployment) -> dict[str, Any]:
+    """How a monitor asks the front door: as the gate does, and with the run's own figures as limits."""
+    ready = deployment.settings["ready"]
+    return {
+        "model": ready["model"],
+        "asked": "chat" if ready["path"] == CHAT else "completions",
+        "key_env": ready["key_env"],
+        "words": ready["words"],
+        "evidence_at": shlex.quote(str(deployment.run.path.absolute())),
     }
 
 
@@ -163,6 +182,7 @@ def _draft(deployment: Deployment, draft: Path, made: Mapping[str, str]) -> None
         (draft / part).mkdir(parents=True)
     for name, text in made.items():
         mode = MODES.get(name, 0o644)
+        (draft / name).parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(draft / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)

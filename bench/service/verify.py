@@ -24,7 +24,7 @@ import pandas as pd
 
 from bench.analyse.run import Run
 from bench.engines.ports import free_port
-from bench.errors import LaunchError, ProvisionError, RecordError
+from bench.errors import LaunchError, ProvisionError, RecordError, UsageError
 from bench.judge.compare import Comparison, Terms, compare
 from bench.judge.validity import judge_folder
 from bench.plan.blocks import in_blocks
@@ -54,9 +54,13 @@ class Verified:
     runs: tuple[Path, ...]
 
 
-def verify(folder: Path, source: Run, results: Path, blocks: int, progress: Progress) -> Verified:
-    """Start the folder, ask it beside a fresh launch of its variant, and compare; BenchError if it does not start."""
+def verify(folder: Path, source: Run, results: Path, size: tuple[int, int], progress: Progress) -> Verified:
+    """Start the folder, ask it beside a fresh launch of its variant, and compare; BenchError if it does not start.
+
+    `size`: starts of each side, and requests of each start where the scenario has fewer.
+    """
     settings = read(folder)
+    blocks, requests = size
     name = settings["made_from"]["variant"]
     scenario, variant = asked(source, name)
     runs: list[Path] = []
@@ -68,7 +72,7 @@ def verify(folder: Path, source: Run, results: Path, blocks: int, progress: Prog
             door = _through(variant, settings, port)
             plan = in_blocks((variant, door), 1, scenario.model.design.seed + block)
             setting = Setting(results=results, progress=progress, rules=Rules(judge_folder), check_client=False)
-            path = carry_out(_one(scenario), setting, plan)
+            path = carry_out(_one(scenario, requests), setting, plan)
         runs.append(path)
         # Each run has one block; among them they are told apart.
         frames.append(Run.open(path).per_launch.assign(block=block))
@@ -90,6 +94,12 @@ def read(folder: Path) -> dict[str, Any]:
         raise RecordError(
             f"{folder} is no deployed folder: {error}", hint="`bench deploy RUN FOLDER` makes one"
         ) from error
+    if (folder / "compose.yaml").is_file():
+        raise UsageError(
+            f"{folder} is kept by compose, which serves it on its own port only",
+            hint=f"start it there and ask it: `engine: openai, base_url: http://{settings['host']}:{settings['port']}` "
+            "beside the variant in one scenario",
+        )
     return settings
 
 
@@ -150,9 +160,14 @@ def started(
         process.end()
 
 
-def _one(scenario: Scenario) -> Scenario:
-    """The scenario without its gate and quality questions, which speak of its own variants."""
-    return replace(scenario, model=scenario.model.model_copy(update={"gate": None, "quality": None}))
+def _one(scenario: Scenario, requests: int) -> Scenario:
+    """The scenario without its gate and quality questions, which speak of its own variants; with enough requests."""
+    workload = scenario.model.workload
+    # A trace has only so many, where it is not repeated.
+    if workload.prompts.kind == "random":
+        workload = workload.model_copy(update={"requests": max(workload.requests, requests)})
+    changed = {"gate": None, "quality": None, "workload": workload}
+    return replace(scenario, model=scenario.model.model_copy(update=changed))
 
 
 def _through(variant: Variant, settings: Mapping[str, Any], port: int) -> Variant:

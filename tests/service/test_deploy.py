@@ -26,6 +26,7 @@ from bench.engines.invocation import secret
 from bench.errors import UsageError
 from bench.programs.serve_process import CONFIGURATION, Log, packages, secrets
 from bench.service.deploy import asked
+from bench.service.watchlist import load
 from tests.runs import Behaviour, synthetic_run
 
 PATIENCE_S = 90.0
@@ -408,6 +409,40 @@ def test_a_folder_is_verified_beside_fresh_launches_through_its_own_door(
     assert code in (1, 2), "slower than 5 % allow, or too noisy to be sure; never a pass"
     assert told["then"]["ttft.p50"] > 20
     assert len(told["runs"]) == 3
+
+
+def test_each_start_is_asked_often_enough_for_five_percent_to_show(
+    measured: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTTOKEN_HOME", str(tmp_path / "home"))
+    folder = copied(made, tmp_path / "svc")
+    main(["deploy", "--verify", str(folder), "--results", str(tmp_path / "results"), "--blocks", "1"])
+    rows = Run.open(tmp_path / "results").requests
+    asked_of = rows[rows["measured"]].groupby("variant").size()
+    # The first request of each launch is shown and kept out of the figures.
+    assert asked_of.to_dict() == {"three": 39, "deployed": 39}
+
+
+def test_a_folder_is_watched_by_a_list_that_the_monitor_reads(measured: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "svc"
+    words = ["deploy", str(measured), str(folder), "--variant", "three", "--port", "8123", "--monitor"]
+    assert main(words) == 0
+    watched, _ = load(folder / "monitor" / "watch.yaml")
+    (endpoint,) = watched.endpoints.values()
+    settings = json.loads((folder / "service.json").read_text())["ready"]
+    assert (endpoint.url, endpoint.model, endpoint.words) == ("http://127.0.0.1:8123", settings["model"], 8)
+    assert endpoint.target.path == settings["path"]
+    assert (folder / "monitor" / "prometheus.yml").is_file()
+    assert (folder / "monitor" / "grafana" / "dashboards" / "firsttoken.json").is_file()
+
+
+def test_what_compose_keeps_is_not_started_by_us(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copied(made, tmp_path / "svc")
+    (folder / "compose.yaml").write_text("services: {}")
+    assert main(["deploy", "--verify", str(folder)]) == 4
+    assert "is kept by compose" in capsys.readouterr().err
 
 
 def test_what_is_no_deployed_folder_is_not_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

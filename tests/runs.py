@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.record.launches import Check, ClientAccount, ExitReport, FieldInfo, LaunchRecord, Phase
+from bench.record.launches import Check, ClientAccount, ExitReport, FieldInfo, LaunchRecord, Phase, RemoteClient
 from bench.record.manifest import Manifest, PlannedVariant
 from bench.record.store import LaunchTables, RunFolder
 
@@ -35,6 +35,8 @@ class Behaviour:
     status: Mapping[int, tuple[str, str, str]] = field(default_factory=dict)
     failing: Sequence[int] = ()
     checks: Sequence[Check] = ()
+    # Hosts that take turns at asking.
+    remotes: Sequence[RemoteClient] = ()
 
 
 def synthetic_run(
@@ -112,6 +114,8 @@ def _launch(
             factor = scale * float(np.exp(draw.normal(0.0, how.jitter)))
             first = how.first if index == 0 else how.ttft * factor
             now = _request(rows, chunks, index, stage, now, first, how.tpot, tokens, index in how.failing)
+    for row in rows if how.remotes else ():
+        row["client"] = row["request_id"] % len(how.remotes)
     first_row = next((row for row in rows if row["stage"] == "first"), None)
     record = LaunchRecord(
         launch_id=launch_id,
@@ -146,7 +150,7 @@ def _launch(
             FieldInfo("nvml", "gpu0.power_w", "W", "board power", "gpu board"),
             FieldInfo("nvml", "gpu0.temperature_c", "°C", "core"),
         ],
-        client=ClientAccount(cpu_us_per_event=9.0, rss_mib=60.0, loop_lag_p99_ms=0.1),
+        client=ClientAccount(cpu_us_per_event=9.0, rss_mib=60.0, loop_lag_p99_ms=0.1, remotes=list(how.remotes)),
         exit=ExitReport(code=0),
         log_tail=["model loaded"] if status == "ok" else ["Traceback <script>alert(1)</script>", reason or ""],
     )

@@ -34,7 +34,7 @@ def state(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
             flat[key] = value
         elif isinstance(value, Mapping):
             flat |= {f"{key}.{part}": value.get(part) for part in parts}
-    # A load from elsewhere has a network in it. Where it comes from this machine nothing is said, as ever.
+    # A load from elsewhere has a network in it. Where it comes from this machine, nothing is said, as ever.
     if clients := fingerprint.get("clients"):
         flat["clients"] = f"{len(clients)} on other hosts"
     return flat

@@ -10,6 +10,7 @@ import pytest
 
 from bench.analyse import way
 from bench.analyse.durations import with_durations
+from bench.judge import likeness
 from bench.judge.validity import checks
 from bench.record.launches import Check, ClientAccount, LaunchRecord, RemoteClient, RoundTrips
 from bench.record.tables import from_rows
@@ -139,3 +140,10 @@ def test_the_round_trip_of_the_host_that_asked_is_taken_off() -> None:
 def test_a_drift_is_told_where_it_is_more_than_what_is_not_known() -> None:
     assert way.drift_ppm(SOUND) is None
     assert way.drift_ppm(replace(SOUND, moved_ns=2_000_000)) == pytest.approx(100.0)
+
+
+def test_a_session_with_its_client_elsewhere_is_not_alike_one_with_it_here() -> None:
+    here = {"host_class": "cpu", "clients": None}
+    there = {"host_class": "cpu", "clients": ["desk", "shelf"]}
+    assert likeness.differences(here, there) == ["clients: unknown and 2 on other hosts"]
+    assert likeness.digest(here) == likeness.digest({"host_class": "cpu"}), "older sessions keep their digest"

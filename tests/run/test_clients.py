@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from bench.analyse.run import Run
 from bench.errors import BenchError, RecordError, UsageError
 from bench.judge.validity import judge_folder
 from bench.loadgen import outpost
+from bench.record.launches import Check
 from bench.run import clients
 from bench.run.conductor import Rules, Setting, carry_out
 from bench.scenario.load import Scenario
@@ -25,15 +26,16 @@ hosts_needed = pytest.mark.skipif((why := missing()) is not None, reason=str(why
 
 SCENARIO = """
 scenario: elsewhere
-engines: {sim: {engine: simulated, args: {ttft_ms: 30, itl_ms: 2}}}
-workload: {prompts: {kind: random, tokens: 16}, output_tokens: 4, requests: 20, arrivals: {ARRIVALS}}
-design: {blocks: 1, max_contention: 1.0, max_steal: 1.0}
+engines: {sim: {engine: simulated, args: {ttft_ms: 30, itl_ms: 1}}}
+workload: {prompts: {kind: random, tokens: 16}, output_tokens: TOKENS, requests: 20, arrivals: {ARRIVALS}}
+design: {blocks: 1, retries: RETRIES, max_contention: 1.0, max_steal: 1.0}
 measure: [ttft]
 """
 
 
-def scenario(arrivals: str = "closed: 1") -> Scenario:
-    return Scenario.parse(SCENARIO.replace("ARRIVALS", arrivals))
+def scenario(arrivals: str = "closed: 1", *, tokens: int = 4, retries: int = 1) -> Scenario:
+    text = SCENARIO.replace("ARRIVALS", arrivals).replace("TOKENS", str(tokens)).replace("RETRIES", str(retries))
+    return Scenario.parse(text)
 
 
 @pytest.fixture(scope="module")
@@ -69,23 +71,57 @@ def test_a_run_says_what_the_way_took_and_no_address_of_anybody(net: Net, settin
     assert 0 < summary["cold_ttft"] < 30
 
 
-@hosts_needed
-def test_a_launch_whose_client_was_lost_is_invalid_and_repeated(net: Net, setting: Setting) -> None:
-    def once_it_asks() -> None:
+def while_it_drives(net: Net, act: Callable[[], None]) -> None:
+    """Do something once the load generator on the first host drives: it has real-time priority then."""
+
+    def watch() -> None:
         while True:
             for pid, said in net.hosts[0].processes().items():
                 stat = net.hosts[0].run("cat", f"/proc/{pid}/stat", check=False).stdout if "generator_p" in said else ""
-                # Real-time priority: it drives.
                 if stat.endswith("\n") and stat.rpartition(")")[2].split()[38] == "2":
-                    kill(net.hosts[0], "bench.loadgen.generator_process")
+                    act()
                     return
             time.sleep(0.02)
 
-    threading.Thread(target=once_it_asks, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def checks(run: Run) -> dict[str, Check]:
+    (launch,) = run.all
+    return {check.name: check for check in launch.record.checks}
+
+
+@hosts_needed
+def test_a_launch_whose_client_was_lost_is_invalid_and_repeated(net: Net, setting: Setting) -> None:
+    while_it_drives(net, lambda: kill(net.hosts[0], "bench.loadgen.generator_process"))
     run = Run.open(carry_out(scenario(), setting))
     states = [(launch.record.status, launch.record.reason_kind) for launch in run.all]
     assert states == [("invalid", "client_lost"), ("ok", None)]
     assert "'host1': the load generator's process there ended with status -9" in (run.all[0].record.reason or "")
+
+
+@hosts_needed
+def test_a_load_generator_that_was_stopped_there_makes_the_launch_invalid(net: Net, setting: Setting) -> None:
+    def pause() -> None:
+        (pid,) = [pid for pid, said in net.hosts[0].processes().items() if "generator_process" in said]
+        net.hosts[0].run("sh", "-c", f"kill -STOP {pid}; sleep 0.2; kill -CONT {pid}")
+
+    while_it_drives(net, pause)
+    found = checks(Run.open(carry_out(scenario("closed: 1", retries=0), setting)))["client_hosts"]
+    assert found.status == "violated"
+    assert "host1: its load generator was stopped" in found.evidence
+
+
+@hosts_needed
+def test_a_link_that_cannot_carry_the_answers_makes_the_launch_invalid(net: Net, setting: Setting) -> None:
+    """Eight streams of an event a millisecond are more than the 0.5 Mbit/s of this cable."""
+    while_it_drives(net, lambda: net.hosts[0].link(mbit=0.5))
+    run = Run.open(carry_out(scenario("closed: 8", tokens=100, retries=0), setting))
+    net.hosts[0].link(mbit=None)
+    found = checks(run)["link"]
+    assert found.status == "violated", found
+    assert "host1: round trip" in found.evidence
+    assert run.all[0].record.status == "invalid"
 
 
 @hosts_needed
@@ -139,3 +175,12 @@ def test_without_ssh_it_is_said_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BenchError, match="no ssh here"):
         outpost.Outpost("host", "python3")
+
+
+@hosts_needed
+def test_a_client_elsewhere_measures_its_own_error_there(net: Net, setting: Setting) -> None:
+    found = clients.checked("host1", sys.executable, quick=True)
+    assert [reading.load.name for reading in found.readings] == ["one stream", "64 streams"]
+    assert all(reading.failed == 0 for reading in found.readings)
+    with pytest.raises(UsageError, match="there is no such host"):
+        clients.checked("nowhere.invalid", sys.executable, quick=True)

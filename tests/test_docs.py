@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 
 import bench
 from bench.cli import app
+from bench.fleet.order import Order
 from bench.scenario.load import Scenario
 from bench.scenario.model import ScenarioModel
 from bench.service.watchlist import parse
@@ -91,6 +92,10 @@ def test_a_scenario_or_a_part_of_one_is_right(text: str, tmp_path: Path) -> None
     fields = {field.alias or name for name, field in ScenarioModel.model_fields.items()}
     if "watch" in keys:
         parse(text)
+        return
+    if "fleet" in keys:
+        (tmp_path / "fleet.yaml").write_text(text)
+        assert Order.load(tmp_path / "fleet.yaml").scenarios
         return
     if not keys <= fields:
         # A workflow, or an entry of another tool's file: it is YAML, and its commands are checked above.

@@ -38,6 +38,7 @@ COMMANDS = {
     "serve": "Start one variant with its warm-up and keep it serving.",
     "ready": "Say whether a server's first token is warm, inside what a run measured of it.",
     "deploy": "Write a folder that serves a measured variant; say whether it still is as quick.",
+    "fleet": "Run scenarios on many boards, reached through Ansible; say how much boards differ.",
     "tune": "Search engine flags for a faster first token.",
     "engines": "List engines and install their environments.",
     "models": "List, fetch and quantize models.",

@@ -66,6 +66,11 @@ def write(runs: Run | Sequence[Run], path: Path) -> Path:
     return keep_text(path, render([runs] if isinstance(runs, Run) else runs))
 
 
+def write_page(page: Page, path: Path) -> Path:
+    """The same of a page that is of more than one run."""
+    return keep_text(path, pages([page], [page.title]))
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(

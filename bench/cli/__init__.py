@@ -39,6 +39,8 @@ COMMANDS = {
     "ready": "Say whether a server's first token is warm, inside what a run measured of it.",
     "deploy": "Write a folder that serves a measured variant; say whether it still is as quick.",
     "fleet": "Run scenarios on many boards, reached through Ansible; say how much boards differ.",
+    "chat": "Put a chat page before a server or a variant.",
+    "layers": "Say what nginx, a gateway or a page adds between a client and an engine.",
     "tune": "Search engine flags for a faster first token.",
     "engines": "List engines and install their environments.",
     "models": "List, fetch and quantize models.",

@@ -25,6 +25,7 @@ def serve(
     ] = None,
     port: Annotated[int, typer.Option(help="port to serve on; 0 takes a free one", min=0, max=65535)] = 8000,
     json: Annotated[bool, typer.Option("--json", help="say ready as one JSON line")] = False,
+    owner: Annotated[int | None, typer.Option(metavar="PID", help="end when this process does", hidden=True)] = None,
 ) -> None:
     """Start one variant with its warm-up, say ready once a first token came warm, and serve until told to stop.
 
@@ -37,11 +38,13 @@ def serve(
     import tempfile
 
     from bench.cli.progress import watch
-    from bench.cli.signals import ends_on_term, reads_again_on_hup
+    from bench.cli.signals import ends_on_term, ends_with, reads_again_on_hup
     from bench.run.serving import pick, serving
     from bench.scenario.load import Scenario as Scenarios
     from bench.warmup.predecessor import predecessor
 
+    if owner is not None:
+        ends_with(owner)
     loaded = Scenarios.load(scenario)
     chosen = pick(loaded, variant)
     tell = partial(_tell, json)

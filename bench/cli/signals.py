@@ -105,3 +105,18 @@ def never_unheard() -> Iterator[None]:
         with suppress(ValueError):
             if ours:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def ends_with(owner: int) -> None:
+    """From now on this command is told to end (TERM) once that process is gone, killed or not."""
+    import os
+    import select
+    import threading
+
+    def watch() -> None:
+        with suppress(OSError):
+            handle = os.pidfd_open(owner)
+            select.select([handle], [], [])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="owner", daemon=True).start()

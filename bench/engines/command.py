@@ -15,7 +15,7 @@ from bench.record.launches import Phase
 from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
-OWN = ("body", "token_ids", "completions")
+OWN = ("body", "token_ids", "completions", "page")
 _PLACE = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -24,7 +24,7 @@ class Command:
     {served_name} are filled in.
 
     `args` become flags after them (`max_model_len: 2048` → `--max-model-len 2048`, true → the bare flag, false → none),
-    so that `args.*` factors work, but for `token_ids`, `completions` and `body`, which say how it is to be asked.
+    so that `args.*` factors work, but for `token_ids`, `completions`, `body` and `page`, which say how it is asked.
     `served_model` may be `{model}`; without it the first name of /v1/models is used. The server must stay in the
     foreground.
     """

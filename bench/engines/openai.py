@@ -14,14 +14,15 @@ from bench.record.launches import Phase
 from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant
 
-OPTIONS = ("body", "token_ids", "completions")
+OPTIONS = ("body", "token_ids", "completions", "page")
 
 
 class OpenAI:
     """Any OpenAI-compatible server by its `base_url`, with the key from the variable that `api_key_env` names.
 
     Options under `args`: `token_ids: false` for a server that takes no token-id prompts, `completions: false` for one
-    that has only the chat endpoint, `body:` for fields that every request needs. Without `served_model` the first name
+    that has only the chat endpoint, `body:` for fields that every request needs, `page: true` for a chat page, which a
+    browser asks. Without `served_model` the first name
     of /v1/models is used once the server answers.
     """
 

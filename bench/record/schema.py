@@ -90,7 +90,12 @@ REQUESTS = (
     Column("first_argument_ns", "int64", "first fragment of a tool call's arguments", null=True),
     Column("last_token_ns", "int64", "last output: content, reasoning or a piece of a tool call", null=True),
     Column("end_ns", "int64", "end of the response, or of waiting for it", null=True),
-    Column("stamp_source", "string", "kernel or user: the clock behind the five stamps above", null=True),
+    Column(
+        "stamp_source",
+        "string",
+        "kernel, user or paint: the clock behind the five stamps above",
+        null=True,
+    ),
     Column("client_lag_us", "float64", "user stamp − kernel stamp at the first token", null=True),
     Column("client_lag_max_us", "float64", "the largest such difference of the stream", null=True),
     Column("chunks", "int64", "token-bearing events"),

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from bench.engines.engine import Checkpoint, Endpoint, LaunchSpec
 from bench.errors import LaunchError
 from bench.loadgen import prompts
+from bench.loadgen.browser import Browser
 from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.job import Driven, Job, Request
 from bench.loadgen.questions import quality_requests
@@ -60,7 +61,7 @@ class Asking:
     variant: Variant
     checkpoint: Checkpoint
     server: Answering
-    load: LoadGenerator | RemoteLoad
+    load: LoadGenerator | RemoteLoad | Browser
     seen: Seen
     next_id: int = 0
 

@@ -21,6 +21,7 @@ from bench.engines.server import Server, free_port, start
 from bench.engines.slowed import slowed
 from bench.engines.spans import SpanSink
 from bench.errors import LaunchError
+from bench.loadgen.browser import Browser
 from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.outpost import LOST
 from bench.loadgen.remote import RemoteLoad
@@ -95,7 +96,7 @@ def _launch(
         # Whatever takes part in the measurement is up before the engine is spawned: it costs the launch nothing.
         own = crew.enter_context(own_stops())
         sink = crew.enter_context(SpanSink())
-        load: LoadGenerator | RemoteLoad = RemoteLoad(stand.clients) if stand.clients else LoadGenerator()
+        load = _client(stand, variant)
         crew.enter_context(load)
         host = stand.clients.address if stand.clients and stand.clients.address else OURS
         context = LaunchContext(
@@ -227,6 +228,13 @@ def _look(load: RemoteLoad, spec: LaunchSpec) -> None:
     place = spec.endpoint
     with nullcontext() if spec.attached else listening(place.host, place.port):
         load.look(place.host, place.port)
+
+
+def _client(stand: Stand, variant: Variant) -> LoadGenerator | RemoteLoad | Browser:
+    """Who asks: a person's browser where a page is before the server, the clients' hosts, or this one's generator."""
+    if variant.engine.args.get("page"):
+        return Browser()
+    return RemoteLoad(stand.clients) if stand.clients else LoadGenerator()
 
 
 def _settle(stand: Stand, record: LaunchRecord) -> None:

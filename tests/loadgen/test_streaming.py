@@ -1,4 +1,5 @@
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -112,3 +113,15 @@ def test_a_second_turn_finds_the_first_ones_prompt_and_answer_in_the_cache(gener
     rows = generator.drive(Job("127.0.0.1", port, talk, Arrivals(closed=1), timeout_s=5.0)).requests
     # 5 words asked and 3 answered are 8 in blocks of 2; the second turn brings 2 more.
     assert [(row["prompt_tokens"], row["cached_tokens"]) for row in rows] == [(5, 0), (10, 8)]
+
+
+def test_a_client_of_before_chunks_gets_a_body_that_ends_with_the_connection(port: int) -> None:
+    body = json.dumps({"model": "simulated", "prompt": "x", "stream": True, "max_tokens": 2})
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(f"POST /v1/completions HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    head, _, said = answer.partition(b"\r\n\r\n")
+    assert b"Transfer-Encoding" not in head
+    assert b"Connection: close" in head
+    assert said.startswith(b"data: {")
+    assert said.endswith(b"data: [DONE]\n\n")

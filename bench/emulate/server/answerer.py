@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.emulate.server.script import Script, Timing, script
@@ -24,6 +24,7 @@ class Request:
     body: bytes
     received_ns: int
     kernel_ns: int | None
+    version: str = "HTTP/1.1"
 
     @property
     def route(self) -> str:
@@ -68,6 +69,9 @@ class Answerer:
         try:
             body = json.loads(request.body)
             plan = script(body.get("simulate") or {}, self.base)
+            if request.version == "HTTP/1.0" and plan.transfer == "chunked":
+                # Nobody may send chunks to a client of before they were invented: the body ends with the connection.
+                plan = replace(plan, transfer="close")
             prompt = _prompt(body)
             prompt_tokens = len(prompt)
             tokens = int(body.get("max_tokens") or body.get("max_completion_tokens") or _DEFAULT_TOKENS)

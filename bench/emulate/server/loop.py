@@ -53,10 +53,10 @@ class Connection:
         length = int(headers.get("content-length", 0))
         if len(self.inbox) < head_end + 4 + length:
             return None
-        method, path, _ = lines[0].split(" ", 2)
+        method, path, version = lines[0].split(" ", 2)
         body = bytes(self.inbox[head_end + 4 : head_end + 4 + length])
         del self.inbox[: head_end + 4 + length]
-        return Request(method, path.split("?")[0], headers, body, user_ns, kernel_ns)
+        return Request(method, path.split("?")[0], headers, body, user_ns, kernel_ns, version)
 
 
 class Server:

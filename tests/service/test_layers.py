@@ -1,0 +1,219 @@
+"""The ways to a server: as a scenario, as nginx's configuration, and for real before a server of known times."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bench.analyse.run import Run
+from bench.cli import main
+from bench.engines.ports import free_port, is_open
+from bench.engines.slowed import PROXY
+from bench.errors import UsageError
+from bench.judge.added import STRAIGHT, added, chunks_per_read
+from bench.judge.validity import judge_folder
+from bench.run.conductor import Rules, Setting, carry_out
+from bench.service import litellm, passage
+from bench.service.layers import KNOWN, Ask, Destination, available, scenario, target, ways
+from tests.cli.test_serve import scenario as served_scenario
+from tests.waiting import until
+
+TO = Destination("http://127.0.0.1:8000/deep", "some-model")
+NGINX = shutil.which("nginx") or shutil.which("nginx", path=passage.PLACES)
+needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed: apt install nginx-light")
+TTFT_MS, ITL_MS = 50.0, 5.0
+
+
+def test_ways_are_known_names_or_addresses() -> None:
+    assert ways(["nginx", "mine=http://127.0.0.1:1"]) == {"nginx": None, "mine": "http://127.0.0.1:1"}
+    with pytest.raises(UsageError, match="none of nginx"):
+        ways(["apache"])
+    with pytest.raises(UsageError, match="does not begin with http"):
+        ways(["mine=127.0.0.1:1"])
+    with pytest.raises(UsageError, match="is there already"):
+        ways(["nginx", "nginx"])
+    with pytest.raises(UsageError, match="is there already"):
+        ways([f"{STRAIGHT}=http://127.0.0.1:1"])
+
+
+def test_every_way_is_a_variant_and_asked_alike() -> None:
+    made = scenario(TO, ways([*KNOWN, "mine=http://127.0.0.1:1"]), Ask(blocks=2))
+    assert [variant.id for variant in made.variants] == [STRAIGHT, *KNOWN, "mine"]
+    for one in made.variants:
+        assert one.engine.served_model == "some-model"
+        page = {"page": True} if one.id == "chat" else {}
+        assert one.engine.args == {"completions": False, "token_ids": False, **page}
+    assert made.model.design.blocks == 2
+
+
+def test_a_key_is_named_and_never_written() -> None:
+    os.environ["LAYERS_KEY"] = "hush"
+    try:
+        made = scenario(replace(TO, key_env="LAYERS_KEY"), ways(KNOWN), Ask())
+        config = litellm.config(TO.url, TO.model, "LAYERS_KEY")
+    finally:
+        del os.environ["LAYERS_KEY"]
+    assert "hush" not in made.text
+    assert {variant.engine.api_key_env for variant in made.variants} == {"LAYERS_KEY"}
+    assert config["model_list"][0]["litellm_params"]["api_key"] == "os.environ/LAYERS_KEY"
+    # Nobody gets through to the server without it.
+    assert config["general_settings"] == {"master_key": "os.environ/LAYERS_KEY"}
+
+
+def test_litellm_asks_the_server_under_its_own_path() -> None:
+    (only,) = litellm.config("http://127.0.0.1:8000/deep", "some-model", None)["model_list"]
+    assert only["model_name"] == "some-model"
+    assert only["litellm_params"]["api_base"] == "http://127.0.0.1:8000/deep/v1"
+
+
+def test_a_server_that_is_not_there_is_said_before_anything_starts() -> None:
+    with pytest.raises(UsageError, match="names no model"):
+        target(f"http://127.0.0.1:{free_port()}", None, None)
+    with pytest.raises(UsageError, match="not http"):
+        target("ftp://127.0.0.1", None, None)
+
+
+def test_what_is_not_installed_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRSTTOKEN_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(passage, "PLACES", str(tmp_path))
+    assert "apt install nginx" in (available("nginx") or "")
+    assert "bench engines install litellm" in (available("litellm") or "")
+    assert "bench engines install chat" in (available("chat") or "")
+
+
+def front(tmp_path: Path, *, buffered: bool = False) -> passage.PlainNginx:
+    upstream = "https://llm.example/deep/v1"
+    return passage.PlainNginx(upstream=upstream, port=8080, scratch=tmp_path, buffered=buffered)
+
+
+def test_nginx_leads_to_the_servers_own_path_and_sends_nothing_twice(tmp_path: Path) -> None:
+    text = passage.config(front(tmp_path))
+    assert "upstream engine { server llm.example:443; keepalive 64; }" in text
+    assert "proxy_pass https://engine/deep/;" in text
+    assert "listen 127.0.0.1:8080;" in text
+    assert "proxy_next_upstream off;" in text
+    assert "proxy_ssl_name llm.example;" in text
+    assert "proxy_buffering off;" in text
+    assert "proxy_buffering" not in passage.config(front(tmp_path, buffered=True))
+
+
+@needs_nginx
+@pytest.mark.parametrize("buffered", [False, True])
+def test_nginx_itself_finds_the_configuration_sound(tmp_path: Path, buffered: bool) -> None:
+    place = tmp_path / "nginx.conf"
+    upstream = "http://127.0.0.1:9/v1"
+    place.write_text(passage.config(passage.PlainNginx(upstream=upstream, port=1, scratch=tmp_path, buffered=buffered)))
+    assert NGINX is not None
+    tried = subprocess.run(
+        [NGINX, "-t", "-e", "stderr", "-p", str(tmp_path), "-c", str(place)], capture_output=True, text=True
+    )
+    assert tried.returncode == 0, tried.stderr
+
+
+def proxy(upstream: int, **shares: float) -> tuple[subprocess.Popen[bytes], int]:
+    port = free_port()
+    words = [f"--{name}={share}" for name, share in shares.items()]
+    process = subprocess.Popen([sys.executable, PROXY, f"--listen={port}", f"--upstream=127.0.0.1:{upstream}", *words])
+    until(lambda: is_open("127.0.0.1", port))
+    return process, port
+
+
+@pytest.fixture
+def known() -> Iterator[int]:
+    """A server with known times."""
+    port = free_port()
+    script = json.dumps({"ttft_ms": TTFT_MS, "itl_ms": ITL_MS})
+    words = ["-m", "bench.emulate.server.program", "--port", str(port), "--script", script]
+    process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL)
+    until(lambda: is_open("127.0.0.1", port))
+    yield port
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.end_to_end
+@needs_nginx
+def test_known_delays_are_told_within_a_millisecond_and_collecting_is_seen(known: int, tmp_path: Path) -> None:
+    """Straight goes through the proxy that only passes on, so that what its twin adds is known: 10 % and 40 %."""
+    plain, there = proxy(known)
+    slow, slower = proxy(known, ttft=0.1, itl=0.4)
+    try:
+        to = target(f"http://127.0.0.1:{there}", None, None)
+        chosen = ways([f"slow=http://127.0.0.1:{slower}", "nginx-buffered"])
+        made = scenario(to, chosen, Ask(blocks=2, requests=12, output_tokens=16))
+        # Neighbours of a test are not what is tested.
+        design = made.model.design.model_copy(update={"max_steal": 1.0, "retries": 3})
+        made = replace(made, model=made.model.model_copy(update={"design": design}))
+        folder = carry_out(made, Setting(results=tmp_path, rules=Rules(judge_folder), check_client=False))
+    finally:
+        for process in (plain, slow):
+            process.kill()
+            process.wait()
+    run = Run.open(folder)
+    told = {(one.way, one.measure): one for one in added(run)}
+    for measure, truth in (("ttft.p50", 0.1 * TTFT_MS), ("tpot.p50", 0.4 * ITL_MS)):
+        interval = told["slow", measure].interval
+        assert interval is not None
+        assert interval.estimate == pytest.approx(truth, abs=1.0)
+    # nginx as it comes holds the whole answer back: the first token comes 15 gaps later, and all with it.
+    first = told["nginx-buffered", "ttft.p50"].interval
+    assert first is not None
+    assert first.estimate == pytest.approx(15 * ITL_MS, abs=5.0)
+    assert told["nginx-buffered", "tpot.p50"].reason == "no TPOT p50: the answer came in one piece"
+    assert chunks_per_read(run) == pytest.approx({STRAIGHT: 1.0, "slow": 1.0, "nginx-buffered": 16.0}, abs=0.3)
+    # nginx was an engine of each of its launches, and is gone with it.
+    confs = [str(path) for path in folder.rglob("nginx.conf")]
+    assert len(confs) >= 2
+    assert not [one for one in psutil.process_iter(["cmdline"]) if set(confs) & set(one.info["cmdline"] or [])]
+
+
+def test_a_served_variant_is_nobodys_child_and_ends_with_its_owner(tmp_path: Path) -> None:
+    """Killed outright, the owner can end nothing: the served engine has to notice."""
+    path = served_scenario(tmp_path)
+    program = (
+        "import sys, time\nfrom pathlib import Path\nfrom bench.run.progress import Silent\n"
+        "from bench.service.layers import served\n"
+        "with served(Path(sys.argv[1]), 'none-exec', Silent()) as url:\n    print(url, flush=True)\n    time.sleep(600)"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", program, str(path)],
+        env={**os.environ, "FIRSTTOKEN_HOME": str(tmp_path / "home")},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert owner.stdout is not None
+    url = owner.stdout.readline().strip()
+    port = int(url.rpartition(":")[2])
+    try:
+        assert is_open("127.0.0.1", port)
+        assert psutil.Process(owner.pid).children(recursive=True) == []
+    finally:
+        owner.kill()
+        owner.communicate()
+    until(lambda: not is_open("127.0.0.1", port))
+
+
+def test_a_variant_that_does_not_start_is_told_with_its_last_words(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = served_scenario(tmp_path, fault="http_500")
+    os.environ["FIRSTTOKEN_HOME"], before = str(tmp_path / "home"), os.environ.get("FIRSTTOKEN_HOME")
+    try:
+        assert main(["layers", str(path), "--variant", "none-exec", "--through", "nginx"]) == 4
+    finally:
+        os.environ.pop("FIRSTTOKEN_HOME")
+        os.environ |= {"FIRSTTOKEN_HOME": before} if before else {}
+    said = capfd.readouterr().err
+    assert "did not become ready" in said
+    assert "scripted failure" in said
+    assert "Traceback" not in said

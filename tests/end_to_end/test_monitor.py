@@ -29,7 +29,7 @@ def test_the_transformers_engine_is_watched_from_outside(tmp_path: Path) -> None
         assert serving.stdout is not None
         try:
             url = json.loads(serving.stdout.readline())["ready"]
-            text = ONE.format(url=url).replace("timeout_s: 5", "timeout_s: 60")
+            text = ONE.format(url=url).replace("timeout_s: 30", "timeout_s: 60")
             text += "    limits: {latency_ms: {warning: 60000, alarm: 90000}}\n"
             with ExitStack() as stack:
                 watching = stack.enter_context(Watching(text, tmp_path / "m"))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 HELP = """Run scenarios on many boards, reached through Ansible.
 
-Example: bench engines install ansible && bench fleet check fleet.yaml && bench fleet run fleet.yaml
+Example: bench fleet check fleet.yaml && bench fleet run fleet.yaml
 """
 
 fleet = typer.Typer(help=HELP, no_args_is_help=True)

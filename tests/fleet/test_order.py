@@ -77,6 +77,16 @@ def test_a_scenario_may_stand_once(tmp_path: Path) -> None:
     ]
 
 
+def test_the_fleet_in_the_documentation_is_right(tmp_path: Path) -> None:
+    page = Path("docs/fleet.md").read_text()
+    text = page.split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "fleet.yaml").write_text(text)
+    found = Order.load(tmp_path / "fleet.yaml")
+
+    assert found.boards(found.model.quorum, 8) == 7
+    assert found.model.provision is not None
+
+
 def test_a_file_that_is_not_there_or_no_fleet_says_so(tmp_path: Path) -> None:
     with pytest.raises(ScenarioError, match="cannot be read"):
         Order.load(tmp_path / "none.yaml")

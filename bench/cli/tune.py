@@ -1,4 +1,4 @@
-"""`bench tune`: which engine flags make the first token come sooner, tried and confirmed on this machine."""
+"""`bench tune`: which settings make the first token come sooner, tried and confirmed on this machine."""
 
 from __future__ import annotations
 
@@ -35,10 +35,11 @@ def tune(
     report: Report = True,
     json: Annotated[bool, json_of("what was found")] = False,
 ) -> None:
-    """Search engine flags for a faster first token.
+    """Search flags, variables, warm-ups, page cache states and start modes for a faster first token.
 
-    Candidates race in random blocks and fall out when they are surely behind; the best of them then meet the start
-    again, on fresh launches, and only these count. The gate's other metrics must not get worse than it allows.
+    Up to eight candidates race in random blocks; more are screened in blocks that halve in width. A launch that can no
+    longer be among the best is stopped. The best two then meet the start again, on fresh launches, and only these
+    count. The gate's other metrics must not get worse than it allows. The answer is a scenario, beside the runs.
 
     0 a better setting was confirmed, 2 none was shown to be better, 3 nothing that counts, 4 usage.
 
@@ -52,6 +53,7 @@ def tune(
     from bench.report import html
     from bench.run.conductor import Setting
     from bench.scenario.load import Scenario
+    from bench.tune.answer import kept
     from bench.tune.search import search
 
     loaded = Scenario.load(scenario)
@@ -67,15 +69,20 @@ def tune(
             apply=apply,
         )
         found = search(loaded, start, setting)
-    runs = [Run.open(folder) for folder in (found.race, found.confirm) if folder]
+    runs = [Run.open(folder) for folder in found.runs]
     name = f"tune-{loaded.name.removeprefix('tune-')}-{runs[-1].manifest.run_id}.html"
     page = html.write(runs, Path("reports") / name) if report else None
+    document = _document(found, start, page)
+    answer = kept(loaded, start, found, results, document)
+    document["scenario"] = str(answer) if answer else None
     if json:
-        print_json(_document(found, start, page))
+        print_json(document)
     else:
         typer.echo("\n".join(_lines(found, start)))
         for run in runs:
             typer.echo(f"run     {run.path}")
+        if answer is not None:
+            typer.echo(f"answer  {answer}  (bench serve {answer})")
         if page is not None:
             typer.echo(f"report  {page}")
     if found.chosen is None or found.chosen.doubtful:
@@ -92,16 +99,19 @@ def _start(scenario: Scenario, name: str | None) -> Variant:
 
 def _lines(found: Found, start: Variant) -> Iterator[str]:
     from bench.report.verdicts.sentences import columns
+    from bench.scenario.variant import level_text
 
     title = found.objective.title
     yield f"{start.id}: {title}, against what it is now"
     yield ""
     rows = [("race", "change (90 %)", "blocks", "")]
-    for one in found.field.candidates:
+    for one in found.tried:
         effect = found.effects.get(one.id)
         blocks = str(effect.blocks) if effect else "0"
         rows.append((one.id, _change(found, effect.interval if effect else None), blocks, _fate(found, one.id)))
     yield from columns(rows)
+    if len(found.tried) < len(found.field.candidates):
+        yield f"(screened: {len(found.tried)} of {len(found.field.candidates)} combinations were launched)"
     yield ""
     if not found.confirmed:
         yield f"No candidate looked better than {start.id} in the race. What the engine has now stays."
@@ -119,7 +129,8 @@ def _lines(found: Found, start: Variant) -> Iterator[str]:
     if found.chosen is None:
         yield f"None of them was shown to be better than {start.id} on launches of its own."
         return
-    yield f"In the scenario, in place of what `engines:` has under {start.engine_name}:"
+    changes = ", ".join(f"{lever}: {level_text(level)}" for lever, level in found.chosen.candidate.changes.items())
+    yield f"Found: {changes}. In a scenario, `engines:` has under {start.engine_name}:"
     yield f"  {start.engine_name}: {_yaml(found.chosen)}"
 
 
@@ -152,7 +163,7 @@ def _change(found: Found, interval: Interval | None) -> str:
 def _yaml(one: Confirmed) -> str:
     """The engine as a scenario has it, on one line, with all that it had before."""
     engine = one.candidate.variant.engine
-    given = engine.model_dump(by_alias=True, exclude_unset=True) | {"args": engine.args}
+    given = engine.model_dump(by_alias=True, exclude_unset=True)
     return flow(given)
 
 
@@ -173,8 +184,9 @@ def _document(found: Found, start: Variant, page: Path | None) -> dict[str, Any]
                     "effect": asdict(effect) if (effect := found.effects.get(one.id)) else None,
                     "out": found.out.get(one.id),
                 }
-                for one in found.field.candidates
+                for one in found.tried
             ],
+            "combinations": len(found.field.candidates),
             "confirmed": [
                 {
                     "id": one.candidate.id,
@@ -186,7 +198,7 @@ def _document(found: Found, start: Variant, page: Path | None) -> dict[str, Any]
                 for one in found.confirmed
             ],
             "chosen": found.chosen.candidate.id if found.chosen else None,
-            "runs": [str(folder) for folder in (found.race, found.confirm) if folder],
+            "runs": [str(folder) for folder in found.runs],
             "report": str(page) if page else None,
         }
     )

@@ -14,7 +14,8 @@ from typing import Literal, get_args
 SCHEMA_VERSION = 1
 
 Type = Literal["int64", "float64", "string", "bool"]
-Status = Literal["ok", "failed", "unsupported", "invalid", "interrupted"]
+# `stopped`: ended before its first token because it could no longer be among the best; it has no value, only a bound.
+Status = Literal["ok", "failed", "unsupported", "invalid", "interrupted", "stopped"]
 CheckStatus = Literal["ok", "violated", "warning", "unknown"]
 
 # Why a reading or a phase is null.
@@ -39,6 +40,7 @@ REASONS = (
     "client_lost",
     "disk_full",
     "no_reference",
+    "hopeless",
     "interrupted",
     "internal",
 )

@@ -15,6 +15,8 @@ from bench.record.manifest import PlannedLaunch
 # Both see the run's folder, so that they judge what is on disk and nothing else.
 StopRule = Callable[[Path], str | None]
 Retire = Callable[[Path], Mapping[str, str]]
+# From a variant about to be launched: why neither it nor any later one is.
+Fits = Callable[[str], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,8 @@ class Attempt:
 class Blocks:
     """Whether another block begins, and who takes part in it; asked once between two blocks, which it times.
 
-    `stop` says why the blocks so far are enough, `retire` which variants need no more of them, and why. `note` is told
-    in a sentence whatever leaves a part of the plan out.
+    `stop` says why the blocks so far are enough, `retire` which variants need no more of them, and why, and `fits` why
+    no further launch begins, asked before each. `note` is told in a sentence whatever leaves a part of the plan out.
     """
 
     def __init__(
@@ -47,12 +49,13 @@ class Blocks:
         limits: Sequence[TimeLimit] = (),
         stop: StopRule | None = None,
         retire: Retire | None = None,
+        fits: Fits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.seconds: list[float] = []
         self.retired: dict[str, str] = {}
         self._folder, self._note = folder, note
-        self._limits, self._stop, self._retire = limits, stop, retire
+        self._limits, self._stop, self._retire, self._fits = limits, stop, retire, fits
         self._clock = clock
         self._began = clock()
 
@@ -65,6 +68,13 @@ class Blocks:
         for why, names in self._leaving().items():
             self._note(f"not launched from block {block + 1} on: {', '.join(names)} ({why})")
         return True
+
+    def admits(self, attempt: Attempt) -> bool:
+        """Whether this launch, which is not on the disk yet, begins; if not, none after it does."""
+        reason = self._fits(attempt.planned.variant) if self._fits else None
+        if reason:
+            self._note(f"stopped before {attempt.id}: {reason}")
+        return not reason
 
     def _enough(self) -> str | None:
         if self._stop is not None and (reason := self._stop(self._folder)):
@@ -96,7 +106,10 @@ def attempts(
         if planned.position == 0 and planned.block > 0 and not blocks.another(planned.block):
             return
         if planned.variant not in blocks.retired:
-            yield from _tries(Attempt(planned, number, len(plan.launches)), done, settled, retries, say)
+            for attempt in _tries(Attempt(planned, number, len(plan.launches)), done, settled, retries, say):
+                if not blocks.admits(attempt):
+                    return
+                yield attempt
 
 
 def _tries(

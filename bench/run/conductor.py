@@ -27,7 +27,7 @@ from bench.probes.power_mode import applied, verify
 from bench.record.launches import Check, LaunchRecord
 from bench.record.store import RunFolder
 from bench.run import folders
-from bench.run.attempts import Attempt, Blocks, Retire, StopRule, attempts
+from bench.run.attempts import Attempt, Blocks, Fits, Retire, StopRule, attempts
 from bench.run.clients import Reached, ready
 from bench.run.launch import launch
 from bench.run.progress import Progress, Silent
@@ -40,6 +40,9 @@ from bench.scenario.sources import REMOTE
 # What makes a finished launch invalid, from its folder.
 Judge = Callable[[Path], Sequence[Check]]
 
+# From a run's folder and a variant: how long a launch of it may take to its first token, s.
+Patience = Callable[[Path, str], float | None]
+
 # Set to 1 where runs do not disturb each other: tests of the harness itself, or a GPU for each.
 BESIDE = "FIRSTTOKEN_BESIDE_OTHERS"
 
@@ -49,13 +52,17 @@ class Rules:
     """Judgements handed down from the head, which the hands may not import; each sees a folder, and so what is on disk.
 
     `judge` makes a finished launch invalid, `stop` says why the blocks so far are enough, `retire` which variants need
-    no more of them, and why. `limit` is what the run may take beside the scenario's own budget.
+    no more of them, and why. `fits` says, before each launch, why no further one begins. `patience` is how many seconds
+    after its spawn a launch of a variant may take to its first token before it is stopped; None for as long as it
+    takes. `limit` is what the run may take beside the scenario's own budget.
     """
 
     judge: Judge | None = None
     stop: StopRule | None = None
     retire: Retire | None = None
     limit: TimeLimit | None = None
+    fits: Fits | None = None
+    patience: Patience | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +165,10 @@ class _Run:
         limits = [] if self.rules.limit is None else [self.rules.limit]
         if design.budget_minutes is not None:
             limits.append(TimeLimit(design.budget_minutes, f"the budget of {design.budget_minutes:g} minutes"))
-        blocks = Blocks(self.folder.path, self._left_out, limits=limits, stop=self.rules.stop, retire=self.rules.retire)
+        rules = self.rules
+        blocks = Blocks(
+            self.folder.path, self._left_out, limits=limits, stop=rules.stop, retire=rules.retire, fits=rules.fits
+        )
         for attempt in attempts(self.plan, done, blocks, design.retries, progress.note):
             progress.launch(attempt.planned, attempt.number, attempt.of, attempt.attempt)
             done[attempt.id] = record = self._recorded(attempt)
@@ -190,8 +200,10 @@ class _Run:
         partial = self.folder.begin(attempt.id).resolve()
         try:
             with _turn(self.stand.progress):
-                variant = self.plan.variant(planned.variant)
-                return launch(self.stand, planned, variant, self.weights[planned.variant], partial)
+                variant, asked = self.plan.variant(planned.variant), self.rules.patience
+                patience = asked(self.folder.path, planned.variant) if asked else None
+                stand = dataclasses.replace(self.stand, patience_s=patience)
+                return launch(stand, planned, variant, self.weights[planned.variant], partial)
         except BaseException:
             self.folder.abandon(attempt.id)
             raise

@@ -34,10 +34,12 @@ from bench.probes.sampler import Sampler
 from bench.record.documents import parsed
 from bench.record.launches import ExitReport, LaunchRecord, MemoryServed, Stop
 from bench.record.manifest import PlannedLaunch
+from bench.record.schema import Status
 from bench.run import oracle, twin
 from bench.run.asking import Asking
 from bench.run.clients import listening
 from bench.run.front import Front
+from bench.run.patience import patient
 from bench.run.seen import Seen, Stand
 from bench.run.stops import of_children, own_stops
 from bench.run.succession import SECOND, Succession, candidate, meanwhile
@@ -56,7 +58,8 @@ def launch(stand: Stand, planned: PlannedLaunch, variant: Variant, checkpoint: C
     try:
         _launch(stand, planned, variant, checkpoint, folder, seen)
     except LaunchError as error:
-        record.status = "unsupported" if error.kind.startswith("unsupported") else "failed"
+        ended: Status = "stopped" if error.kind == "hopeless" else "failed"
+        record.status = "unsupported" if error.kind.startswith("unsupported") else ended
         if error.kind == LOST:
             # Nothing was wrong with the engine: it is to be measured again.
             record.status = "invalid"
@@ -138,6 +141,7 @@ def _launch(
         succession = None if front is None else Succession(stand, front, server, planned)
         killing = server if succession is None else succession
         watchdog = crew.enter_context(guarded_memory(stand.machine.roots, lambda reason: killing.kill()))
+        waiting = crew.enter_context(patient(stand.patience_s, record, server, killing.kill))
         try:
             sampler.set_pid(server.pid)
             sampler.set_metrics_url(metrics_url(server.endpoint))
@@ -179,6 +183,8 @@ def _launch(
         except LaunchError as error:
             if watchdog is not None and watchdog.tripped:
                 raise LaunchError("out_of_memory", watchdog.tripped, tail=server.tail()) from None
+            if waiting.over:
+                raise LaunchError("hopeless", waiting.words, tail=server.tail()) from None
             raise _better(error, server) from None
         finally:
             progress.phase("stopping")

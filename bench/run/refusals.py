@@ -20,8 +20,9 @@ from bench.phrases import among
 from bench.scenario import document
 from bench.scenario.combinations import UNFORKED, needs_model
 from bench.scenario.load import Scenario
-from bench.scenario.model import ConversationPrompts, Model, RandomPrompts, TextPrompts
+from bench.scenario.model import ConversationPrompts, Fragment, Model, RandomPrompts, TextPrompts
 from bench.scenario.sources import REMOTE, parse
+from bench.scenario.turns import levels
 from bench.scenario.variant import Variant
 from bench.warmup.predecessor import predecessor
 from bench.warmup.strategies import build
@@ -68,8 +69,10 @@ def _flags(read: document.Document, scenario: Scenario) -> None:
             if (at, message) not in told:
                 told.add((at, message))
                 read.problem(at, message, at_key=True)
-    for path, values in read.entries("tune", "levers"):
-        _lever(read, scenario, path, values)
+    for lever, given in (scenario.model.tune.levers if scenario.model.tune else {}).items():
+        for number, (name, part) in enumerate(levels(lever, given)):
+            at = ("tune", "levers", lever)
+            _lever(read, scenario, at if isinstance(given, list) else (*at, str(name)), part, number)
 
 
 def _hand_overs(read: document.Document, scenario: Scenario) -> None:
@@ -97,15 +100,17 @@ def _step(read: document.Document, variant: Variant) -> document.Path:
     return at if at in read.keys else ("matrix", "warmup")
 
 
-def _lever(read: document.Document, scenario: Scenario, path: document.Path, values: object) -> None:
-    """A lever that no engine of the scenario has."""
-    flag, value = str(path[-1]), values[0] if isinstance(values, list) and values else None
+def _lever(read: document.Document, scenario: Scenario, path: document.Path, part: Fragment, number: int) -> None:
+    """A level that no engine of the scenario takes; of a list the first alone, whose flag stands at the lever."""
+    if number and len(path) == len(("tune", "levers", "lever")):
+        return
     said: list[str] = []
     for engine in scenario.model.engines.values():
         kind = plugins.load("engines", engine.engine)
         ask = getattr(kind, "mistakes", None)
-        alone = engine.model_copy(update={"args": {flag: value}})
+        alone = engine.model_copy(update={"args": dict(part.args)})
         wrong = [message for _, message in ask(kind(), alone)] if ask else []
+        wrong += [UNFORKED[engine.engine]] if part.start == "forked" and engine.engine in UNFORKED else []
         if not wrong:
             return
         said += wrong

@@ -35,6 +35,8 @@ class Stand:
     idle_c: Mapping[str, float] = field(default_factory=dict)
     # Where the load comes from; None for this machine.
     clients: Clients | None = None
+    # Seconds from spawn after which a launch without a first token is stopped; None: it may take as long as it does.
+    patience_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

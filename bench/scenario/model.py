@@ -306,10 +306,26 @@ class Quality(Strict):
     corpus: str | None = Field(None, description="JSON-lines file with `text`; the shipped bilingual corpus by default")
 
 
+class Fragment(Strict):
+    """A part of a variant, laid over the one that the tuner starts from."""
+
+    args: dict[str, Scalar] = Field(default_factory=dict, description="engine flags, with underscores")
+    env: dict[str, str] = Field(default_factory=dict, description="environment variables")
+    warmup: list[str] = Field(
+        default_factory=list, description="warm-ups whose steps are added; a step of the same strategy is replaced"
+    )
+    page_cache: PageCache | None = Field(None, description="state of the weight files in the page cache")
+    start: Start | None = Field(None, description="where the engine's process comes from")
+
+
 class Tune(Strict):
     """What the tuner may turn."""
 
-    levers: dict[str, list[Scalar]] = Field(min_length=1, description="engine flags and their candidate values")
+    levers: dict[str, list[Scalar] | dict[str, Fragment]] = Field(
+        min_length=1,
+        description="what may be turned: engine flags, env.<NAME>, warmup, page_cache or start with their candidate "
+        "values, or any name with named fragments of a variant",
+    )
     objective: str = Field("cold_ttft", description="the metric to make small")
     budget_minutes: PositiveFloat = Field(60.0, description="stop searching after this long")
 

@@ -20,6 +20,7 @@ from bench.scenario.document import Document, Path
 from bench.scenario.measures import NEED_SLO, NEEDS, PER_REQUEST, margin
 from bench.scenario.model import FACTORS, PAGE_CACHE, QUANTIZATIONS, STARTS
 from bench.scenario.sources import mistake
+from bench.scenario.turns import check_turns
 from bench.scenario.validate import describe, errors_of
 from bench.scenario.variant import level_text
 
@@ -48,6 +49,7 @@ def check_names(document: Document, base: FilePath) -> None:
     _selectors(document, allowed)
     _warmups(document)
     _metrics(document)
+    check_turns(document, warmups)
     _files(document, base)
 
 
@@ -195,11 +197,6 @@ def _metrics(document: Document) -> None:
         document.problem(("tune", "objective"), f"no metric is called {objective!r}; {_near_metrics(objective)}")
     elif isinstance(objective, str) and isinstance(measured, list) and NEEDS[objective] not in measured:
         document.problem(("tune", "objective"), f"is not measured; add {NEEDS[objective]} to `measure`")
-    for path, levels in document.entries("tune", "levers"):
-        if isinstance(levels, list) and not levels:
-            document.problem(path, "has no value to try; write [first, second]")
-        if str(path[-1]).startswith("args."):
-            document.problem(path, f"write the flag alone: {str(path[-1]).removeprefix('args.')}", at_key=True)
 
 
 def _near_metrics(name: str) -> str:

@@ -1,32 +1,37 @@
-"""Levers become candidates: variants that differ from the start in the flags that were turned."""
+"""Levers become candidates: the start with some of them turned, each level a part of a variant laid over it."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import math
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import reduce
 
 from bench.errors import UsageError
-from bench.scenario.matrix import MAX_ID, slug
-from bench.scenario.model import Scalar
-from bench.scenario.variant import Variant, level_text
+from bench.scenario.matrix import MAX_CELLS, MAX_ID, slug, steps
+from bench.scenario.model import Fragment, Scalar, ScenarioModel
+from bench.scenario.turns import ENV, FACTOR_LEVERS, levels
+from bench.scenario.variant import Variant, WarmupStep, level_text
 
 START = "start"
-# Up to so many candidates every combination is raced; beyond, each lever is turned alone first.
-EVERY = 8
+NONE = "none"
 
-Levers = Mapping[str, Sequence[Scalar]]
 Changes = Mapping[str, Scalar]
+# Up to so many candidates every one is raced; more are screened.
+EVERY = 8
+# Where each lever stands, by the number of its level; 0 is where the start has it.
+Place = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """The start with some flags turned; no changes: the start itself."""
+    """The start with some levers turned; no changes: the start itself."""
 
     variant: Variant
     changes: Changes
+    place: Place
 
     @property
     def id(self) -> str:
@@ -36,58 +41,117 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """Who races. `every` says whether all combinations do; else each candidate has one lever turned."""
+    """Who competes, and the start that all of them are compared with."""
 
     start: Candidate
     candidates: tuple[Candidate, ...]
-    every: bool
+
+    @property
+    def every(self) -> bool:
+        """Whether all of them are raced against each other, block by block."""
+        return len(self.candidates) <= EVERY
+
+
+@dataclass(frozen=True, slots=True)
+class Levers:
+    """What may be turned of a variant: by lever, the levels that change anything of it, with the change."""
+
+    model: ScenarioModel
+    variant: Variant
+    turns: Mapping[str, Sequence[tuple[Scalar, Fragment]]]
 
     @classmethod
-    def of(cls, variant: Variant, levers: Levers) -> Field:
-        """The field around a variant; UsageError if the levers leave nothing to try."""
-        turns = {flag: fresh for flag, levels in levers.items() if (fresh := _fresh(variant, flag, levels))}
+    def of(cls, model: ScenarioModel, variant: Variant) -> Levers:
+        """The levers of a scenario's `tune`; UsageError if all of them stand already where they could be turned to."""
+        asked = model.tune.levers if model.tune else {}
+        turns: dict[str, list[tuple[Scalar, Fragment]]] = {}
+        for lever, given in asked.items():
+            seen = {_key(variant)}
+            for level, part in levels(lever, given):
+                if (key := _key(_laid_over(model, variant, part))) not in seen:
+                    seen.add(key)
+                    turns.setdefault(lever, []).append((level, part))
         if not turns:
             raise UsageError(
                 f"every lever stands where {variant.id} has it already: there is nothing to try",
                 hint="add candidate values under `tune: levers:`",
             )
-        every = math.prod(len(levels) + 1 for levels in turns.values()) - 1 <= EVERY
-        alone = [{flag: level} for flag, levels in turns.items() for level in levels]
-        changes = [one for one in _combinations(turns) if one] if every else alone
-        return cls(candidate(variant, levers, {}), tuple(candidate(variant, levers, one) for one in changes), every)
+        return cls(model, variant, turns)
 
-    def rivals(self, one: Candidate) -> tuple[Candidate, ...]:
-        """Whom a candidate must keep up with: all others, or those that turn the same lever."""
-        return tuple(
-            other
-            for other in self.candidates
-            if other is not one and (self.every or other.changes.keys() == one.changes.keys())
-        )
+    @property
+    def start(self) -> Candidate:
+        """Nothing turned."""
+        return self.at((0,) * len(self.turns))
+
+    def grid(self) -> Field:
+        """Every way to turn or leave each lever; of those that come to the same, the first.
+
+        UsageError where they are more than a matrix may have.
+        """
+        places = itertools.product(*(range(len(some) + 1) for some in self.turns.values()))
+        found: dict[str, Candidate] = {_key(self.variant): self.start}
+        for number, place in enumerate(places):
+            if number > MAX_CELLS:
+                raise UsageError(f"the levers make more than {MAX_CELLS} combinations", hint="take some levels out")
+            one = self.at(place)
+            found.setdefault(_key(one.variant), one)
+        return Field(self.start, tuple(one for one in found.values() if one.changes))
+
+    def at(self, place: Place) -> Candidate:
+        """The start with the levers turned to this place; its factors say where every lever's part stands."""
+        chosen = {
+            lever: some[number - 1] for (lever, some), number in zip(self.turns.items(), place, strict=True) if number
+        }
+        parts = [part for _, part in chosen.values()]
+        turned = reduce(lambda variant, part: _laid_over(self.model, variant, part), parts, self.variant)
+        name = "-".join(_slug(lever, level) for lever, (level, _) in chosen.items()) or START
+        if len(name) > MAX_ID:
+            name = f"{name[: MAX_ID - 7].rstrip('-')}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+        turned = replace(turned, id=name, factors=self.variant.factors | self._factors(turned))
+        return Candidate(turned, {lever: level for lever, (level, _) in chosen.items()}, place)
+
+    def _factors(self, turned: Variant) -> dict[str, str]:
+        """The levels, in this variant, of all that any lever touches."""
+        touched = [part for some in self.turns.values() for _, part in some]
+        args = turned.engine.args
+        told = {f"args.{flag}": level_text(args.get(flag, "default")) for part in touched for flag in part.args}
+        told |= {f"{ENV}{name}": turned.engine.env.get(name, "default") for part in touched for name in part.env}
+        own = {"warmup": turned.warmup_name, "page_cache": str(turned.page_cache), "start": str(turned.start)}
+        return told | {name: own[name] for name in FACTOR_LEVERS if any(getattr(part, name) for part in touched)}
 
 
-def candidate(variant: Variant, levers: Levers, changes: Changes) -> Candidate:
-    """The variant with these flags turned; its factors name every lever, so that a report tells them apart."""
-    args = variant.engine.args | dict(changes)
-    settings = {f"args.{flag}": level_text(args.get(flag, "default")) for flag in levers}
-    name = "-".join(slug(f"args.{flag}", level) for flag, level in changes.items()) or START
-    if len(name) > MAX_ID:
-        name = f"{name[: MAX_ID - 7].rstrip('-')}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
-    turned = replace(
+def _laid_over(model: ScenarioModel, variant: Variant, part: Fragment) -> Variant:
+    engine = variant.engine
+    given = {"args": engine.args | part.args} if part.args else {}
+    given |= {"env": engine.env | part.env} if part.env else {}
+    engine = engine.model_copy(update=given)
+    warmup, name = variant.warmup, variant.warmup_name
+    if part.warmup:
+        added = tuple(step for one in part.warmup for step in steps(model, one))
+        warmup = _together(variant.warmup, added)
+        name = "+".join(dict.fromkeys([*(one for one in name.split("+") if one != NONE), *part.warmup]))
+    return replace(
         variant,
-        id=name,
-        factors=variant.factors | settings,
-        engine=variant.engine.model_copy(update={"args": args}),
+        engine=engine,
+        warmup=warmup,
+        warmup_name=name,
+        page_cache=part.page_cache or variant.page_cache,
+        start=part.start or variant.start,
     )
-    return Candidate(turned, dict(changes))
 
 
-def _fresh(variant: Variant, flag: str, levels: Sequence[Scalar]) -> list[Scalar]:
-    """The levels that differ from the variant's own."""
-    own = variant.engine.args.get(flag)
-    return [level for level in dict.fromkeys(levels) if own is None or level_text(level) != level_text(own)]
+def _together(before: Sequence[WarmupStep], added: Sequence[WarmupStep]) -> tuple[WarmupStep, ...]:
+    """The steps of both in order; of the same strategy the later one, in the earlier one's place."""
+    found = {step.strategy: step for step in (*before, *added) if step.strategy != NONE}
+    return tuple(found.values()) or (WarmupStep(NONE),)
 
 
-def _combinations(turns: Mapping[str, Sequence[Scalar]]) -> list[dict[str, Scalar]]:
-    """Every way to turn or leave each lever."""
-    choices = [[{}, *({flag: level} for level in levels)] for flag, levels in turns.items()]
-    return [{flag: level for part in parts for flag, level in part.items()} for parts in itertools.product(*choices)]
+def _key(variant: Variant) -> str:
+    """All that a launch of it depends on and a lever may change."""
+    engine = variant.engine
+    told = [engine.args, engine.env, [asdict(one) for one in variant.warmup], variant.page_cache, variant.start]
+    return json.dumps(told, sort_keys=True, default=str)
+
+
+def _slug(lever: str, level: Scalar) -> str:
+    return slug(lever if lever in FACTOR_LEVERS else f"args.{lever.removeprefix(ENV)}", level)

@@ -15,7 +15,7 @@ from bench.analyse.metrics import Metric
 from bench.judge.comparable import pairs_of, side_of
 from bench.judge.compare import Terms, compare, rows_of, worse
 from bench.judge.decide import Decision, Verdict, decide
-from bench.tune.levers import START, Candidate, Changes, Field, Levers, candidate
+from bench.tune.levers import START, Candidate, Field
 
 ALPHA = 0.1
 # Fewer blocks than this leave no noise to judge by; a candidate that never starts is out after two.
@@ -43,9 +43,13 @@ def fallen(
     rows: pd.DataFrame, objective: Metric, field: Field, guards: Mapping[str, float] | None = None
 ) -> dict[str, str]:
     """Who is out of the race, and why. `guards` are metrics that must not get worse than the start's by a margin."""
-    out = {}
+    out: dict[str, str] = {}
     blocks = rows["block"].nunique() if len(rows) else 0
+    stopped = rows[rows["status"] == "stopped"].drop_duplicates("variant").to_dict("records") if len(rows) else []
+    out |= {str(row["variant"]): str(row["reason"]) for row in stopped}
     for one in field.candidates:
+        if one.id in out:
+            continue
         side = side_of(rows_of(rows, one.id), one.id)
         if not side.ok and blocks >= PATIENCE:
             out[one.id] = (*side.failed, *side.invalid, "it was never launched")[0]
@@ -55,7 +59,7 @@ def fallen(
     for one in field.candidates:
         if one.id in out or one.id not in means:
             continue
-        rivals = {START: 0.0} | {other.id: means[other.id] for other in field.rivals(one) if other.id in means}
+        rivals = {START: 0.0} | {name: mean for name, mean in means.items() if name != one.id}
         leader = min(rivals, key=lambda name: rivals[name])
         if versus(rows, objective, leader, one.id, ALPHA).verdict is Verdict.FAIL:
             out[one.id] = f"slower than {leader}" if objective.direction != "higher" else f"below {leader}"
@@ -64,26 +68,13 @@ def fallen(
     return out
 
 
-def finalists(
-    rows: pd.DataFrame, objective: Metric, field: Field, levers: Levers, out: Mapping[str, str]
-) -> tuple[Candidate, ...]:
-    """Who goes on: the best of the race; where levers were turned one by one, also all that helped at once."""
+def finalists(rows: pd.DataFrame, objective: Metric, field: Field, out: Mapping[str, str]) -> tuple[Candidate, ...]:
+    """Who goes on: the best of the race, if they looked better than the start at all."""
     left = [one for one in field.candidates if one.id not in out]
     seen = effects(rows, objective, field)
     means = {one.id: interval.estimate for one in left if one.id in seen and (interval := seen[one.id].interval)}
     ranked = sorted((one for one in left if means.get(one.id, 0.0) < 0.0), key=lambda one: means[one.id])
-    if field.every:
-        return tuple(ranked[:FINALISTS])
-    together: dict[str, object] = {}
-    for one in ranked:
-        interval = seen[one.id].interval
-        if interval is not None and interval.high < 0.0:
-            together = {**one.changes, **together}  # the first of a lever is its best
-    if len(together) < 2:
-        return tuple(ranked[:1])
-    changes: Changes = {flag: together[flag] for flag in levers if flag in together}  # type: ignore[misc]  # levels are scalars
-    start = field.start.variant
-    return candidate(start, levers, changes), ranked[0]
+    return tuple(ranked[:FINALISTS])
 
 
 def _breach(rows: pd.DataFrame, name: str, guards: Mapping[str, float]) -> str | None:

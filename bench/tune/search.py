@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from bench.analyse.metrics import Metric, metric
 from bench.analyse.run import Run
@@ -17,11 +20,13 @@ from bench.judge.decide import Decision, Interval, Verdict, decide
 from bench.judge.validity import judge_folder
 from bench.phrases import counted
 from bench.plan.blocks import in_blocks
-from bench.plan.budget import TimeLimit, expect, measured
+from bench.plan.budget import expect, measured
 from bench.run.conductor import Rules, Setting, carry_out
 from bench.scenario.measures import margin
 from bench.tune import race
-from bench.tune.levers import START, Candidate, Field
+from bench.tune.levers import START, Candidate, Field, Levers
+from bench.tune.purse import Purse
+from bench.tune.screening import STOPPED, Screening
 
 if TYPE_CHECKING:
     from bench.plan.blocks import Plan
@@ -29,12 +34,20 @@ if TYPE_CHECKING:
     from bench.scenario.model import Tune
     from bench.scenario.variant import Variant
 
-# The race may spend this share of the budget; the confirmation gets the rest.
+Clock = Callable[[], float]
+
+# The race or the screening may spend this share of the budget; the confirmation gets the rest.
 RACE_SHARE = 0.6
+# So that no block of a screening has the prompts of a race, a confirmation or a plain run.
+FIRST_SEED = 100
 # One-sided error of calling a finalist better than the start, for all finalists together.
 ALPHA = 0.05
 RACED = (
     "A race of `bench tune`: the best of many is partly the luckiest of many. What counts is the run that confirms it."
+)
+SCREENED = (
+    "A block of the screening of `bench tune`: which settings are worth a second look. What counts is the run that "
+    "confirms the best of them."
 )
 CONFIRMS = "It confirms the best of a race of `bench tune`, on launches that had no part in choosing them."
 
@@ -74,15 +87,28 @@ class Confirmed:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A search from start to end. `out` says who fell out of the race and why; `confirm` is None without finalists."""
+    """A search from start to end. `out` says who fell out and why; `confirm` is None without finalists.
+
+    `chosen_by` are the runs that chose the finalists: one race, or the blocks of a screening.
+    """
 
     objective: Metric
     field: Field
-    race: Path
+    chosen_by: tuple[Path, ...]
     effects: Mapping[str, Decision]
     out: Mapping[str, str]
     confirm: Path | None
     confirmed: tuple[Confirmed, ...]
+
+    @property
+    def tried(self) -> tuple[Candidate, ...]:
+        """Those that were launched."""
+        return tuple(one for one in self.field.candidates if one.id in self.effects or one.id in self.out)
+
+    @property
+    def runs(self) -> tuple[Path, ...]:
+        """All runs of the search, in order of time."""
+        return (*self.chosen_by, self.confirm) if self.confirm else self.chosen_by
 
     @property
     def confidence(self) -> float:
@@ -118,59 +144,172 @@ def guards(scenario: Scenario, objective: Metric) -> dict[str, float]:
     return {metric(name).id: margin(text) for name, text in asked.items() if metric(name).id != objective.id}
 
 
-def search(scenario: Scenario, start: Variant, setting: Setting) -> Found:
-    """Race the candidates around a variant and confirm the best.
+def search(scenario: Scenario, start: Variant, setting: Setting, clock: Clock = time.monotonic) -> Found:
+    """Find the best settings of the levers around a variant, by a race or a screening, and confirm them.
 
-    UsageError if there is nothing to try; IncomparableError if no launch of the start counts.
+    UsageError if there is nothing to try, or no time for a launch; IncomparableError if no launch of the start counts.
     """
-    asked, design = tuning(scenario), scenario.model.design
+    asked = tuning(scenario)
     objective = metric(asked.objective)
     limits = guards(scenario, objective)
-    field = Field.of(start, asked.levers)
-    racing = Race(field, objective, limits)
-    plan = in_blocks([field.start.variant, *(one.variant for one in field.candidates)], design.blocks, design.seed)
-    setting.progress.note(
-        f"race: {START} and {_several(field.candidates)}, {_expected(scenario, plan, setting, RACE_SHARE)}"
-    )
-    rules = Rules(judge_folder, racing.decided, racing.fallen, _allowed(RACE_SHARE * asked.budget_minutes))
-    raced = carry_out(scenario, replace(setting, rules=rules, note=RACED), plan)
-    rows = Run.open(raced).per_launch
-    if not side_of(rows_of(rows, START), START).ok:
-        raise IncomparableError(
-            f"no launch of the start, {start.id}, counts: there is nothing to compare with",
-            hint=f"`bench report {raced}` says why",
+    field = Levers.of(scenario.model, start).grid()
+    purse = Purse(asked.budget_minutes, clock)
+    session = _Session(scenario, setting, purse, objective, limits, field)
+    found = session.raced() if field.every else session.screened()
+    return session.confirmed(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What a race or a screening came to: its runs, who fell out and why, and who goes on."""
+
+    runs: tuple[Path, ...]
+    effects: Mapping[str, Decision]
+    out: Mapping[str, str]
+    last: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """A search under way."""
+
+    scenario: Scenario
+    setting: Setting
+    purse: Purse
+    objective: Metric
+    limits: Mapping[str, float]
+    field: Field
+
+    def raced(self) -> _Chosen:
+        """Everybody against everybody, in blocks, until who is surely behind has fallen out."""
+        design, field = self.scenario.model.design, self.field
+        racing = Race(field, self.objective, self.limits)
+        screening = Screening(field.start, field.candidates, self.objective, self.limits)
+
+        def patience(folder: Path, name: str) -> float | None:
+            return None if name == START else screening.bound(_rows(folder))
+
+        plan = in_blocks([field.start.variant, *(one.variant for one in field.candidates)], design.blocks, design.seed)
+        self._say("race", f"{START} and {_several(field.candidates)}", plan, RACE_SHARE)
+        folder = self._run(plan, RACED, RACE_SHARE, patience=patience, stop=racing.decided, retire=racing.fallen)
+        rows = Run.open(folder).per_launch
+        self._require(rows, folder)
+        out = racing.fallen(folder)
+        last = race.finalists(rows, self.objective, field, out)
+        return _Chosen((folder,), race.effects(rows, self.objective, field), out, last)
+
+    def screened(self) -> _Chosen:
+        """Blocks that halve in width, each a run of its own, as its variants follow from those before."""
+        screening = Screening(self.field.start, self.field.candidates, self.objective, self.limits)
+        rows = pd.DataFrame()
+        folders: list[Path] = []
+        seed = self.scenario.model.design.seed
+        for number, width in enumerate(screening.widths()):
+            names = screening.chosen(rows, width)
+            plan = in_blocks([one.variant for one in names], 1, seed + FIRST_SEED + number)
+            if number == 0:
+                # Without it nothing could be cut short, nor compared.
+                plan = _first(plan, START)
+            several = f"{_several(names)} of {len(self.field.candidates) + 1}"
+            self._say(f"screening, block {number + 1}", several, plan, RACE_SHARE)
+            before = rows
+
+            def patience(folder: Path, name: str, before: pd.DataFrame = before, number: int = number) -> float | None:
+                return None if name == START else screening.bound(_together(before, _rows(folder, number)))
+
+            folder = self._run(plan, SCREENED, RACE_SHARE, patience=patience, first=not folders)
+            folders.append(folder)
+            rows = _together(rows, _rows(folder, number))
+            if number == 0:
+                self._require(rows, folder)
+            if self.purse.closed:
+                break
+        out = {
+            str(row["variant"]): str(row["reason"])
+            for row in rows[~rows["status"].isin(["ok", "invalid"])].to_dict("records")
+        }
+        return _Chosen(tuple(folders), _against(rows, self.objective), out, screening.finalists(rows))
+
+    def confirmed(self, chosen: _Chosen) -> Found:
+        """The best of them against the start, on fresh launches."""
+        design, last = self.scenario.model.design, chosen.last
+        found = Found(self.objective, self.field, chosen.runs, chosen.effects, chosen.out, None, ())
+        if not last:
+            return found
+        fresh = in_blocks([self.field.start.variant, *(one.variant for one in last)], design.blocks, design.seed + 1)
+        self._say("confirmation", f"{' and '.join(one.id for one in last)} against {START}", fresh, 1.0)
+        self.purse.open(1.0)
+        # The client has not changed since the race.
+        confirm = self._run(fresh, CONFIRMS, 1.0, first=False)
+        run = Run.open(confirm)
+        alpha = ALPHA / len(last)
+        confirmed = tuple(_confirmed(run, one, self.objective, self.limits, alpha) for one in last)
+        return replace(found, confirm=confirm, confirmed=confirmed)
+
+    def _run(self, plan: Plan, note: str, share: float, *, first: bool = True, **rules: Any) -> Path:
+        guess = _guessed(self.scenario, plan, self.setting)
+        self.purse.open(share, guess)
+        if first and (refused := self.purse.fits(plan.launches[0].variant)):
+            raise UsageError(f"not one launch is begun: {refused}", hint="raise `tune: budget_minutes:`")
+        handed = Rules(judge_folder, fits=self.purse.fits, **rules)
+        setting = replace(self.setting, rules=handed, note=note, check_client=self.setting.check_client and first)
+        return carry_out(self.scenario, setting, plan)
+
+    def _say(self, part: str, who: str, plan: Plan, share: float) -> None:
+        seconds = sum(_guessed(self.scenario, plan, self.setting)[launch.variant] for launch in plan.launches)
+        allowed = self.purse.left(share) / 60
+        self.setting.progress.note(
+            f"{part}: {who}, at most {counted(len(plan.launches), 'launch')}, about {math.ceil(seconds / 60)} min of "
+            f"{allowed:.0f} left"
         )
-    effects, out = race.effects(rows, objective, field), racing.fallen(raced)
-    last = race.finalists(rows, objective, field, asked.levers, out)
-    if not last:
-        return Found(objective, field, raced, effects, out, None, ())
-    fresh = in_blocks([field.start.variant, *(one.variant for one in last)], design.blocks, design.seed + 1)
-    names = " and ".join(one.id for one in last)
-    setting.progress.note(
-        f"confirmation: {names} against {START}, {_expected(scenario, fresh, setting, 1 - RACE_SHARE)}"
-    )
-    rules = Rules(judge_folder, limit=_allowed((1 - RACE_SHARE) * asked.budget_minutes))
-    # The client has not changed since the race.
-    confirm = carry_out(scenario, replace(setting, rules=rules, note=CONFIRMS, check_client=False), fresh)
-    run = Run.open(confirm)
-    confirmed = tuple(_confirmed(run, one, objective, limits, ALPHA / len(last)) for one in last)
-    return Found(objective, field, raced, effects, out, confirm, confirmed)
+
+    def _require(self, rows: pd.DataFrame, folder: Path) -> None:
+        if not side_of(rows_of(rows, START), START).ok:
+            raise IncomparableError(
+                f"no launch of the start, {self.field.start.variant.id}, counts: there is nothing to compare with",
+                hint=f"`bench report {folder}` says why",
+            )
+
+
+def _first(plan: Plan, name: str) -> Plan:
+    """The plan of one block with this variant before all others."""
+    ordered = sorted(plan.launches, key=lambda one: (one.variant != name, one.position))
+    launches = tuple(replace(one, position=position) for position, one in enumerate(ordered))
+    return replace(plan, launches=launches)
+
+
+def _rows(folder: Path, block: int | None = None) -> pd.DataFrame:
+    """A run's launches, all in this block if one is given, with the seconds after which one was stopped."""
+    run = Run.open(folder)
+    if not run.all:
+        return pd.DataFrame()
+    rows, stamps = run.per_launch, run.launches
+    rows = rows if block is None else rows.assign(block=block)
+    stopped = stamps["exit_s"].fillna(stamps["stop_s"]).astype("float64")
+    return rows.assign(above=stopped.where(rows["status"] == STOPPED).to_numpy())
+
+
+def _together(before: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """All launches, those of later blocks below."""
+    parts = [part for part in (before, rows) if len(part)]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _against(rows: pd.DataFrame, objective: Metric) -> dict[str, Decision]:
+    """Each setting that was launched against the start, block by block; the start was not in every block."""
+    names = [str(name) for name in rows.loc[rows["status"] == "ok", "variant"].unique() if name != START]
+    found = {name: race.versus(rows, objective, START, name) for name in names}
+    return {name: decision for name, decision in found.items() if decision.interval is not None}
+
+
+def _guessed(scenario: Scenario, plan: Plan, setting: Setting) -> dict[str, float]:
+    """Seconds that a launch of each variant may take, as earlier ones did or as a guess."""
+    earlier = measured(setting.results, scenario.name, scenario.digest)
+    return {name: cost.seconds for name, cost in expect(plan, scenario.model, earlier, scenario.base).costs.items()}
 
 
 def _several(candidates: Sequence[Candidate]) -> str:
     return f"{counted(len(candidates), 'candidate')}"
-
-
-def _expected(scenario: Scenario, plan: Plan, setting: Setting, share: float) -> str:
-    """How many launches a run has at most, how long they may take, and what it is allowed."""
-    earlier = measured(setting.results, scenario.name, scenario.digest)
-    minutes = math.ceil(expect(plan, scenario.model, earlier, scenario.base).seconds / 60)
-    allowed = share * tuning(scenario).budget_minutes
-    return f"at most {counted(len(plan.launches), 'launch')}, about {minutes} min of {allowed:.0f} allowed"
-
-
-def _allowed(minutes: float) -> TimeLimit:
-    return TimeLimit(minutes, f"this part's {minutes:g} minutes of the tuning budget")
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,3 +181,16 @@ def test_each_reason_to_leave_is_a_sentence_of_its_own() -> None:
     assert blocks.another(1)
     assert noted == ["not launched from block 2 on: b, d (slow)", "not launched from block 2 on: c (dear)"]
     assert blocks.retired == out
+
+
+def test_no_launch_begins_that_does_not_fit_and_none_after_it() -> None:
+    story = Story(blocks=2)
+    told: list[str] = []
+
+    def fits(variant: str) -> str | None:
+        told.append(variant)
+        return "no time" if len(told) == 3 else None
+
+    rules = Blocks(FOLDER, story.noted.append, fits=fits, clock=story.clock)
+    assert story.ids(rules) == ["000-00-a", "000-01-b"]
+    assert story.noted == ["stopped before 001-00-a: no time"]

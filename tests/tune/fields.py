@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from bench.scenario.load import Scenario
-from bench.scenario.model import Scalar
-from bench.tune.levers import Field
+from bench.scenario.model import Scalar, Tune
+from bench.tune.levers import Field, Levers
 
 PARTS = {
     "engines": "{s: {engine: simulated, args: {ttft_ms: 20, itl_ms: 1}}}",
@@ -32,7 +32,9 @@ def scenario(folder: Path, **changes: str) -> Scenario:
 
 
 def field(folder: Path, levers: Mapping[str, Sequence[Scalar]]) -> Field:
-    return Field.of(scenario(folder).variants[0], levers)
+    asked = scenario(folder)
+    model = asked.model.model_copy(update={"tune": Tune(levers={name: list(some) for name, some in levers.items()})})
+    return Levers.of(model, asked.variants[0]).grid()
 
 
 def launches(times: Mapping[str, float], blocks: int = 5, noise: float = 0.01, **more: float) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from bench.report.view import View
 
 STATES = {
     "failed": "the engine did not start, or died",
+    "stopped": "ended early: it could no longer be among the best",
     "unsupported": "this combination cannot run here",
     "invalid": "it ran, but a rule says that its figures must not be used",
     "interrupted": "it was stopped from outside",

@@ -53,8 +53,8 @@ def tune(
     from bench.report import html
     from bench.run.conductor import Setting
     from bench.scenario.load import Scenario
-    from bench.tune.answer import kept
     from bench.tune.search import search
+    from bench.tune.winner import kept
 
     loaded = Scenario.load(scenario)
     start = _start(loaded, variant)

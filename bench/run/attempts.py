@@ -34,11 +34,23 @@ class Attempt:
         return self.planned.id if self.attempt == 1 else f"{self.planned.id}~{self.attempt}"
 
 
+@dataclass(frozen=True, slots=True)
+class Endings:
+    """Judgements that end a run, or a variant's part in it, before its plan does.
+
+    `stop` says why the blocks so far are enough, `retire` which variants need no more of them, and why, and `fits` why
+    no further launch begins, asked before each.
+    """
+
+    stop: StopRule | None = None
+    retire: Retire | None = None
+    fits: Fits | None = None
+
+
 class Blocks:
     """Whether another block begins, and who takes part in it; asked once between two blocks, which it times.
 
-    `stop` says why the blocks so far are enough, `retire` which variants need no more of them, and why, and `fits` why
-    no further launch begins, asked before each. `note` is told in a sentence whatever leaves a part of the plan out.
+    `note` is told in a sentence whatever leaves a part of the plan out.
     """
 
     def __init__(
@@ -47,15 +59,13 @@ class Blocks:
         note: Callable[[str], None],
         *,
         limits: Sequence[TimeLimit] = (),
-        stop: StopRule | None = None,
-        retire: Retire | None = None,
-        fits: Fits | None = None,
+        endings: Endings = Endings(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.seconds: list[float] = []
         self.retired: dict[str, str] = {}
         self._folder, self._note = folder, note
-        self._limits, self._stop, self._retire, self._fits = limits, stop, retire, fits
+        self._limits, self._endings = limits, endings
         self._clock = clock
         self._began = clock()
 
@@ -71,20 +81,21 @@ class Blocks:
 
     def admits(self, attempt: Attempt) -> bool:
         """Whether this launch, which is not on the disk yet, begins; if not, none after it does."""
-        reason = self._fits(attempt.planned.variant) if self._fits else None
+        fits = self._endings.fits
+        reason = fits(attempt.planned.variant) if fits else None
         if reason:
             self._note(f"stopped before {attempt.id}: {reason}")
         return not reason
 
     def _enough(self) -> str | None:
-        if self._stop is not None and (reason := self._stop(self._folder)):
+        if self._endings.stop is not None and (reason := self._endings.stop(self._folder)):
             return reason
         tight = next((limit for limit in self._limits if not another_fits(self.seconds, limit.minutes)), None)
         return f"another block would not end within {tight.name}" if tight else None
 
     def _leaving(self) -> dict[str, list[str]]:
         """Who leaves now, by the reason."""
-        told = self._retire(self._folder) if self._retire else {}
+        told = self._endings.retire(self._folder) if self._endings.retire else {}
         leaving: dict[str, list[str]] = {}
         for name, why in told.items():
             if name not in self.retired:

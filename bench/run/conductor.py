@@ -27,7 +27,7 @@ from bench.probes.power_mode import applied, verify
 from bench.record.launches import Check, LaunchRecord
 from bench.record.store import RunFolder
 from bench.run import folders
-from bench.run.attempts import Attempt, Blocks, Fits, Retire, StopRule, attempts
+from bench.run.attempts import Attempt, Blocks, Endings, Fits, Retire, StopRule, attempts
 from bench.run.clients import Reached, ready
 from bench.run.launch import launch
 from bench.run.progress import Progress, Silent
@@ -165,10 +165,8 @@ class _Run:
         limits = [] if self.rules.limit is None else [self.rules.limit]
         if design.budget_minutes is not None:
             limits.append(TimeLimit(design.budget_minutes, f"the budget of {design.budget_minutes:g} minutes"))
-        rules = self.rules
-        blocks = Blocks(
-            self.folder.path, self._left_out, limits=limits, stop=rules.stop, retire=rules.retire, fits=rules.fits
-        )
+        endings = Endings(self.rules.stop, self.rules.retire, self.rules.fits)
+        blocks = Blocks(self.folder.path, self._left_out, limits=limits, endings=endings)
         for attempt in attempts(self.plan, done, blocks, design.retries, progress.note):
             progress.launch(attempt.planned, attempt.number, attempt.of, attempt.attempt)
             done[attempt.id] = record = self._recorded(attempt)

@@ -20,7 +20,7 @@ from bench.phrases import among
 from bench.scenario import document
 from bench.scenario.combinations import UNFORKED, needs_model
 from bench.scenario.load import Scenario
-from bench.scenario.model import ConversationPrompts, Fragment, Model, RandomPrompts, TextPrompts
+from bench.scenario.model import ConversationPrompts, Model, Overlay, RandomPrompts, TextPrompts
 from bench.scenario.sources import REMOTE, parse
 from bench.scenario.turns import levels
 from bench.scenario.variant import Variant
@@ -100,7 +100,7 @@ def _step(read: document.Document, variant: Variant) -> document.Path:
     return at if at in read.keys else ("matrix", "warmup")
 
 
-def _lever(read: document.Document, scenario: Scenario, path: document.Path, part: Fragment, number: int) -> None:
+def _lever(read: document.Document, scenario: Scenario, path: document.Path, part: Overlay, number: int) -> None:
     """A level that no engine of the scenario takes; of a list the first alone, whose flag stands at the lever."""
     if number and len(path) == len(("tune", "levers", "lever")):
         return

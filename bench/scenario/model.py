@@ -306,7 +306,7 @@ class Quality(Strict):
     corpus: str | None = Field(None, description="JSON-lines file with `text`; the shipped bilingual corpus by default")
 
 
-class Fragment(Strict):
+class Overlay(Strict):
     """A part of a variant, laid over the one that the tuner starts from."""
 
     args: dict[str, Scalar] = Field(default_factory=dict, description="engine flags, with underscores")
@@ -321,7 +321,7 @@ class Fragment(Strict):
 class Tune(Strict):
     """What the tuner may turn."""
 
-    levers: dict[str, list[Scalar] | dict[str, Fragment]] = Field(
+    levers: dict[str, list[Scalar] | dict[str, Overlay]] = Field(
         min_length=1,
         description="what may be turned: engine flags, env.<NAME>, warmup, page_cache or start with their candidate "
         "values, or any name with named fragments of a variant",

@@ -7,32 +7,32 @@ from typing import Any
 
 from bench.phrases import among, shown
 from bench.scenario.document import Document, Path
-from bench.scenario.model import PAGE_CACHE, STARTS, Fragment, Scalar
+from bench.scenario.model import PAGE_CACHE, STARTS, Overlay, Scalar
 from bench.scenario.variant import level_text
 
 # Levers of these names turn that factor; `env.<NAME>` a variable; every other name is an engine flag.
 FACTOR_LEVERS = ("warmup", "page_cache", "start")
 ENV = "env."
 
-Levels = Sequence[Scalar] | Mapping[str, Fragment]
+Levels = Sequence[Scalar] | Mapping[str, Overlay]
 
 
-def levels(lever: str, given: Levels) -> list[tuple[Scalar, Fragment]]:
+def levels(lever: str, given: Levels) -> list[tuple[Scalar, Overlay]]:
     """Each level of a lever with what it changes of a variant, in the order given."""
     if isinstance(given, Mapping):
         return list(given.items())
-    return [(level, fragment(lever, level)) for level in given]
+    return [(level, overlay(lever, level)) for level in given]
 
 
-def fragment(lever: str, level: Scalar) -> Fragment:
+def overlay(lever: str, level: Scalar) -> Overlay:
     """What a lever without named fragments changes."""
     if lever == "warmup":
-        return Fragment(warmup=[level_text(level)])
+        return Overlay(warmup=[level_text(level)])
     if lever in FACTOR_LEVERS:
-        return Fragment.model_validate({lever: level})
+        return Overlay.model_validate({lever: level})
     if lever.startswith(ENV):
-        return Fragment(env={lever.removeprefix(ENV): level_text(level)})
-    return Fragment(args={lever: level})
+        return Overlay(env={lever.removeprefix(ENV): level_text(level)})
+    return Overlay(args={lever: level})
 
 
 def check_turns(document: Document, warmups: Sequence[str]) -> None:

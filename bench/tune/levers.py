@@ -11,7 +11,7 @@ from functools import reduce
 
 from bench.errors import UsageError
 from bench.scenario.matrix import MAX_CELLS, MAX_ID, slug, steps
-from bench.scenario.model import Fragment, Scalar, ScenarioModel
+from bench.scenario.model import Overlay, Scalar, ScenarioModel
 from bench.scenario.turns import ENV, FACTOR_LEVERS, levels
 from bench.scenario.variant import Variant, WarmupStep, level_text
 
@@ -58,13 +58,13 @@ class Levers:
 
     model: ScenarioModel
     variant: Variant
-    turns: Mapping[str, Sequence[tuple[Scalar, Fragment]]]
+    turns: Mapping[str, Sequence[tuple[Scalar, Overlay]]]
 
     @classmethod
     def of(cls, model: ScenarioModel, variant: Variant) -> Levers:
         """The levers of a scenario's `tune`; UsageError if all of them stand already where they could be turned to."""
         asked = model.tune.levers if model.tune else {}
-        turns: dict[str, list[tuple[Scalar, Fragment]]] = {}
+        turns: dict[str, list[tuple[Scalar, Overlay]]] = {}
         for lever, given in asked.items():
             seen = {_key(variant)}
             for level, part in levels(lever, given):
@@ -120,7 +120,7 @@ class Levers:
         return told | {name: own[name] for name in FACTOR_LEVERS if any(getattr(part, name) for part in touched)}
 
 
-def _laid_over(model: ScenarioModel, variant: Variant, part: Fragment) -> Variant:
+def _laid_over(model: ScenarioModel, variant: Variant, part: Overlay) -> Variant:
     engine = variant.engine
     given = {"args": engine.args | part.args} if part.args else {}
     given |= {"env": engine.env | part.env} if part.env else {}

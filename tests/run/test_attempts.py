@@ -12,7 +12,7 @@ from bench.plan.blocks import Plan
 from bench.plan.budget import TimeLimit
 from bench.record.launches import LaunchRecord
 from bench.record.manifest import PlannedLaunch
-from bench.run.attempts import Attempt, Blocks, attempts
+from bench.run.attempts import Attempt, Blocks, Endings, attempts
 
 FOLDER = Path("results/small/20260101-000000")
 MINUTE = 60.0
@@ -157,7 +157,14 @@ def test_a_stop_rule_sees_the_folder_between_blocks_and_is_heard_before_the_budg
 
     story = Story("ab", 5)
     none_left = TimeLimit(1e9, "eternity")
-    assert len(story.ids(Blocks(FOLDER, story.noted.append, limits=[none_left], stop=enough, clock=story.clock))) == 4
+    assert (
+        len(
+            story.ids(
+                Blocks(FOLDER, story.noted.append, limits=[none_left], endings=Endings(stop=enough), clock=story.clock)
+            )
+        )
+        == 4
+    )
     assert seen == [FOLDER, FOLDER]
     assert story.noted == ["stopped before block 3: decided"]
 
@@ -168,7 +175,7 @@ def test_a_retired_variant_has_no_further_turn_and_is_named_once() -> None:
     def retire(folder: Path) -> dict[str, str]:
         return {"b": "slow", "d": "slow"} if len(story.done) < 8 else {"b": "slow", "d": "slow", "c": "dear"}
 
-    ids = story.ids(Blocks(FOLDER, story.noted.append, retire=retire, clock=story.clock))
+    ids = story.ids(Blocks(FOLDER, story.noted.append, endings=Endings(retire=retire), clock=story.clock))
     # Once b and d are out after the first block, the second ends with six launches: c stays.
     assert ids == ["000-00-a", "000-01-b", "000-02-c", "000-03-d", "001-00-a", "001-02-c", "002-00-a", "002-02-c"]
     assert story.noted == ["not launched from block 2 on: b, d (slow)"]
@@ -177,7 +184,7 @@ def test_a_retired_variant_has_no_further_turn_and_is_named_once() -> None:
 def test_each_reason_to_leave_is_a_sentence_of_its_own() -> None:
     noted: list[str] = []
     out = {"b": "slow", "c": "dear", "d": "slow"}
-    blocks = Blocks(FOLDER, noted.append, retire=lambda folder: out)
+    blocks = Blocks(FOLDER, noted.append, endings=Endings(retire=lambda folder: out))
     assert blocks.another(1)
     assert noted == ["not launched from block 2 on: b, d (slow)", "not launched from block 2 on: c (dear)"]
     assert blocks.retired == out
@@ -191,6 +198,6 @@ def test_no_launch_begins_that_does_not_fit_and_none_after_it() -> None:
         told.append(variant)
         return "no time" if len(told) == 3 else None
 
-    rules = Blocks(FOLDER, story.noted.append, fits=fits, clock=story.clock)
+    rules = Blocks(FOLDER, story.noted.append, endings=Endings(fits=fits), clock=story.clock)
     assert story.ids(rules) == ["000-00-a", "000-01-b"]
     assert story.noted == ["stopped before 001-00-a: no time"]

@@ -15,8 +15,8 @@ from bench.run.conductor import Setting
 from bench.run.folders import Resume
 from bench.run.refusals import refusals
 from bench.scenario.load import Scenario
-from bench.tune.answer import kept
 from bench.tune.search import Found, guards, search
+from bench.tune.winner import kept
 from tests.tune.fields import scenario
 
 

@@ -28,7 +28,8 @@ class Places:
     """Where things are, as seen by whoever reads the files; `objective` is the share of canaries within the limit.
 
     `monitor` is host:port of `bench monitor`, `prometheus` the address that Grafana asks, `folder` where Grafana finds
-    the dashboard, `alertmanager` host:port or None.
+    the dashboard, `alertmanager` host:port or None. `runbook` is where docs/monitor.md stands for whoever is called: the
+    site is yours to publish (`nox -s docs`).
     """
 
     monitor: str = f"127.0.0.1:{PORT}"
@@ -37,7 +38,7 @@ class Places:
     alertmanager: str | None = None
     scrape_s: int = 15
     objective: float = 0.99
-    runbook: str = "https://firsttoken.readthedocs.io/en/latest/monitor.html"
+    runbook: str = "docs/monitor.md"
 
 
 def files(places: Places | None = None) -> dict[str, str]:

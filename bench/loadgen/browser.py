@@ -18,6 +18,8 @@ from bench.loadgen.job import Driven, Job, Request
 from bench.record.launches import ClientAccount, ClockAccount
 
 STAMPS = "paint"
+# A page that grows moves its button: a click that went past it is made again, so often.
+CLICKS = 20
 # What our page says under an answer of which nothing came.
 SILENT = "no token came"
 # A page that is not there by then, or not ready for the next question.
@@ -33,7 +35,7 @@ window.firsttoken = {
   ask: (patience) => new Promise((done) => {
     const told = {clicked: null, paints: [], text: '', figures: '', ended: null};
     let length = 0, waiting = false;
-    const noted = (event) => { if (event.target.closest('#chat-submit')) told.clicked = event.timeStamp; };
+    const noted = (event) => { if (event.target.closest('#chat-submit')) told.clicked ??= event.timeStamp; };
     const end = (why) => {
       watcher.disconnect(); clearTimeout(timer); document.removeEventListener('click', noted, true);
       told.ended = why; done(told);
@@ -58,6 +60,8 @@ window.firsttoken = {
     const watcher = new MutationObserver(() => {
       if (!waiting) { waiting = true; requestAnimationFrame(frame); }
     });
+    firsttoken.taken = () => told.clicked !== null;
+    firsttoken.cancel = () => end('cancelled');
     watcher.observe(document.body, {childList: true, subtree: true, characterData: true, attributes: true});
     document.addEventListener('click', noted, true);
     const timer = setTimeout(() => end('timeout'), patience);
@@ -136,14 +140,26 @@ class Browser:
         page.value("firsttoken.input().focus()")
         page.tell("Input.insertText", text=str(request.body["messages"][-1]["content"]))
         offset_ns = self._offset_ns(page)
-        place = None
-        while place is None:
+        for _ in range(CLICKS):
             page.wait("firsttoken.button()")
-            place = page.value(BEGIN % round(1000 * job.timeout_s))
-        for kind in ("mousePressed", "mouseReleased"):
-            page.tell("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
+            if self._clicked(page, job.timeout_s):
+                break
+        else:
+            raise LaunchError("request_failed", f"the page took none of {CLICKS} clicks")
         told = page.value("window.told", job.timeout_s + PATIENCE_S)
         return _row(request, told, offset_ns)
+
+    def _clicked(self, page: Chromium, timeout_s: float) -> bool:
+        """Whether the page took a click on its button; it is watched from just before on."""
+        place = page.value(BEGIN % round(1000 * timeout_s))
+        if place is None:
+            return False
+        for kind in ("mousePressed", "mouseReleased"):
+            page.tell("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
+        taken = bool(page.value("firsttoken.taken()"))
+        if not taken:
+            page.value("firsttoken.cancel()")
+        return taken
 
     def _page(self, job: Job) -> Chromium:
         """The page with an empty chat."""

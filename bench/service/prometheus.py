@@ -28,8 +28,8 @@ class Places:
     """Where things are, as seen by whoever reads the files; `objective` is the share of canaries within the limit.
 
     `monitor` is host:port of `bench monitor`, `prometheus` the address that Grafana asks, `folder` where Grafana finds
-    the dashboard, `alertmanager` host:port or None. `runbook` is where docs/monitor.md stands for whoever is called: the
-    site is yours to publish (`nox -s docs`).
+    the dashboard, `alertmanager` host:port or None. `runbook` is where docs/monitor.md stands for whoever is called:
+    the site is yours to publish (`nox -s docs`).
     """
 
     monitor: str = f"127.0.0.1:{PORT}"

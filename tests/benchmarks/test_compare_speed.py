@@ -14,7 +14,7 @@ from bench.judge.compare import HEADLINE, Terms, compare
 def launches(seed: int, blocks: int = 500) -> pd.DataFrame:
     draw = np.random.default_rng(seed)
     frame = pd.DataFrame({"block": range(blocks), "status": "ok", "requests": 40})
-    return frame.assign(**{name: draw.lognormal(3, 0.02, blocks) for name in METRICS})
+    return frame.join(pd.DataFrame({name: draw.lognormal(3, 0.02, blocks) for name in METRICS}))
 
 
 def test_a_thousand_launches_are_compared_in_two_seconds() -> None:

@@ -286,8 +286,16 @@ def test_hundreds_of_metrics_at_once() -> None:
     rng = np.random.default_rng(0)
     names = [name for name, metric in METRICS.items() if metric.direction != "neither"]
     levels = {name: -3 if METRICS[name].by_difference else 3 for name in names}
-    a = flat().assign(**{name: rng.lognormal(level, 0.02, 5) for name, level in levels.items()})
-    b = flat().assign(**{name: rng.lognormal(level, 0.02, 5) for name, level in levels.items()})
+    a = (
+        flat()
+        .drop(columns=names, errors="ignore")
+        .join(pd.DataFrame({name: rng.lognormal(level, 0.02, 5) for name, level in levels.items()}))
+    )
+    b = (
+        flat()
+        .drop(columns=names, errors="ignore")
+        .join(pd.DataFrame({name: rng.lognormal(level, 0.02, 5) for name, level in levels.items()}))
+    )
     comparison = compare(a, b, Terms(dict.fromkeys(names, 0.2)))
     assert len(comparison.gated) == len(names)
     assert comparison.verdict is Verdict.PASS

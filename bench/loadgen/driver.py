@@ -103,16 +103,21 @@ class Driver:
     async def _open(self, count: int) -> None:
         """Connections opened before the clock starts; one that fails is tried again when a request needs it."""
 
-        async def connected(line: Line) -> Line:
+        async def connected(line: Line) -> None:
             try:
                 async with asyncio.timeout(self.timeout_s):
                     line.connection = await self.target.connect()
                 line.connection.preopened()
             except OSError:
                 pass
-            return line
 
-        self._lines = list(await asyncio.gather(*(connected(Line(number)) for number in range(count))))
+        # Known before they are opened: a job that is broken off meanwhile closes what is open by then.
+        self._lines = [Line(number) for number in range(count)]
+        try:
+            await asyncio.gather(*map(connected, self._lines))
+        except BaseException:
+            self._close()
+            raise
 
     def _close(self) -> None:
         for line in self._lines:

@@ -8,10 +8,10 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
 from http.client import HTTPException
 from typing import Any
 
+from bench.service.errand import errand
 from bench.service.watchlist import Alarms
 
 # So many changes wait at most; of more, the oldest are dropped and counted.
@@ -58,27 +58,15 @@ class Teller:
                 await self._post(data)
 
     async def _command(self, command: list[str], data: bytes) -> None:
-        process = None
         try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.DEVNULL,
-                env=self._environment,
-            )
-            await asyncio.wait_for(process.communicate(data), PATIENCE_S)
-            if process.returncode:
-                self._fault(f"the alarm's command ended with {process.returncode}")
+            async with asyncio.timeout(PATIENCE_S):
+                code, _ = await errand(command, data, self._environment)
+            if code:
+                self._fault(f"the alarm's command ended with {code}")
         except TimeoutError:
             self._fault(f"the alarm's command did not end within {PATIENCE_S:g} s and was killed")
         except OSError as error:
             self._fault(f"the alarm's command could not be started: {error.strerror}")
-        finally:
-            if process is not None and process.returncode is None:
-                with suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
 
     async def _post(self, data: bytes) -> None:
         for attempt in range(TRIES):

@@ -17,6 +17,7 @@ from bench.phrases import unwritten
 from bench.record.documents import write_document
 from bench.service.alarms import Teller
 from bench.service.door import Door
+from bench.service.errand import errand
 from bench.service.exposition import Exposition
 from bench.service.journal import STATE, Held, Journal, utc
 from bench.service.watch import Watch
@@ -159,24 +160,13 @@ class Monitor:
         days = [sys.executable, "-m", "bench.service.days", str(self.folder), str(self.watched.keep_days)]
         days += self.journal.finished()
         try:
-            child = await asyncio.create_subprocess_exec(
-                *days,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-            )
+            code, said = await errand(days, self.text.encode())
         except OSError as error:
             self._once("days", f"tables could not be made: {error.strerror}")
             return
-        try:
-            _, said = await child.communicate(self.text.encode())
-        except asyncio.CancelledError:
-            child.kill()
-            await child.wait()
-            raise
-        if child.returncode:
+        if code:
             self._faults.inc()
-            reason = said.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {child.returncode}"]
+            reason = said.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {code}"]
             self._once("days", f"tables could not be made of the journals, which are kept: {reason[0]}")
 
 

@@ -49,7 +49,7 @@ def broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         """
 import time
 from bench.probes.probe import Reading
-from bench.record.schema import FieldInfo
+from bench.record.launches import FieldInfo
 
 class Hangs:
     name, period_s, fields = "hangs", 0.1, (FieldInfo("hangs", "x", "1"),)

@@ -44,7 +44,9 @@ class Stopping(Silent):
             return
         children = psutil.Process().children(recursive=True)
         for process, word in PROCESSES.items():
-            (pid,) = [child.pid for child in children if any(one.endswith(word) for one in child.cmdline())]
+            named = [child for child in children if any(one.endswith(word) for one in child.cmdline())]
+            # A process that was forked and has not begun its own program yet has its parent's words.
+            pid = min(named, key=psutil.Process.create_time).pid
             self.pids[process] = pid
             os.kill(pid, signal.SIGSTOP)
             time.sleep(PAUSE_S)

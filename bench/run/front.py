@@ -23,6 +23,8 @@ HOST = "127.0.0.1"
 BACKLOG = 512
 # An order is answered within milliseconds; this is for a machine that swaps.
 PATIENCE_S = 60.0
+# The child's module, by which others know that it only passes on.
+PROGRAM = "bench.run.front_process"
 
 
 @dataclass(slots=True)
@@ -62,7 +64,7 @@ class Front:
             self.port = listener.getsockname()[1]
             descriptor = listener.fileno()
             self._process = subprocess.Popen(
-                [sys.executable, "-B", "-m", "bench.run.front_process", "--socket", str(descriptor)],
+                [sys.executable, "-B", "-m", PROGRAM, "--socket", str(descriptor)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 pass_fds=(descriptor,),

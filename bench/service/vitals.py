@@ -6,10 +6,12 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import monotonic
 
 from bench.engines.ports import owner
-from bench.probes.tree import Tree
+from bench.probes.tree import Task, Tree
+from bench.run.front import PROGRAM
 from bench.service.canary import Outcome
 from bench.service.states import FIGURES
 from bench.service.watchlist import Stream
@@ -104,7 +106,7 @@ class EngineProcesses:
             pid = owner(self._port)
             if pid is None:
                 return None, None, "who listens there may not be looked into, or nobody does"
-            self._tree = Tree(roots=(pid,))
+            self._tree = Tree(roots=(_serving(pid),))
             if not self._tree.scan():
                 return None, None, "its process ended"
         memory = sum(task.rss_mib for task in self._tree.members.values())
@@ -112,3 +114,13 @@ class EngineProcesses:
         self._before = (now, spent)
         cores = (spent - before[1]) / (now - before[0]) if before and now > before[0] else None
         return memory, cores, None
+
+
+def _serving(pid: int) -> int:
+    """Whose tree the server is: the listener's, or, where that only passes on for `bench serve`, that command's own."""
+    try:
+        passes_on = PROGRAM.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return pid
+    listener = Task.read("/proc", pid) if passes_on else None
+    return listener.parent if listener else pid

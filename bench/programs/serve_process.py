@@ -363,6 +363,9 @@ class Together:
                 if self.nginx is None or self.nginx.poll() is not None:
                     if self.nginx is not None:
                         say(f"nginx ended ({_ending(self.nginx.returncode)})")
+                        with contextlib.suppress(OSError):
+                            mark.unlink()
+                        _bury(self.nginx)
                     starts = [start for start in starts if time.monotonic() - start < limit["within_s"]]
                     if len(starts) > limit["most"] or (starts and self.ending.wait(limit["pause_s"])):
                         return FAILED if not self.ending.is_set() else 0
@@ -397,7 +400,10 @@ class Together:
         words = [self.settings["front"]["nginx"], "-p", str(prefix), "-e", "stderr", "-c", str(configuration)]
         try:
             return subprocess.Popen(
-                [*words, "-g", "daemon off;"], stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent
+                [*words, "-g", "daemon off;"],
+                stdin=subprocess.DEVNULL,
+                preexec_fn=_end_with_parent,
+                start_new_session=True,
             )
         except OSError as error:
             raise Refused(f"{words[0]} cannot be started: {error.strerror}") from None
@@ -414,6 +420,14 @@ class Together:
                 one.wait(self.settings["stop_timeout_s"] + REMOVE_S)
             one.kill()
             one.wait()
+        if self.nginx is not None:
+            _bury(self.nginx)
+
+
+def _bury(nginx: subprocess.Popen[bytes]) -> None:
+    """End what a master that has gone left: workers outlive one that was killed, hold its port and go on answering."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(nginx.pid, signal.SIGKILL)
 
 
 def _taken(host: str, port: int) -> bool:
@@ -433,6 +447,11 @@ def _ending(code: int | None) -> str:
 def _die_with_parent() -> None:
     """Called in the child: an engine whose keeper was killed must not hold its port and memory for ever."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _end_with_parent() -> None:
+    """Called in nginx's master, which ends its workers when it is told to and cannot when it is killed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _engine() -> None:

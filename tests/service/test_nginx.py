@@ -15,12 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from bench.cli import main
 from bench.errors import UsageError
 from bench.service.nginx import Nginx, configuration
 from tests.service.test_deploy import BINARIES, PATIENCE_S, change, ready, running
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(
     shutil.which("nginx", path=BINARIES) is None, reason="needs nginx (apt-get install nginx-light)"
@@ -158,16 +160,25 @@ def test_nginx_killed_is_started_again(measured: Path, tmp_path: Path) -> None:
     port = deployed(measured, folder, ttft_ms=20, itl_ms=1)
     with running(folder):
         front = ready(folder)
+        workers = psutil.Process(front).children()
+        assert workers
         os.kill(front, signal.SIGKILL)
-        end = time.monotonic() + PATIENCE_S
-        status = 0
-        while status != 200 and time.monotonic() < end:
-            time.sleep(0.1)
-            try:
-                status = asked(port)[0]
-            except OSError:
-                continue
-        assert status == 200
+        assert ready(folder, after=front) != front
+        assert asked(port)[0] == 200
+        assert not any(worker.is_running() for worker in workers), "the old one's workers would answer for ever"
+
+
+def test_nothing_is_left_of_a_keeper_that_was_killed(measured: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "svc"
+    port = deployed(measured, folder, ttft_ms=20, itl_ms=1)
+    with running(folder) as process:
+        ready(folder)
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) >= 6, "two keepers with an engine each, nginx and its worker"
+        process.kill()
+        until(lambda: not any(one.is_running() for one in family))
+    with socket.socket() as sock:
+        assert sock.connect_ex(("127.0.0.1", port)) != 0
 
 
 def test_who_asks_more_than_is_allowed_is_told_when_to_come_again(measured: Path, tmp_path: Path) -> None:

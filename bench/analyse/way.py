@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from bench.analyse.estimate import needed
+from bench.analyse.estimate import quantile
 from bench.record.launches import RemoteClient
 
 Values = npt.NDArray[np.float64]
@@ -22,12 +22,7 @@ def round_trips_ms(remote: RemoteClient) -> Values:
 
 def round_trip_ms(remote: RemoteClient) -> float | None:
     """The median round trip, ms: what the way takes of each first token."""
-    return quantile(round_trips_ms(remote), 0.5)
-
-
-def quantile(values: Values, q: float) -> float | None:
-    """A quantile, where there are values enough for it."""
-    return float(np.quantile(values, q)) if len(values) and (q <= 0.5 or len(values) >= needed(q)) else None
+    return quantile(round_trips_ms(remote), 0.5).value
 
 
 def echoes_ms(remote: RemoteClient, window: tuple[int, int] | None) -> tuple[Values, Values]:

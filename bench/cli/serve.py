@@ -119,17 +119,16 @@ def _stays(serves: str, error: BenchError) -> tuple[dict[str, Any], str]:
 def _changed(what: str, variant: str, account: HandOverAccount, seconds: float) -> tuple[dict[str, Any], str]:
     from dataclasses import asdict
 
-    lost = sum(one.died for one in account.requests.values()) + account.unserved
     peak = None if account.peak_mib is None else round(account.peak_mib)
     told = {
         what.replace(" ", "_"): variant,
         "seconds": round(seconds, 2),
         "peak_mib": peak,
-        "lost": lost,
+        "lost": account.lost,
         "states": [asdict(state) for state in account.states],
     }
     held = "" if peak is None else f", both held {peak} MiB at most"
-    return told, f"{what}  to {variant}  after {told['seconds']} s{held}; {lost} requests lost"
+    return told, f"{what}  to {variant}  after {told['seconds']} s{held}; {account.lost} requests lost"
 
 
 def _last_words(error: LaunchError) -> str | None:

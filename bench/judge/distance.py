@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bench.analyse import way
+from bench.analyse.estimate import quantile
 from bench.judge.evidence import Evidence, Said, rule
 from bench.judge.traffic import CLIENT_CORE
 from bench.phrases import counted
@@ -38,7 +39,7 @@ def link(e: Evidence) -> Said | None:
 
 def _link(e: Evidence, number: int, remote: RemoteClient) -> Said:
     trips, mine = way.round_trips_ms(remote), _of(e, number)
-    rest = way.quantile(trips, 0.5)
+    rest = quantile(trips, 0.5).value
     if rest is None or remote.before is None:
         return "unknown", f"{remote.host}: the way was not timed"
     ttft = mine["ttft_ms"].drop_null().to_numpy()

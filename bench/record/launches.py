@@ -441,6 +441,16 @@ class HandOverAccount:
     oracle: OracleAnswer | None = None
     command: Invocation | None = None
 
+    @property
+    def begun(self) -> int:
+        """Requests that either engine was given."""
+        return sum(one.begun for one in self.requests.values())
+
+    @property
+    def lost(self) -> int:
+        """Requests whose engine died, or that found none."""
+        return sum(one.died for one in self.requests.values()) + self.unserved
+
 
 @dataclass(slots=True)
 class LaunchRecord:

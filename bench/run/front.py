@@ -17,6 +17,7 @@ from typing import Any, Self
 from bench import pipes
 from bench.engines.engine import Endpoint
 from bench.errors import LaunchError
+from bench.record.launches import RequestsPassed
 from bench.run.switch import State
 
 HOST = "127.0.0.1"
@@ -28,16 +29,6 @@ PROGRAM = "bench.run.front_process"
 
 
 @dataclass(slots=True)
-class Passed:
-    """What became of the requests that one engine was given: `died` with it, or their client `left`."""
-
-    begun: int = 0
-    answered: int = 0
-    died: int = 0
-    left: int = 0
-
-
-@dataclass(slots=True)
 class Front:
     """The proxy's process. `states` are (state, ns) as they came; `firsts` the first answered request in each."""
 
@@ -46,7 +37,7 @@ class Front:
     serving: str | None = None
     states: list[tuple[State, int]] = field(default_factory=list)
     firsts: list[dict[str, Any]] = field(default_factory=list)
-    passed: dict[str, Passed] = field(default_factory=dict)
+    passed: dict[str, RequestsPassed] = field(default_factory=dict)
     running: dict[str, int] = field(default_factory=dict)
     unserved: int = 0
     refused: str | None = None
@@ -168,4 +159,4 @@ class Front:
                 self._accounts += 1
                 self.state, self.serving, self.unserved = told["state"], told["serving"], told["unserved"]
                 self.running = told["running"]
-                self.passed = {name: Passed(**count) for name, count in told["engines"].items()}
+                self.passed = {name: RequestsPassed(**count) for name, count in told["engines"].items()}

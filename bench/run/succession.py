@@ -32,7 +32,6 @@ from bench.record.launches import (
     Invocation,
     LaunchRecord,
     OracleAnswer,
-    RequestsPassed,
 )
 from bench.record.manifest import PlannedLaunch
 from bench.run import oracle
@@ -253,13 +252,10 @@ class Succession:
             first = next((one for one in front.firsts if one["state"] == state and one["began_ns"] >= since), {})
             told = (first.get(key) for key in ("began_ns", "first_ns", "end_ns", "engine"))
             states.append(HandOverState(state, since, *told))
-        passed = {
-            name: RequestsPassed(one.begun, one.answered, one.died, one.left) for name, one in front.passed.items()
-        }
         if self.server is not None and self.then is not None:
             stamps, origin = self.server.stamps, replace(self.server.origin, asked=self.then.variant.start)
             self._note(second_spawn_ns=stamps["spawn"], second_health_ns=stamps["health"], start=origin)
-        self._note(states=states, requests=passed, unserved=front.unserved)
+        self._note(states=states, requests=front.passed, unserved=front.unserved)
         return self.told
 
     def _trace(self, server: Server) -> LaunchTrace:
@@ -399,13 +395,12 @@ def hand_over_checks(told: HandOverAccount, first: OracleAnswer | None, spawn_ns
         if happened
         else f"it did not happen: {told.reason or 'no reason was given'}"
     )
-    lost = sum(one.died for one in told.requests.values()) + told.unserved
-    begun = sum(one.begun for one in told.requests.values())
     checks = [
         Check("hand_over.state", "ok" if happened else "violated", words, "the second engine takes over",
               None if happened else "docs/start.md, Hand-over; until it works, serve one engine"),
-        Check("hand_over.requests", "ok" if not lost else "violated",
-              f"{begun} requests passed on, {lost} lost with an engine or for want of one", "no request lost"),
+        Check("hand_over.requests", "ok" if not told.lost else "violated",
+              f"{told.begun} requests passed on, {told.lost} lost with an engine or for want of one",
+              "no request lost"),
         _alike(first, told.oracle),
     ]  # fmt: skip
     if check := start_check(told.start):

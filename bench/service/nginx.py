@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 from bench.errors import UsageError
 from bench.service.filling import filled
@@ -13,7 +13,7 @@ from bench.service.filling import filled
 # Debian's name for the image; by digest where the caller gives one.
 IMAGE = "docker.io/library/nginx:1.28"
 # Where Debian puts what users don't call.
-_PLACES = ("/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/local/nginx/sbin/nginx")
+PLACES = os.pathsep.join(("/usr/sbin", "/usr/local/sbin", "/usr/local/nginx/sbin"))
 # The longest prompt, kept in memory and never written to a disk.
 BODY_MIB = 16
 
@@ -44,9 +44,14 @@ def configuration(front: Nginx, host: str, port: int, read_timeout_s: float) -> 
     return filled("nginx.conf.j2", about)
 
 
+def installed() -> str | None:
+    """The nginx of this machine, also where users without rights do not look; None if there is none."""
+    return shutil.which("nginx") or shutil.which("nginx", path=PLACES)
+
+
 def program() -> str:
-    """The nginx of this machine; UsageError if there is none."""
-    found = shutil.which("nginx") or next((place for place in _PLACES if Path(place).is_file()), None)
+    """The same; UsageError if there is none."""
+    found = installed()
     if found is None:
         raise UsageError("nginx is not installed on this machine", hint="apt-get install nginx, or leave --nginx out")
     return found

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import pwd
-import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -19,9 +18,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bench.errors import EnvironmentFault
+from bench.service import nginx
 
-# Debian keeps it where users without rights do not look.
-PLACES = os.pathsep.join(("/usr/sbin", "/usr/local/sbin", "/usr/local/nginx/sbin"))
 INSTALL = "on Debian and Ubuntu: apt install nginx-light"
 # Temporary files that nginx insists on having a place for.
 SCRATCH = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -87,7 +85,7 @@ http {{
 
 def found() -> str:
     """The program; EnvironmentFault says how to get it."""
-    program = shutil.which("nginx") or shutil.which("nginx", path=PLACES)
+    program = nginx.installed()
     if program is None:
         raise EnvironmentFault("nginx is not installed", hint=INSTALL)
     return program

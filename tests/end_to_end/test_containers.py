@@ -16,9 +16,10 @@ import pytest
 
 from bench.analyse.run import Run
 from bench.cli import main
+from bench.engines.ports import free_port
 from bench.environments.environment import environment
 from tests.podman import Podman, interpreter, programs
-from tests.service.test_deploy import change, free_port, ready, running
+from tests.service.test_deploy import change, ready, running
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from bench.cli import main
-from tests.service.test_deploy import change, free_port, ready, running
+from bench.engines.ports import free_port
+from tests.service.test_deploy import change, ready, running
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(1200)]
 

@@ -23,6 +23,7 @@ import pytest
 from bench.analyse.run import Run
 from bench.cli import main
 from bench.engines.invocation import secret
+from bench.engines.ports import free_port
 from bench.errors import UsageError
 from bench.programs.serve_process import CONFIGURATION, Log, packages, secrets
 from bench.service.deploy import asked
@@ -32,12 +33,6 @@ from tests.runs import Behaviour, synthetic_run
 PATIENCE_S = 90.0
 # Also where Debian puts what users don't call.
 BINARIES = "/usr/local/sbin:/usr/sbin:/usr/local/bin:/usr/bin:/bin"
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

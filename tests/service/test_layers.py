@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,13 +20,13 @@ from bench.errors import UsageError
 from bench.judge.added import STRAIGHT, added, chunks_per_read
 from bench.loadgen.selfcheck import server, true_ttft_ns
 from bench.run.conductor import Setting, carry_out
-from bench.service import litellm, passage
+from bench.service import litellm, nginx, passage
 from bench.service.layers import KNOWN, Ask, Destination, available, scenario, target, ways
 from tests.cli.test_serve import scenario as served_scenario
 from tests.waiting import until
 
 TO = Destination("http://127.0.0.1:8000/deep", "some-model")
-NGINX = shutil.which("nginx") or shutil.which("nginx", path=passage.PLACES)
+NGINX = nginx.installed()
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed: apt install nginx-light")
 
 
@@ -83,7 +82,7 @@ def test_a_server_that_is_not_there_is_said_before_anything_starts() -> None:
 def test_what_is_not_installed_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIRSTTOKEN_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(passage, "PLACES", str(tmp_path))
+    monkeypatch.setattr(nginx, "PLACES", str(tmp_path))
     assert "apt install nginx" in (available("nginx") or "")
     assert "bench engines install litellm" in (available("litellm") or "")
     assert "bench engines install chat" in (available("chat") or "")

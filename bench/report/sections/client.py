@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bench.analyse import way
+from bench.analyse.estimate import quantile
 from bench.phrases import listed
 from bench.record.launches import ClientAccount, RemoteClient
 from bench.report.elements import Block, Cell, Heading, Note, Prose, Section, Table
@@ -120,11 +121,11 @@ def _hosts(view: View) -> Iterator[Block]:
         resent = [remote.resent for remote, _ in seen if remote.resent is not None]
         values = (
             float(trips.min()) if len(trips) else None,
-            way.quantile(trips, 0.5),
-            way.quantile(trips, 0.99),
-            way.quantile(ttft, 0.5),
-            way.quantile(near, 0.5),
-            way.quantile(delays, 0.99),
+            quantile(trips, 0.5).value,
+            quantile(trips, 0.99).value,
+            quantile(ttft, 0.5).value,
+            quantile(near, 0.5).value,
+            quantile(delays, 0.99).value,
             max(doubts, default=None),
             max(drifts, key=abs, default=None),
         )

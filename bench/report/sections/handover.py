@@ -56,13 +56,12 @@ def _row(view: View, launch: Launch) -> tuple[Cell, ...]:
     assert told is not None
     ends = (record.stamps.get("first_token"), told.second_spawn_ns, told.over_ns, told.first_gone_ns)
     passed = [told.requests[name].begun if name in told.requests else 0 for name in ("first", "second")]
-    lost = sum(one.died for one in told.requests.values()) + told.unserved
     return (
         Cell(launch.id, told.reason or "", "bad" if told.reason else "", view.colour(record.variant)),
         *(Cell("–" if (since := _since(launch, end)) is None else duration(since)) for end in ends),
         Cell("–" if told.peak_mib is None else number(told.peak_mib)),
         Cell(f"{passed[0]}, {passed[1]}"),
-        Cell(str(lost), tone="bad" if lost else ""),
+        Cell(str(told.lost), tone="bad" if told.lost else ""),
     )
 
 

@@ -81,9 +81,10 @@ class Host:
 
     def processes(self) -> dict[int, str]:
         """Command lines by process id in the host, its own sshd left out."""
-        listed = self.run("ps", "-eo", "pid=,args=").stdout.splitlines()
+        # Twice `w`: whole lines, also where COLUMNS is set.
+        listed = self.run("ps", "-wweo", "pid=,args=").stdout.splitlines()
         found = {int(line.split()[0]): line.split(None, 1)[1] for line in listed}
-        return {pid: said for pid, said in found.items() if "sshd" not in said and not said.startswith("ps -eo")}
+        return {pid: said for pid, said in found.items() if "sshd" not in said and not said.startswith("ps -wweo")}
 
     def mount(self, folder: Path, size: str) -> None:
         """Give the host a disk of its own at a folder, of so many bytes (`8m`)."""

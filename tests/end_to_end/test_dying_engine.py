@@ -29,7 +29,7 @@ model: {{source: "path:{weights}"}}
 engines:
   at-once: {{engine: command, command: {start}, dies_at_request]}}
   a-moment-later: {{engine: command, command: {start}, lingers]}}
-  sound: {{engine: simulated, args: {{ttft_ms: 2, itl_ms: 0.2}}}}
+  sound: {{engine: simulated, args: {{ttft_ms: 500, itl_ms: 0.2}}}}
 workload: {{prompts: {{kind: random, tokens: 8}}, output_tokens: 4, requests: 3, timeout_s: 10}}
 design: {{max_steal: 1.0, max_contention: 1.0, blocks: 1, retries: 0}}
 """

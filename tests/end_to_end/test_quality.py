@@ -109,7 +109,7 @@ def test_a_server_without_log_probabilities_gets_no_divergence_but_agreement(tmp
         f"""
 scenario: mute
 model: {{source: "path:{weights}"}}
-engines: {{s: {{engine: simulated, args: {{ttft_ms: 2, itl_ms: 0.2}}}}}}
+engines: {{s: {{engine: simulated, args: {{ttft_ms: 500, itl_ms: 0.2}}}}}}
 matrix: {{warmup: [none, requests]}}
 workload: {{prompts: {{kind: random, tokens: 8}}, output_tokens: 4, requests: 3}}
 design: {{max_steal: 1.0, max_contention: 1.0, blocks: 1}}
@@ -118,7 +118,8 @@ quality: {{against: {{warmup: none}}, max_kl: 0.1, documents: 2}}
     )
     bench = Path(sys.executable).parent / "bench"
     command: list[str | Path] = [bench, "run", tmp_path / "mute.yaml", "--results", tmp_path / "results", "--no-report"]
-    subprocess.run(command, check=True, capture_output=True)
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
     run = Run.open(tmp_path / "results")
     (trade,) = trades(run)
     assert trade.quality.kl.value is None

@@ -176,7 +176,7 @@ def test_a_link_that_is_cut_is_told_and_leaves_nothing_on_either_side(
 ) -> None:
     monkeypatch.setattr(outpost, "_SILENCE_S", 1.5)
     drive_and(net, lambda: net.hosts[0].link(cut=True), r"'host1': it has been silent for 2 s: the link is cut")
-    here = subprocess.run(["ps", "-eo", "args="], capture_output=True, text=True, check=True).stdout
+    here = subprocess.run(["ps", "-wweo", "args="], capture_output=True, text=True, check=True).stdout
     assert not [said for said in here.splitlines() if said.startswith("ssh ") and str(net.folder) in said]
 
 
@@ -200,10 +200,12 @@ def test_killing_the_harness_leaves_nothing_there(net: Net) -> None:
     """
     argv = [sys.executable, "-c", textwrap.dedent(script)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as harness:
-        assert harness.stdout is not None
-        assert harness.stdout.readline() == "there\n"
-        assert [said for said in net.hosts[0].processes().values() if "generator_process" in said]
-        harness.kill()
+        try:
+            assert harness.stdout is not None
+            assert harness.stdout.readline() == "there\n"
+            assert [said for said in net.hosts[0].processes().values() if "generator_process" in said]
+        finally:
+            harness.kill()
     gone(net.hosts[0])
 
 

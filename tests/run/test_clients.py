@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -71,11 +72,13 @@ def test_a_run_says_what_the_way_took_and_no_address_of_anybody(net: Net, settin
     assert 0 < summary["cold_ttft"] < 30
 
 
-def while_it_drives(net: Net, act: Callable[[], None]) -> None:
+@contextmanager
+def while_it_drives(net: Net, act: Callable[[], None]) -> Iterator[None]:
     """Do something once the load generator on the first host drives: it has real-time priority then."""
+    over = threading.Event()
 
     def watch() -> None:
-        while True:
+        while not over.is_set():
             for pid, said in net.hosts[0].processes().items():
                 stat = net.hosts[0].run("cat", f"/proc/{pid}/stat", check=False).stdout if "generator_p" in said else ""
                 if stat.endswith("\n") and stat.rpartition(")")[2].split()[38] == "2":
@@ -83,7 +86,13 @@ def while_it_drives(net: Net, act: Callable[[], None]) -> None:
                     return
             time.sleep(0.02)
 
-    threading.Thread(target=watch, daemon=True).start()
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watching.join()
 
 
 def checks(run: Run) -> dict[str, Check]:
@@ -93,8 +102,8 @@ def checks(run: Run) -> dict[str, Check]:
 
 @hosts_needed
 def test_a_launch_whose_client_was_lost_is_invalid_and_repeated(net: Net, setting: Setting) -> None:
-    while_it_drives(net, lambda: kill(net.hosts[0], "bench.loadgen.generator_process"))
-    run = Run.open(carry_out(scenario(), setting))
+    with while_it_drives(net, lambda: kill(net.hosts[0], "bench.loadgen.generator_process")):
+        run = Run.open(carry_out(scenario(), setting))
     states = [(launch.record.status, launch.record.reason_kind) for launch in run.all]
     assert states == [("invalid", "client_lost"), ("ok", None)]
     assert "'host1': the load generator's process there ended with status -9" in (run.all[0].record.reason or "")
@@ -106,8 +115,9 @@ def test_a_load_generator_that_was_stopped_there_makes_the_launch_invalid(net: N
         (pid,) = [pid for pid, said in net.hosts[0].processes().items() if "generator_process" in said]
         net.hosts[0].run("sh", "-c", f"kill -STOP {pid}; sleep 0.2; kill -CONT {pid}")
 
-    while_it_drives(net, pause)
-    found = checks(Run.open(carry_out(scenario("closed: 1", retries=0), setting)))["client_hosts"]
+    with while_it_drives(net, pause):
+        run = Run.open(carry_out(scenario("closed: 1", retries=0), setting))
+    found = checks(run)["client_hosts"]
     assert found.status == "violated"
     assert "host1: its load generator was stopped" in found.evidence
 

@@ -164,7 +164,8 @@ def test_rules_are_valid_yaml_with_a_summary_and_a_severity_each() -> None:
     for rule in rules:
         assert rule["labels"]["severity"] in ("critical", "warning", "info")
         assert rule["annotations"]["summary"]
-        assert rule["annotations"]["runbook_url"].startswith("https://")
+        page, _, place = rule["annotations"]["runbook_url"].partition("#")
+        assert f'id="{place}"' in (Path(__file__).parents[2] / page).read_text()
 
 
 def test_the_objective_sets_how_fast_an_allowance_burns() -> None:

@@ -80,13 +80,18 @@ def bench(session: nox.Session, *args: str) -> None:
     session.run("bench", *args)
 
 
-def pytest(session: nox.Session, *args: str) -> None:
-    """Run tests, and what fails once more by itself: named at the end, and an error where a name comes back."""
+def pytest(session: nox.Session, *args: str, side_by_side: bool = False) -> None:
+    """Run tests, and what fails once more by itself: named at the end, and an error where a name comes back.
+
+    Unit tests wait more than they compute, and go in two processes; the second attempt is in one.
+    """
     cache = session.cache_dir / session.name
 
     def run(options: Sequence[str]) -> bool:
+        alone = "--last-failed" in options or not side_by_side
+        processes = () if alone else ("-n", "2", "--dist", "loadfile", "--benchmark-disable")
         try:
-            session.run("pytest", "-q", "-o", f"cache_dir={cache}", *options, *args)
+            session.run("pytest", "-q", "-o", f"cache_dir={cache}", *processes, *options, *args)
         except CommandFailed:
             return False
         return True
@@ -123,7 +128,8 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Unit tests: no engine, no network."""
     install(session)
-    pytest(session, "-m", "not end_to_end and not slow and not calibration", *session.posargs)
+    unit = "not end_to_end and not slow and not calibration"
+    pytest(session, "-m", unit, *session.posargs, side_by_side=True)
 
 
 @nox.session(python=THIS)

@@ -55,7 +55,11 @@ def test_a_wrong_scenario_says_where(pytester: pytest.Pytester, scenario_file: P
     assert "Traceback" not in result.stdout.str()
 
 
-def test_each_launch_is_a_round_in_benchmarks_own_json(pytester: pytest.Pytester, scenario_file: Path) -> None:
+def test_each_launch_is_a_round_in_benchmarks_own_json(
+    pytester: pytest.Pytester, scenario_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of which pytest-benchmark would infer that it is one of several processes, and write nothing.
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     run = recorded(pytester.path)
     result = pytester.runpytest_subprocess("speed.yaml", f"--scenario-run={run}", "--benchmark-json=out.json")
     # The gate says FAIL, and no A/A study stands behind it.

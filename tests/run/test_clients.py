@@ -125,8 +125,8 @@ def test_a_load_generator_that_was_stopped_there_makes_the_launch_invalid(net: N
 @hosts_needed
 def test_a_link_that_cannot_carry_the_answers_makes_the_launch_invalid(net: Net, setting: Setting) -> None:
     """Eight streams of an event a millisecond are more than the 0.5 Mbit/s of this cable."""
-    while_it_drives(net, lambda: net.hosts[0].link(mbit=0.5))
-    run = Run.open(carry_out(scenario("closed: 8", tokens=100, retries=0), setting))
+    with while_it_drives(net, lambda: net.hosts[0].link(mbit=0.5)):
+        run = Run.open(carry_out(scenario("closed: 8", tokens=100, retries=0), setting))
     net.hosts[0].link(mbit=None)
     found = checks(run)["link"]
     assert found.status == "violated", found

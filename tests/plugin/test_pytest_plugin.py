@@ -23,6 +23,12 @@ gate: {baseline: {args.ttft_ms: 100}, metrics: {ttft.p50: 5%}}
 """
 
 
+@pytest.fixture(autouse=True)
+def _not_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An inner pytest is none of the outer one's processes, for which pytest-benchmark writes nothing."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+
+
 @pytest.fixture
 def scenario_file(pytester: pytest.Pytester) -> Path:
     path = pytester.path / "speed.yaml"
@@ -55,11 +61,7 @@ def test_a_wrong_scenario_says_where(pytester: pytest.Pytester, scenario_file: P
     assert "Traceback" not in result.stdout.str()
 
 
-def test_each_launch_is_a_round_in_benchmarks_own_json(
-    pytester: pytest.Pytester, scenario_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Of which pytest-benchmark would infer that it is one of several processes, and write nothing.
-    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+def test_each_launch_is_a_round_in_benchmarks_own_json(pytester: pytest.Pytester, scenario_file: Path) -> None:
     run = recorded(pytester.path)
     result = pytester.runpytest_subprocess("speed.yaml", f"--scenario-run={run}", "--benchmark-json=out.json")
     # The gate says FAIL, and no A/A study stands behind it.

@@ -55,9 +55,10 @@ def setting(net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settin
 @hosts_needed
 def test_a_run_says_what_the_way_took_and_no_address_of_anybody(net: Net, setting: Setting) -> None:
     net.hosts[0].link(delay_ms=3)
-    run = Run.open(carry_out(scenario(), setting))
+    run = Run.open(carry_out(scenario(retries=4), setting))
     net.hosts[0].link(delay_ms=0)
-    (launch,) = run.all
+    # One on a busy machine is invalid, and repeated.
+    *_, launch = run.all
     found = {check.name: check for check in launch.record.checks}
     assert found["client_hosts"].status == "ok", found
     assert launch.record.status == "ok"

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from bench.engines.invocation import secret
+from bench.engines.compile_caches import COMPILE_CACHES
 from bench.errors import LaunchError
+from bench.phrases import why
+from bench.scenario.redaction import secret
 
 MODEL, CACHES = "/firsttoken/model", "/firsttoken/caches"
 # Which of the two, where both are installed or it has another name: docker comes first.
@@ -105,6 +107,28 @@ def run(
     for variable, value in env.items():
         words += ["--env", variable if secret(variable) else f"{variable}={value}"]
     return (*words, "--entrypoint", command[0], image, *command[1:])
+
+
+def around(
+    image: str, command: Sequence[str], *, port: int, env: Mapping[str, str], folders: Mapping[Path, str]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """What an engine on `port` is launched with instead of `command` and `env`: the words of `run`, and what of the
+    variables whoever runs them must have.
+
+    Compiled code is kept in folders of this machine, also for what runs inside: every variable that names one of them
+    is made to name its mount instead. LaunchError where there can be no such folder.
+    """
+    inside, mounted = dict(env), dict(folders)
+    for variable, name in COMPILE_CACHES.items():
+        if variable in inside:
+            host = Path(inside[variable]).absolute()
+            try:
+                host.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise LaunchError("bad_argument", f"{variable}: {host} cannot be made: {why(error)}") from error
+            mounted[host] = inside[variable] = f"{CACHES}/{name}"
+    argv = run(image, command, name=f"firsttoken-{port}", env=inside, folders=mounted)
+    return argv, outside(inside)
 
 
 def outside(env: Mapping[str, str]) -> dict[str, str]:

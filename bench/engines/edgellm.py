@@ -70,8 +70,7 @@ class EdgeLlm:
             caches.mkdir(parents=True, exist_ok=True)
             folders = {weights.path: containers.MODEL, caches: f"{containers.CACHES}/edgellm"}
             inside = (*COMMANDS[0], containers.MODEL, *words)
-            argv = containers.run(engine.image, inside, name=f"firsttoken-{launch.port}", env=env, folders=folders)
-            env = containers.outside(env)
+            argv, env = containers.around(engine.image, inside, port=launch.port, env=env, folders=folders)
         else:
             argv = (*_program(engine), str(weights.path), *words)
         return LaunchSpec(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.engines.containers import MODEL, outside, run
+from bench.engines.containers import MODEL, around
 from bench.engines.engine import Endpoint, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.ports import free_port
 from bench.engines.vllm_flags import command_line
@@ -54,9 +54,7 @@ class FastDeploy:
         env = {"PYTHONUNBUFFERED": "1", "DO_NOT_TRACK": "1", **engine.env, **launch.env}
         if engine.image:
             folders = {weights.path: MODEL}
-            name = f"firsttoken-{launch.port}"
-            argv = run(engine.image, ("python", *words), name=name, env=env, folders=folders)
-            env = outside(env)
+            argv, env = around(engine.image, ("python", *words), port=launch.port, env=env, folders=folders)
         else:
             argv = (str(interpreter(engine)), *words)
         return LaunchSpec(

@@ -14,12 +14,8 @@ from dataclasses import replace
 from bench import programs
 from bench.engines.engine import OURS, Engine, LaunchContext, LaunchSpec
 from bench.record.launches import CommandTemplate, Invocation
+from bench.scenario.redaction import secret
 from bench.scenario.variant import Variant
-
-# Names of variables whose values are nobody's business.
-_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
-# What is said to be a token and is no secret.
-_HARMLESS = re.compile(r"PARALLELISM|MAX_|NUM_", re.IGNORECASE)
 
 
 def invocation(engine: Engine, variant: Variant, context: LaunchContext, spec: LaunchSpec) -> Invocation | None:
@@ -62,11 +58,6 @@ def invocation(engine: Engine, variant: Variant, context: LaunchContext, spec: L
         cwd=str(spec.cwd) if spec.cwd else None,
         secrets=secrets,
     )
-
-
-def secret(name: str) -> bool:
-    """Whether a variable of that name holds something that must not be written down."""
-    return bool(_SECRET.search(name)) and not _HARMLESS.search(name)
 
 
 def _without_address(word: str, host: str) -> str:

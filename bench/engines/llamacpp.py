@@ -53,8 +53,7 @@ class LlamaCpp:
         else:
             inside = (engine.path or "llama-server", *words)
             folders = {weights.parent: containers.MODEL}
-            argv = containers.run(str(engine.image), inside, name=f"firsttoken-{launch.port}", env=env, folders=folders)
-            env = containers.outside(env)
+            argv, env = containers.around(str(engine.image), inside, port=launch.port, env=env, folders=folders)
         return LaunchSpec(
             argv=argv,
             env=env,

@@ -66,9 +66,7 @@ class Ollama:
         if engine.image:
             folders = {store: containers.MODEL, weights: f"{containers.MODEL}/blobs/{blob}"}
             command = (engine.path or "ollama", "serve")
-            name = f"firsttoken-{launch.port}"
-            argv = containers.run(engine.image, command, name=name, env=env, folders=folders)
-            env = containers.outside(env)
+            argv, env = containers.around(engine.image, command, port=launch.port, env=env, folders=folders)
         else:
             argv = (str(_program(variant)), "serve")
         return LaunchSpec(

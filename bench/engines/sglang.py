@@ -85,15 +85,19 @@ class SgLang:
         # Its switches can only be turned on.
         words = (*MODULE, *command_line({name: value for name, value in flags.items() if value is not False}, None))
         caches = launch.caches or launch.folder / "caches"
-        env = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", **engine.env, **launch.env}
+        env = {
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONUNBUFFERED": "1",
+            **compile_cache_env(caches),
+            **engine.env,
+            **launch.env,
+        }
         if python:
             argv: tuple[str, ...] = (str(python), *words)
-            env = {**compile_cache_env(caches), **env}
         else:
             folders = {weights.path: containers.MODEL}
-            name = f"firsttoken-{launch.port}"
-            argv = containers.run(str(engine.image), ("python3", *words), name=name, env=env, folders=folders)
-            env = containers.outside(env)
+            inside = ("python3", *words)
+            argv, env = containers.around(str(engine.image), inside, port=launch.port, env=env, folders=folders)
         return LaunchSpec(
             argv=argv,
             env=env,

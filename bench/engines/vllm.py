@@ -77,7 +77,8 @@ class Vllm:
         if python:
             argv: tuple[str, ...] = (str(python), *words)
         else:
-            argv, env = _contained(str(engine.image), words, env, model, launch.port)
+            inside, folders = ("python3", *words), {model: containers.MODEL}
+            argv, env = containers.around(str(engine.image), inside, port=launch.port, env=env, folders=folders)
         return LaunchSpec(
             argv=argv,
             env=env,
@@ -132,17 +133,3 @@ def _traces(args: Mapping[str, Any], running: str | None, python: Path | None) -
     if python is None or running is None or version(running) < SPANS_SINCE:
         return False
     return installed(python, "opentelemetry-sdk") is not None
-
-
-def _contained(
-    image: str, words: tuple[str, ...], env: Mapping[str, str], model: Path, port: int
-) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The words that run it in a container, with cache folders moved inside, and what the runtime itself needs."""
-    folders = {model: containers.MODEL}
-    inside = dict(env)
-    for variable in compile_cache_env(Path()):
-        host = Path(inside[variable])
-        host.mkdir(parents=True, exist_ok=True)
-        folders[host] = inside[variable] = f"{containers.CACHES}/{host.name}"
-    argv = containers.run(image, ("python3", *words), name=f"firsttoken-{port}", env=inside, folders=folders)
-    return argv, containers.outside(inside)

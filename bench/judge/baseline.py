@@ -20,6 +20,7 @@ from bench.judge import likeness
 from bench.judge.comparable import values_of, variant_id
 from bench.record.documents import keep_document
 from bench.scenario.measures import margin
+from bench.scenario.redaction import redacted
 
 if TYPE_CHECKING:
     from bench.analyse.run import Run
@@ -81,7 +82,7 @@ def start(
         margins={metric(one).id: share for one, share in asked.items()},
         machine=likeness.state(run.manifest.fingerprint),
         scenario_digest=run.manifest.scenario_digest,
-        recipe=run.manifest.scenario_text,
+        recipe=redacted(run.manifest.scenario_text),
         factors=run.manifest.variant(name).factors,
         weights=_weights(run, name),
         reference=anchor,

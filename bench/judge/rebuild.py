@@ -16,6 +16,7 @@ from bench.errors import IncomparableError
 from bench.judge.baseline import Baseline
 from bench.scenario.load import Scenario
 from bench.scenario.matrix import ATTACHED_MODEL
+from bench.scenario.redaction import WITHHELD
 
 if TYPE_CHECKING:
     from bench.scenario.variant import Variant
@@ -34,7 +35,7 @@ def rebuild(baseline: Baseline, today: Scenario, variant: str | None = None) -> 
         "scenario": f"{today.name}-rebuilt"[:80],
         "description": f"{baseline.variant} as recorded, and {new.id} as of today, interleaved",
         **{key: model[key] for key in ("host", "workload", "design", "measure") if key in model},
-        "engines": {"baseline": _engine(old), "candidate": _engine(new)},
+        "engines": {"baseline": _told(_engine(old), _engine(new)), "candidate": _engine(new)},
         "warmups": {"baseline": _steps(old), "candidate": _steps(new)},
         "matrix": {
             "engine": ["baseline"],
@@ -76,6 +77,14 @@ def _alike(recorded: Scenario, today: Scenario, old: Variant, new: Variant) -> N
 
 def _engine(variant: Variant) -> dict[str, Any]:
     return variant.engine.model_dump(mode="json", exclude_defaults=True)
+
+
+def _told(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The recorded engine, with today's value for each secret: the record has none. One that today's has not either
+    comes from the environment, or from nowhere."""
+    today = new.get("env", {})
+    env = {name: today.get(name) if value == WITHHELD else value for name, value in old.get("env", {}).items()}
+    return old | ({"env": {name: value for name, value in env.items() if value is not None}} if env else {})
 
 
 def _steps(variant: Variant) -> list[dict[str, Any]]:

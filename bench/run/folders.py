@@ -20,6 +20,7 @@ from bench.record.documents import parsed
 from bench.record.manifest import Manifest, PlannedVariant
 from bench.record.store import RunFolder
 from bench.scenario.load import Scenario
+from bench.scenario.redaction import redacted, withheld
 from bench.scenario.variant import Variant
 
 # Which earlier run is gone on with: none; an unfinished one that must be there; an unfinished one if there is one; or
@@ -34,7 +35,7 @@ def new(results: Path, scenario: Scenario, plan: Plan, host: Machine, notes: lis
         run_id=f"{now:%Y%m%d-%H%M%S}-{scenario.digest[:6]}",
         scenario=scenario.model.scenario,
         scenario_digest=scenario.digest,
-        scenario_text=scenario.text,
+        scenario_text=redacted(scenario.text),
         seed=plan.seed,
         variants=[_planned(variant) for variant in plan.variants],
         plan=list(plan.launches),
@@ -150,4 +151,6 @@ def _planned(variant: Variant) -> PlannedVariant:
     if variant.slowdown is not None:
         full["slowdown"] = dataclasses.asdict(variant.slowdown)
     digest = hashlib.sha256(json.dumps(full, sort_keys=True).encode()).hexdigest()
+    if variant.engine.env:
+        full["engine"] |= {"env": withheld(variant.engine.env)}
     return parsed(PlannedVariant, {"id": variant.id, "factors": variant.factors, "digest": digest, **full})

@@ -7,16 +7,22 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bench import plugins
 from bench.engines import containers, ports
+from bench.engines.compile_caches import COMPILE_CACHES, compile_cache_env
 from bench.engines.containers import CACHES, MODEL, Container
-from bench.engines.engine import Endpoint, LaunchSpec
+from bench.engines.engine import Checkpoint, Endpoint, LaunchContext, LaunchSpec
 from bench.engines.server import start
 from bench.errors import LaunchError
+from tests.models.gguf_files import bpe, write
 from tests.podman import Podman
+from tests.warmup import states
 
 
 def clients(folder: Path, monkeypatch: pytest.MonkeyPatch, *programs: str) -> None:
@@ -69,6 +75,61 @@ def test_a_secret_s_value_is_in_the_environment_and_never_on_the_command_line(
     assert "hush" not in " ".join(words(**env))
     assert "--env HF_TOKEN --entrypoint" in " ".join(words(**env))
     assert containers.outside(env) == {"HF_TOKEN": "hush"}
+
+
+# What each engine is asked with besides an image, and the weights that it loads.
+IN_IMAGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "vllm": ("safetensors", {"args": {"version": "0.11.2"}}),
+    "sglang": ("safetensors", {}),
+    "edge-llm": ("safetensors", {}),
+    "fastdeploy": ("safetensors", {}),
+    "llama-cpp": ("gguf", {}),
+    "ollama": ("gguf", {}),
+}
+
+
+@pytest.mark.parametrize("name", IN_IMAGES)
+def test_no_engine_in_an_image_is_told_of_a_folder_that_it_cannot_see(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a warm-up that keeps compiled code says it: by variables that name folders of this machine."""
+    clients(tmp_path / "bin", monkeypatch, "podman")
+    form, how = IN_IMAGES[name]
+    weights = tmp_path / "weights"
+    checkpoint = states.checkpoint(weights)
+    if form == "gguf":
+        checkpoint = Checkpoint(write(weights / "model.gguf", bpe()), "path:m", "ab" * 32, "gguf-q4", "gguf")
+    kept = tmp_path / "kept"
+    asked = states.variant(name, image="mine:1", **how)
+    context = LaunchContext(8123, tmp_path / "launch", checkpoint, env=compile_cache_env(kept))
+    asked = replace(asked, quantization="fp16") if form == "safetensors" else asked
+    spec = plugins.load("engines", name)().command(asked, context)
+    container = containers.parse(spec.argv)
+    assert container is not None
+    assert container.name == "firsttoken-8123"
+    mounts = dict(container.folders)
+    for variable, folder in COMPILE_CACHES.items():
+        assert container.env[variable] == mounts[str(kept / folder)] == f"{CACHES}/{folder}"
+        assert (kept / folder).is_dir()
+    assert str(tmp_path) not in " ".join([*container.command, *(value or "" for value in container.env.values())])
+
+
+def test_cache_folders_of_one_name_stay_apart_and_one_that_cannot_be_made_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients(tmp_path / "bin", monkeypatch, "podman")
+    env = {"VLLM_CACHE_ROOT": str(tmp_path / "a" / "cache"), "TRITON_CACHE_DIR": str(tmp_path / "b" / "cache")}
+    argv, left = containers.around("mine:1", ["serve"], port=8123, env=env | {"HF_TOKEN": "hush"}, folders={})
+    container = containers.parse(argv)
+    assert container is not None
+    assert dict(container.folders) == {
+        env["VLLM_CACHE_ROOT"]: f"{CACHES}/vllm",
+        env["TRITON_CACHE_DIR"]: f"{CACHES}/triton",
+    }
+    assert left == {"HF_TOKEN": "hush"}
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LaunchError, match=r"TRITON_CACHE_DIR: .*/file/x cannot be made"):
+        containers.around("mine:1", [], port=1, env={"TRITON_CACHE_DIR": str(tmp_path / "file" / "x")}, folders={})
 
 
 def test_the_one_that_is_chosen_is_taken_and_docker_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

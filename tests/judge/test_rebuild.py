@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bench.errors import IncomparableError, UnknownName
 from bench.judge.baseline import Baseline
 from bench.judge.rebuild import rebuild
 from bench.scenario.load import Scenario
+from bench.scenario.redaction import redacted
 
 TEXT = """\
 scenario: served
@@ -39,6 +42,14 @@ def test_both_variants_and_no_other(today: Scenario) -> None:
     assert made.model.gate.metrics == {"ttft.p50": "5%"}
     assert old.matches(made.model.gate.baseline.model_extra or {})
     assert made.model.workload == today.model.workload
+
+
+def test_a_secret_that_the_recipe_has_not_is_todays_or_none_at_all() -> None:
+    keyed = TEXT.replace("{ttft_ms: 40}}", "{ttft_ms: 40}, env: {HF_TOKEN: hush, API_KEY: hush, A: '1'}}")
+    old = Baseline("served", "", "here", {"ttft.p50": 0.05}, {}, "sha256:0", redacted(keyed))
+    now = Scenario.parse(keyed.replace("API_KEY: hush, ", ""), "scenarios/served.yaml")
+    made = Scenario.parse(rebuild(replace(old, variant=now.variants[0].id), now), "both.yaml")
+    assert [dict(one.engine.env) for one in made.variants] == [{"HF_TOKEN": "hush", "A": "1"}] * 2
 
 
 def test_another_workload_is_no_comparison(today: Scenario) -> None:

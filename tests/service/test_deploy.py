@@ -22,10 +22,10 @@ import pytest
 
 from bench.analyse.run import Run
 from bench.cli import main
-from bench.engines.invocation import secret
 from bench.engines.ports import free_port
 from bench.errors import UsageError
 from bench.programs.serve_process import CONFIGURATION, Log, packages, secrets
+from bench.scenario.redaction import secret
 from bench.service.deploy import asked
 from bench.service.watchlist import load
 from tests.runs import Behaviour, synthetic_run

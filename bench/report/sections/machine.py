@@ -8,6 +8,7 @@ from typing import Any
 from bench.report.elements import Block, Facts, Fold, Printed, Section
 from bench.report.numbers import number
 from bench.report.view import View
+from bench.scenario.redaction import redacted
 
 
 def section(view: View) -> Section:
@@ -18,7 +19,7 @@ def section(view: View) -> Section:
     used = tuple(_used(view))
     blocks += [Fold("Versions", (Facts(versions),))] if versions else []
     blocks += [Fold("What each engine says it used", used)] if used else []
-    blocks += [Fold("The scenario, as it was run", (Printed(tuple(manifest.scenario_text.splitlines())),))]
+    blocks += [Fold("The scenario, as it was run", (Printed(tuple(redacted(manifest.scenario_text).splitlines())),))]
     run = (
         ("run", manifest.run_id),
         ("begun", manifest.created or "–"),

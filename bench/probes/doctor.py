@@ -14,6 +14,7 @@ from bench.probes.machine import Machine
 from bench.probes.probe import Reading
 from bench.probes.roots import Roots
 from bench.probes.sampler import suitable
+from bench.probes.snapshots import abilities
 
 # Probes worth naming even where they cannot run; jtop only when asked for, since its service takes over the fan.
 ALWAYS = ("host", "pressure", "tree", "tree_memory", "thermal", "jetson", "nvml", "tegrastats")
@@ -71,7 +72,7 @@ class Diagnosis:
 def examine(machine: Machine, *, jtop: bool = False) -> Diagnosis:
     """Read every probe once, this process standing in for an engine."""
     names = [name for name in (*ALWAYS, *(("jtop",) if jtop else ())) if name in available("probes")]
-    findings = [finding for name in names for finding in _probe(name, machine.roots)]
+    findings = [finding for name in names for finding in _probe(name, machine.roots)] + list(_starts(machine.roots))
     return Diagnosis(machine.host_class, machine.banner, machine.fingerprint, tuple(findings), tuple(advise(machine)))
 
 
@@ -97,6 +98,14 @@ def _probe(name: str, roots: Roots) -> Iterator[Quantity]:
     close = getattr(probe, "close", None)
     if close is not None:
         close()
+
+
+def _starts(roots: Roots) -> Iterator[Quantity]:
+    """How an engine could be restored here; a release's number is the value where it works."""
+    for one in abilities(roots):
+        fix = " — ".join(part for part in (one.words, one.fix) if part) or None
+        version = float(".".join(one.version.split(".")[:2])) if one.there and one.version else None
+        yield Quantity("restore", one.name, one.reason or "ok", version, "1", one.words, None, fix)
 
 
 def _again(probe: Any) -> Any:

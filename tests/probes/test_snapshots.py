@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from bench.probes import snapshots
 from bench.probes.doctor import examine
 from bench.probes.machine import machine
 from bench.probes.roots import Roots
@@ -52,7 +51,7 @@ def test_criu_that_is_not_installed_is_not_found(tmp_path: Path) -> None:
 def test_vllms_snapshots_name_the_first_thing_that_they_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIRSTTOKEN_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("CRIU_CUDA_PLUGIN_DIR", str(tmp_path))
-    monkeypatch.setattr(snapshots.os, "uname", lambda: os.uname_result(("Linux", "", "", "", "x86_64")))
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "", "", "", "x86_64")))
     roots, works = Roots(proc=str(tmp_path / "proc")), Ability("criu", version="4.2")
 
     def provide(place: str, text: str = "") -> None:
@@ -70,7 +69,7 @@ def test_vllms_snapshots_name_the_first_thing_that_they_lack(tmp_path: Path, mon
     assert vllm_snapshot(roots, works).words == "no vLLM here has the command"
     provide("home/engines/vllm-1/lib/python3.12/site-packages/vllm/entrypoints/cli/snapshot.py")
     assert vllm_snapshot(roots, works).there
-    monkeypatch.setattr(snapshots.os, "uname", lambda: os.uname_result(("Linux", "", "", "", "aarch64")))
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "", "", "", "aarch64")))
     assert vllm_snapshot(roots, works).words == "vLLM takes snapshots on x86-64 alone"
 
 

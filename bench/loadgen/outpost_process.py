@@ -34,8 +34,7 @@ from bench.loadgen.job import Frame, packed, receive, send
 # Offsets into struct tcp_info (linux/tcp.h): what the kernel measured of a fresh connection is its handshake.
 _RTT, _RETRANSMITTED = 68, 100
 # Apart, as requests are: of packets in a row all but the first find every processor on their way awake.
-# As many before as after, so that both together carry a p99 where the way is short.
-_HANDSHAKES, _HANDSHAKES_S, _FEWEST, _PAUSE_S = 190, 3.0, 10, 0.01
+_HANDSHAKES_S, _FEWEST, _PAUSE_S = 3.0, 10, 0.01
 _PATIENCE_S = 3.0
 _PIECE = 1 << 16
 _TAIL = 12
@@ -127,7 +126,7 @@ class Warden:
                 with contextlib.suppress(BrokenPipeError):
                     send(self._worker.stdin.fileno(), job | {"start_ns": head["start_ns"]}, body)
             case "path":
-                self._run(lambda: {"said": "path", **handshakes(head["host"], head["port"])})
+                self._run(lambda: {"said": "path", **handshakes(head["host"], head["port"], head["most"])})
             case "selfcheck":
                 self._run(lambda: {"said": "selfcheck", **selfchecked(quick=head["quick"])})
             case "account":
@@ -170,14 +169,14 @@ class Warden:
         return "\n".join([f"ended with status {code}", *tail])
 
 
-def handshakes(host: str, port: int) -> dict[str, Any]:
-    """Round trips to a port, µs: TCP handshakes as this kernel timed them, a few seconds of them at most.
+def handshakes(host: str, port: int, most: int) -> dict[str, Any]:
+    """Round trips to a port, µs: `most` TCP handshakes as this kernel timed them, and a few seconds of them at most.
 
     `us` are those whose first packet came through, `lost` counts the others. Each is reset: no port is left waiting.
     """
     us: list[int] = []
     lost, why, end = 0, None, time.monotonic() + _HANDSHAKES_S
-    for number in range(_HANDSHAKES):
+    for number in range(most):
         if (number >= _FEWEST and time.monotonic() > end) or lost >= _FEWEST:
             break
         time.sleep(_PAUSE_S)

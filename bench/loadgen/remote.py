@@ -22,6 +22,8 @@ _LEAD_NS = 100_000_000
 # So many answers about the clock are waited for before the first job.
 _ECHOES = 8
 _ECHOES_S = 10.0
+# Handshakes of a look: as many before as after, so that both together carry a p99 where the way is short.
+_HANDSHAKES = 190
 _DURATIONS = frozenset({"connect_ns"})
 _STAMPS = tuple(one.name for one in REQUESTS if one.name.endswith("_ns") and one.name not in _DURATIONS)
 
@@ -70,7 +72,7 @@ class RemoteLoad:
     def look(self, host: str, port: int) -> None:
         """Time the way from every host to a port of ours, while nothing else is under way."""
         for post in self._posts:
-            post.say({"ask": "path", "host": host, "port": port})
+            post.say({"ask": "path", "host": host, "port": port, "most": _HANDSHAKES})
         for number, told in self._gathered("path").items():
             if not told["us"]:
                 raise self._posts[number].failure(f"it cannot reach the engine's port: {told['why']}")

@@ -16,10 +16,9 @@ from typing import Any
 import pytest
 
 import bench
-from bench.analyse.estimate import quantile
 from bench.analyse.way import doubt_ms, round_trip_ms
 from bench.errors import LaunchError
-from bench.loadgen import outpost
+from bench.loadgen import outpost, remote
 from bench.loadgen.job import Driven, Job, schedule
 from bench.loadgen.remote import Clients, RemoteLoad
 from bench.loadgen.selfcheck import read_truth, server, true_ttft_ns
@@ -40,9 +39,16 @@ def net() -> Iterator[Net]:
 @pytest.fixture(autouse=True)
 def _by_their_names(net: Net, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("PATH", net.environment["PATH"])
+    hasten(monkeypatch)
     yield
     for host in net.hosts:
         host.link(delay_ms=0, cut=False)
+
+
+def hasten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way and the clocks are looked at as often, and sooner: what is tested is not how well they are known."""
+    monkeypatch.setattr(remote, "_HANDSHAKES", 40)
+    monkeypatch.setattr(outpost, "_BEAT_S", 0.05)
 
 
 def clients(net: Net, *numbers: int, python: str = sys.executable) -> Clients:
@@ -62,19 +68,19 @@ def gone(host: Host) -> None:
     waiting.until(lambda: not [said for said in host.processes().values() if "loadgen" in said])
 
 
-@pytest.mark.parametrize("delay", [0.0, 1.0, 20.0])
+@pytest.mark.parametrize("delay", [0.0, pytest.param(1.0, marks=pytest.mark.slow), 20.0])
 def test_a_first_token_takes_longer_by_the_round_trip_that_was_measured(net: Net, tmp_path: Path, delay: float) -> None:
     """Against the server's own log. How exactly is a figure of tests/benchmarks; here a busy machine may disturb."""
     net.hosts[0].link(delay_ms=delay)
     truth = tmp_path / "truth"
     with server({"ttft_ms": 10}, truth=truth, host=net.address) as port, RemoteLoad(clients(net, 0)) as load:
         load.look(net.address, port)
-        driven = load.drive(asked(net, port, 20))
+        driven = load.drive(asked(net, port, 12))
         load.look(net.address, port)
-        (remote,) = load.account().remotes
-    assert [row["error"] for row in driven.requests] == [None] * 20
+        (there,) = load.account().remotes
+    assert [row["error"] for row in driven.requests] == [None] * 12
     assert {row["stamp_source"] for row in driven.requests} == {"kernel"}
-    trip = round_trip_ms(remote)
+    trip = round_trip_ms(there)
     assert trip is not None
     assert 2 * delay <= trip < 2 * delay + 2
     logged = read_truth(truth)
@@ -87,10 +93,10 @@ def test_stamps_of_a_host_whose_clock_is_another_are_put_on_ours(net: Net) -> No
         before = time.monotonic_ns()
         driven = load.drive(asked(net, port, 3))
         after = time.monotonic_ns()
-        (remote,) = load.account().remotes
-    doubt = doubt_ms(remote)
-    assert remote.offset_ns is not None
-    assert remote.offset_ns / 1e9 == pytest.approx(1000, abs=5)
+        (there,) = load.account().remotes
+    doubt = doubt_ms(there)
+    assert there.offset_ns is not None
+    assert there.offset_ns / 1e9 == pytest.approx(1000, abs=5)
     assert doubt is not None
     assert 0 < doubt < 1000
     for row in driven.requests:
@@ -103,35 +109,31 @@ def test_a_second_job_goes_on_and_progress_is_told(net: Net) -> None:
     told: list[tuple[int, int]] = []
     with server({"ttft_ms": 60}, host=net.address) as port, RemoteLoad(clients(net, 0, 1)) as load:
         load.drive(asked(net, port, 1))
-        load.drive(asked(net, port, 16, arrivals=Arrivals(closed=2)), lambda done, of: told.append((done, of)))
+        load.drive(asked(net, port, 12, arrivals=Arrivals(closed=2)), lambda done, of: told.append((done, of)))
         account = load.account()
     assert told == sorted(told)
     assert told
-    assert {of for _, of in told} == {16}
-    assert account.events == sum(17 * [6])
-    assert account.cpu_s == pytest.approx(sum(remote.cpu_s or 0.0 for remote in account.remotes))
+    assert {of for _, of in told} == {12}
+    assert account.events == 13 * 6
+    assert account.cpu_s == pytest.approx(sum(one.cpu_s or 0.0 for one in account.remotes))
 
 
-def test_four_hosts_ask_when_one_would_and_see_what_it_saw(net: Net) -> None:
+def test_four_hosts_ask_when_one_would(net: Net) -> None:
+    """What they see is a figure of tests/benchmarks: there the p99 of four lies within the interval of one."""
     arrivals = Arrivals(poisson=160.0)
     parts = {}
     with server({"ttft_ms": 20, "jitter_ms": 10}, host=net.address) as port:
-        whole = asked(net, port, 400, tokens=1, arrivals=arrivals, seed=11)
+        whole = asked(net, port, 160, tokens=1, arrivals=arrivals, seed=11)
         for numbers in ((0,), (0, 1, 2, 3)):
             with RemoteLoad(clients(net, *numbers)) as load:
                 parts[len(numbers)] = load.drive(whole)
     due = schedule(arrivals, whole.requests, 11).offsets_ns
     for driven in parts.values():
-        assert [row["request_id"] for row in driven.requests] == list(range(400))
+        assert [row["request_id"] for row in driven.requests] == list(range(160))
         assert not any(row["error"] for row in driven.requests)
         start = driven.requests[0]["intended_ns"] - due[0]
         assert tuple(row["intended_ns"] - start for row in driven.requests) == due
     assert {row["client"] for row in parts[4].requests} == {0, 1, 2, 3}
-    # That the one's p99 lies within the other's interval is a figure of tests/benchmarks.
-    one, four = (quantile(ttfts(driven), 0.99) for driven in parts.values())
-    assert None not in (one.low, one.high, four.low, four.high)
-    assert (one.low or 0) <= (four.high or 0)
-    assert (four.low or 0) <= (one.high or 0)
 
 
 def drive_and(net: Net, fault: Any, match: str, *, python: str = sys.executable) -> None:
@@ -174,8 +176,8 @@ def test_so_is_the_end_of_the_one_that_keeps_it(net: Net) -> None:
 def test_a_link_that_is_cut_is_told_and_leaves_nothing_on_either_side(
     net: Net, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outpost, "_SILENCE_S", 1.5)
-    drive_and(net, lambda: net.hosts[0].link(cut=True), r"'host1': it has been silent for 2 s: the link is cut")
+    monkeypatch.setattr(outpost, "_SILENCE_S", 1.0)
+    drive_and(net, lambda: net.hosts[0].link(cut=True), r"'host1': it has been silent for 1 s: the link is cut")
     here = subprocess.run(["ps", "-wweo", "args="], capture_output=True, text=True, check=True).stdout
     assert not [said for said in here.splitlines() if said.startswith("ssh ") and str(net.folder) in said]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 import time
@@ -21,7 +22,7 @@ from bench.run.conductor import Rules, Setting, carry_out
 from bench.scenario.load import Scenario
 from bench.scenario.model import ClientPlace
 from tests.hosts import Net, lan, missing
-from tests.loadgen.test_remote import kill
+from tests.loadgen.test_remote import hasten, kill
 
 hosts_needed = pytest.mark.skipif((why := missing()) is not None, reason=str(why))
 
@@ -45,19 +46,32 @@ def net() -> Iterator[Net]:
         yield one
 
 
+def of(net: Net, results: Path, patch: pytest.MonkeyPatch) -> Setting:
+    patch.setenv("PATH", net.environment["PATH"])
+    hasten(patch)
+    there = ClientPlace(hosts=["host1"], python=sys.executable)
+    return Setting(results=results, rules=Rules(judge_folder), check_client=False, client=there)
+
+
 @pytest.fixture
 def setting(net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setting:
-    monkeypatch.setenv("PATH", net.environment["PATH"])
-    there = ClientPlace(hosts=["host1"], python=sys.executable)
-    return Setting(results=tmp_path, rules=Rules(judge_folder), check_client=False, client=there)
+    return of(net, tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def measured(net: Net, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run whose client was three milliseconds away."""
+    net.hosts[0].link(delay_ms=3)
+    with pytest.MonkeyPatch.context() as patch:
+        # A launch on a busy machine is invalid, and repeated.
+        folder = carry_out(scenario(retries=4), of(net, tmp_path_factory.mktemp("results"), patch))
+    net.hosts[0].link(delay_ms=0)
+    return folder
 
 
 @hosts_needed
-def test_a_run_says_what_the_way_took_and_no_address_of_anybody(net: Net, setting: Setting) -> None:
-    net.hosts[0].link(delay_ms=3)
-    run = Run.open(carry_out(scenario(retries=4), setting))
-    net.hosts[0].link(delay_ms=0)
-    # One on a busy machine is invalid, and repeated.
+def test_a_run_says_what_the_way_took_and_no_address_of_anybody(net: Net, measured: Path) -> None:
+    run = Run.open(measured)
     *_, launch = run.all
     found = {check.name: check for check in launch.record.checks}
     assert found["client_hosts"].status == "ok", found
@@ -136,13 +150,13 @@ def test_a_link_that_cannot_carry_the_answers_makes_the_launch_invalid(net: Net,
 
 
 @hosts_needed
-def test_a_run_is_gone_on_with_from_the_same_hosts_only(net: Net, setting: Setting, tmp_path: Path) -> None:
-    folder = carry_out(scenario("rate: 40"), setting)
-    manifest = folder / "manifest.json"
+def test_a_run_is_gone_on_with_from_the_same_hosts_only(measured: Path, tmp_path: Path) -> None:
+    shutil.copytree(measured.parent, tmp_path / measured.parent.name)
+    manifest = tmp_path / measured.parent.name / measured.name / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"complete"', '"interrupted"'))
     here = Setting(results=tmp_path, check_client=False, resume="always")
     with pytest.raises(RecordError, match="begun with the load from host1"):
-        carry_out(scenario("rate: 40"), here)
+        carry_out(scenario(retries=4), here)
 
 
 @hosts_needed

@@ -21,10 +21,10 @@ from bench.environments.environment import environment
 from bench.fleet import ledger
 from bench.fleet.ledger import Ledger
 from bench.record.store import RunFolder
-from tests import hosts, waiting
+from tests import hosts, systemd_run, waiting
 from tests.hosts import Host, Net
 
-BLOCKS = 4
+BLOCKS = 3
 SCENARIO = f"""scenario: tiny
 host: {{class: jetson}}
 model: {{source: "dummy:tiny-llama"}}
@@ -101,7 +101,7 @@ def _fleet(tmp_path: Path, count: int, **more: object) -> Iterator[Fleet]:
             "scenarios": ["tiny.yaml"],
             "program": str(BENCH),
             "emulate": "orin-nx",
-            "poll_s": 8,
+            "poll_s": 4,
             "patience_minutes": 1,
             # All hosts share this machine's disk and processors.
             "environment": {"FIRSTTOKEN_BESIDE_OTHERS": "1"},
@@ -133,6 +133,35 @@ def test_a_run_outlives_its_link_and_a_changed_host_key_is_refused(tmp_path: Pat
         assert residents == []
         _each_launch_once(fleet, [first, second])
         _names_nobody(fleet)
+
+
+@pytest.mark.end_to_end
+def test_where_systemd_runs_a_run_is_a_transient_unit_of_its_own(tmp_path: Path) -> None:
+    """By a stand-in for systemd-run: in a network namespace there is no systemd to ask."""
+    with _fleet(tmp_path, 1) as fleet:
+        (board,) = fleet.net.hosts
+        _configured(board, f"SetEnv PATH={_systemd_run(tmp_path)}:/usr/local/bin:/usr/bin:/bin SOME_SESSIONS=own")
+        board.run("mkdir", "-p", "/run/systemd/system")
+        process = fleet.start("run")
+        waiting.until(lambda: fleet.begun(board), 5 * MINUTES)
+        (unit, known), *others = _units(board).items()
+        listed = board.run("ps", "-wweo", "pid=,ppid=,sid=,args=").stdout.splitlines()
+        (row,) = [line.split(None, 3) for line in listed if int(line.split()[0]) == known["pid"]]
+        environment = board.run("cat", f"/proc/{known['pid']}/environ").stdout
+        said, _ = process.communicate(timeout=10 * MINUTES)
+
+        assert process.returncode == 0, said
+        assert fleet.states() == {"orin-1": "finished"}
+        assert others == []
+        (job,) = fleet.board(board).glob("jobs/*/")
+        assert unit == f"firsttoken-{job.name}"
+        assert known["argv"] == [str(BENCH.resolve()), "fleet", "work", str(job)]
+        assert " fleet work " in row[3]
+        assert "SOME_SESSIONS" not in environment
+        (last,) = _units(board).values()
+        assert (last["status"], last["left"]) == (0, 0)
+        assert "tiny" in (job / "work.log").read_text()
+        _each_launch_once(fleet, [board])
 
 
 @pytest.mark.slow
@@ -233,7 +262,7 @@ def _residents(host: Host) -> list[str]:
     of ours sees its ssh session, so that the least of several is what is resident.
     """
     seen: list[list[str]] = []
-    for _ in range(5):
+    for _ in range(3):
         listed = host.run("ps", "-wweo", "pid=,ppid=,args=").stdout.splitlines()
         rows = [(int(pid), int(parent), said) for pid, parent, said in (line.split(None, 2) for line in listed)]
         run = {pid for pid, _, said in rows if " fleet work " in said}
@@ -272,6 +301,21 @@ def _configured(host: Host, line: str) -> None:
     file.write_text(f"{line}\n{file.read_text()}")
     host.kill()
     host.start()
+
+
+def _systemd_run(folder: Path) -> Path:
+    """A folder with the stand-in for `systemd-run`."""
+    (folder / "bin").mkdir()
+    program = folder / "bin" / "systemd-run"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(systemd_run.__file__)} "$@"\n')
+    program.chmod(0o755)
+    return program.parent
+
+
+def _units(host: Host) -> dict[str, Any]:
+    """The units that a host's stand-in for systemd has started, by name: its account of each."""
+    names = host.run("sh", "-c", "ls /run/units").stdout.split()
+    return {Path(name).stem: json.loads(host.run("cat", f"/run/units/{name}").stdout) for name in names}
 
 
 def _slow_clock(folder: Path, minutes: int) -> Path:

@@ -125,10 +125,12 @@ def _changed(what: str, variant: str, account: HandOverAccount, seconds: float) 
         "seconds": round(seconds, 2),
         "peak_mib": peak,
         "lost": account.lost,
+        "overdue": account.overdue,
         "states": [asdict(state) for state in account.states],
     }
     held = "" if peak is None else f", both held {peak} MiB at most"
-    return told, f"{what}  to {variant}  after {told['seconds']} s{held}; {account.lost} requests lost"
+    cut = f"; {account.overdue} of the engine before had not ended in time, and were cut" if account.overdue else ""
+    return told, f"{what}  to {variant}  after {told['seconds']} s{held}; {account.lost} requests lost{cut}"
 
 
 def _last_words(error: LaunchError) -> str | None:

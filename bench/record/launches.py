@@ -420,8 +420,9 @@ class HandOverAccount:
 
     Stamps are ns: when the second engine was spawned, healthy and warm, when new requests went over, when the first had
     gone. Memory is MiB: what the first held and what there was before the second was started, what that one was thought
-    to need, and the most that both trees held at one time (PSS). `unserved` requests found no engine. `start`,
-    `oracle` and `command` are the second engine's.
+    to need, and the most that both trees held at one time (PSS). `unserved` requests found no engine; `overdue` ones
+    still ran at the first when its time to end them was over. `model_before` is the source of the first's model where
+    that is another. `start`, `oracle` and `command` are the second engine's.
     """
 
     states: list[HandOverState] = field(default_factory=list)
@@ -437,6 +438,8 @@ class HandOverAccount:
     peak_mib: float | None = None
     requests: Mapping[str, RequestsPassed] = field(default_factory=dict)
     unserved: int = 0
+    overdue: int = 0
+    model_before: str | None = None
     start: StartAccount = field(default_factory=StartAccount)
     oracle: OracleAnswer | None = None
     command: Invocation | None = None

@@ -16,7 +16,6 @@ from bench.environments.environment import install, needed, provisioned
 from bench.errors import RecordError, UsageError
 from bench.home import home, locked
 from bench.loadgen.selfcheck import selfcheck
-from bench.models import checkpoints
 from bench.phrases import listed
 from bench.plan.blocks import Plan, draw
 from bench.plan.budget import TimeLimit
@@ -33,9 +32,11 @@ from bench.run.launch import launch
 from bench.run.progress import Progress, Silent
 from bench.run.refusals import require
 from bench.run.seen import Seen, Stand
+from bench.run.succession import weights_of
 from bench.scenario.load import Scenario
 from bench.scenario.model import ClientPlace
 from bench.scenario.sources import REMOTE
+from bench.warmup.predecessor import predecessor
 
 # What makes a finished launch invalid, from its folder.
 Judge = Callable[[Path], Sequence[Check]]
@@ -250,6 +251,10 @@ def _weights(plan: Plan, progress: Progress) -> dict[str, Checkpoint]:
     found: dict[str, Checkpoint] = {}
     known: dict[tuple[str, str, str], Checkpoint] = {}
     for variant in plan.variants:
+        ahead = predecessor(variant)
+        if ahead is not None and ahead.model != variant.model:
+            progress.preparing(f"model {ahead.model.source} as {ahead.quantization}")
+            weights_of(ahead, progress.preparing)
         wanted = form(plugins.load("engines", variant.engine.engine))
         if name := needed(variant.engine):
             provisioned(name)
@@ -257,9 +262,7 @@ def _weights(plan: Plan, progress: Progress) -> dict[str, Checkpoint]:
         if key not in known:
             if variant.model.source != REMOTE:
                 progress.preparing(f"model {variant.model.source} as {variant.quantization}")
-            known[key] = checkpoints.resolve(
-                variant.model, variant.quantization, form=wanted, progress=progress.preparing
-            )
+            known[key] = weights_of(variant, progress.preparing)
         found[variant.id] = known[key]
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -42,7 +43,7 @@ from bench.run.front import Front
 from bench.run.patience import patient
 from bench.run.seen import Seen, Stand
 from bench.run.stops import of_children, own_stops
-from bench.run.succession import SECOND, Succession, candidate, meanwhile
+from bench.run.succession import SECOND, Succession, candidate, meanwhile, weights_of
 from bench.scenario.variant import Variant
 from bench.warmup.pages import establish_page_cache, page_cache_check
 from bench.warmup.predecessor import predecessor
@@ -77,19 +78,20 @@ def _launch(
         raise LaunchError("unsupported", "a hand-over is neither slowed on purpose nor asked from another host yet")
     engine: Engine = plugins.load("engines", leading.engine.engine)()
     strategy = build(leading.warmup)
+    weights = checkpoint if leading.model == variant.model else weights_of(leading)
     caches = stand.caches / leading.id
     caches.mkdir(parents=True, exist_ok=True)
 
     progress.phase("preparing")
     # First of all: it reads the weights and warms the machine.
-    twin.provide(stand, leading, checkpoint, folder)
+    twin.provide(stand, leading, weights, folder)
     _settle(stand, record)
     if variant.page_cache == "drop":
         # Weights that a parent of another variant maps cannot be dropped.
-        stand.parents.release(checkpoint.path)
+        stand.parents.release(weights.path)
     # The warm-up comes second: a step that reads the weights in would have them dropped again.
-    page_cache = establish_page_cache(checkpoint, variant.page_cache)
-    prepared = strategy.prepare(HostState(leading, checkpoint, caches, folder))
+    page_cache = establish_page_cache(weights, variant.page_cache)
+    prepared = strategy.prepare(HostState(leading, weights, caches, folder))
     told = {name: step for name, step in prepared.state.items() if isinstance(step, Mapping)}
     record.state_before = replace(record.state_before, page_cache=page_cache, warmup=told)
     if variant.page_cache != "leave":
@@ -105,7 +107,7 @@ def _launch(
         context = LaunchContext(
             port=free_port(host),
             folder=folder,
-            checkpoint=checkpoint,
+            checkpoint=weights,
             caches=caches,
             spans_url=sink.url,
             args=prepared.args,
@@ -134,10 +136,11 @@ def _launch(
         # With all of that in place, and sampled: this second is also the idle power that energy is measured against.
         before = idle(stand.machine.roots)
         record.memory = replace(record.memory, before=before)
-        record.checks.append(will_it_fit(checkpoint.size_bytes, before))
+        record.checks.append(will_it_fit(weights.size_bytes, before))
         progress.phase("starting")
         front = crew.enter_context(Front()) if leading is not variant else None
         server = start(spec, folder, forking)
+        prepared.spawned()
         succession = None if front is None else Succession(stand, front, server, planned)
         killing = server if succession is None else succession
         watchdog = crew.enter_context(guarded_memory(stand.machine.roots, lambda reason: killing.kill()))
@@ -148,18 +151,21 @@ def _launch(
             server.wait_healthy()
             if server.inside is not None:
                 sampler.set_pid(server.inside)
-            asking = Asking(stand, planned, leading, checkpoint, succession or server, load, seen)
+            asking = Asking(stand, planned, leading, weights, succession or server, load, seen)
 
             def consult() -> None:
-                record.start = oracle.consulted(record.start, leading, spec, stand.machine, server, checkpoint)
+                record.start = oracle.consulted(record.start, leading, spec, stand.machine, server, weights)
 
             def hand_over() -> None:
                 assert succession is not None
+                # What is asked meanwhile may be answered by either: of two models, tokens that both know.
+                asking.checkpoint = min(weights, checkpoint, key=lambda one: one.vocab_size or math.inf)
                 with meanwhile(asking):
                     consult()
                     second = stand.caches / variant.id, folder / SECOND
                     succession.carry_out(candidate(variant, checkpoint, *second, planned))
                 succession.merge(asking)
+                asking.checkpoint = checkpoint
                 sampler.set_pid(succession.last.pid)
                 sampler.set_metrics_url(metrics_url(succession.last.endpoint))
                 sampler.mark()

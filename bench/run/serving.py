@@ -9,14 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
-from bench import plugins
-from bench.engines.engine import Endpoint, Engine, form
+from bench.engines.engine import Endpoint
 from bench.engines.parents import Parents
 from bench.engines.server import Server, start
 from bench.errors import LaunchError, UsageError
 from bench.home import home
 from bench.loadgen.generator import LoadGenerator
-from bench.models import checkpoints
 from bench.probes.machine import machine
 from bench.record.launches import HandOverAccount, LaunchRecord
 from bench.record.manifest import PlannedLaunch
@@ -24,7 +22,7 @@ from bench.run.asking import Asking
 from bench.run.front import Front
 from bench.run.progress import Progress
 from bench.run.seen import Seen, Stand
-from bench.run.succession import Arranged, Proof, Succession, candidate, proven
+from bench.run.succession import Arranged, Proof, Succession, candidate, proven, weights_of
 from bench.scenario.load import Scenario
 from bench.scenario.variant import Variant
 from bench.warmup.pages import establish_page_cache
@@ -99,10 +97,7 @@ class Serving:
         """The variant's weights and command, in a folder of its own."""
         self._made += 1
         self.stand.progress.preparing(f"model {variant.model.source} as {variant.quantization}")
-        engine: Engine = plugins.load("engines", variant.engine.engine)()
-        checkpoint = checkpoints.resolve(
-            variant.model, variant.quantization, form=form(engine), progress=self.stand.progress.preparing
-        )
+        checkpoint = weights_of(variant, self.stand.progress.preparing)
         planned = PlannedLaunch(0, 0, variant.id, scenario.model.design.seed)
         caches = self.stand.caches / scenario.model.scenario / variant.id
         return candidate(variant, checkpoint, caches, self.folder / str(self._made), planned)
@@ -113,6 +108,7 @@ class Serving:
         if forked:
             self.stand.progress.preparing("warming a parent")
         self.server = server = start(one.spec, one.context.folder, self.stand.parents if forked else None)
+        one.prepared.spawned()
         if server.origin.reason is not None:
             self.stand.progress.note(f"started by exec and not forked: {server.origin.reason}")
         server.wait_healthy()

@@ -17,12 +17,13 @@ from typing import Any
 
 from bench import plugins
 from bench.engines import device
-from bench.engines.engine import Checkpoint, Endpoint, Engine, LaunchContext, LaunchSpec, LaunchTrace
+from bench.engines.engine import Checkpoint, Endpoint, Engine, LaunchContext, LaunchSpec, LaunchTrace, form
 from bench.engines.invocation import invocation
 from bench.engines.origin import start_check
 from bench.engines.server import Server, free_port, start
 from bench.errors import LaunchError
 from bench.loadgen.generator import LoadGenerator
+from bench.models import checkpoints
 from bench.probes.memory import HEADROOM, MIB, RUNTIME_MIB, memory, will_it_fit
 from bench.probes.processes import held_mib
 from bench.record.launches import (
@@ -40,7 +41,7 @@ from bench.run.front import Front
 from bench.run.seen import Seen, Stand
 from bench.scenario.model import Workload
 from bench.scenario.variant import Variant
-from bench.warmup.predecessor import HandOver
+from bench.warmup.predecessor import HandOver, predecessor
 from bench.warmup.step import HostState, Prepared, Stage, Step, WarmupStrategy, buckets
 from bench.warmup.strategies import build
 
@@ -112,6 +113,12 @@ def candidate(variant: Variant, checkpoint: Checkpoint, caches: Path, folder: Pa
         block=planned.block, position=planned.position, seed=planned.seed,
     )  # fmt: skip
     return Arranged(variant, context, engine, strategy, prepared, engine.command(variant, context))
+
+
+def weights_of(variant: Variant, progress: Callable[[str], None] | None = None) -> Checkpoint:
+    """The variant's weights in the form that its engine takes, fetched if they are not there yet."""
+    engine = plugins.load("engines", variant.engine.engine)
+    return checkpoints.resolve(variant.model, variant.quantization, form=form(engine), progress=progress)
 
 
 class Peak:
@@ -218,6 +225,9 @@ class Succession:
         try:
             self._note(command=then.command)
             self._fits(then.checkpoint)
+            ahead = predecessor(then.variant)
+            if ahead is not None and ahead.model != then.variant.model:
+                self._note(model_before=ahead.model.source)
             front.beside(self.names[1], then.spec.endpoint)
             with Peak(self._pids) as peak:
                 try:
@@ -226,9 +236,7 @@ class Succession:
                     self.stand.progress.phase("handing over")
                     front.over()
                     self._note(over_ns=time.monotonic_ns())
-                    while front.state == "draining":
-                        self._look()
-                        front.look(LOOK_S)
+                    self._drain(then.variant.engine.drain_timeout_s)
                     self._look()
                 finally:
                     self._note(peak_mib=peak.mib)
@@ -300,6 +308,7 @@ class Succession:
         stand.progress.phase("starting the second engine")
         with LoadGenerator() as load:
             self.server = start(then.spec, then.context.folder, stand.parents if forked else None)
+            then.prepared.spawned()
             self.server.wait_healthy(on_wait=self._look)
             asking = Asking(
                 stand, self.planned, then.variant, then.checkpoint, self.server, load, self.seen, next_id=APART
@@ -310,6 +319,21 @@ class Succession:
             proven(self.server, self.seen)
         self._note(second_warm_ns=time.monotonic_ns(), oracle=oracle.ask(self.server.endpoint, then.checkpoint))
         self._look()
+
+    def _drain(self, limit_s: float) -> None:
+        """Until nothing runs at the engine that leaves; what still runs after the limit is cut with it, and told."""
+        front, end = self.front, time.monotonic() + limit_s
+        while front.state == "draining":
+            self._look()
+            front.look(LOOK_S)
+            if front.state == "draining" and time.monotonic() > end:
+                front.ask()
+                overdue = front.running.get(self.names[0], 0)
+                self._note(overdue=overdue)
+                self.stand.progress.note(
+                    f"{overdue} answers of the engine before had not ended {limit_s:g} s after the change, and are cut"
+                )
+                front.gone(self.names[0])
 
     def _fits(self, checkpoint: Checkpoint) -> None:
         """LaunchError unless what is free holds another engine like the one that serves."""
@@ -389,9 +413,11 @@ def hand_over_checks(told: HandOverAccount, first: OracleAnswer | None, spawn_ns
     ]
     spawned, over, gone = since
     happened = told.reason is None and over is not None and gone is not None
+    took = over - spawned if over is not None and spawned is not None else math.nan
+    cut = f"; {told.overdue} answers that still ran at the first then were cut" if told.overdue else ""
     words = (
-        f"new requests went over {over:.1f} s after the spawn of the first engine; the second was spawned at "
-        f"{spawned or math.nan:.1f} s, the first gone at {gone:.1f} s"
+        f"new requests went over {over:.1f} s after the spawn of the first engine and "
+        f"{took:.1f} s after that of the second; the first was gone at {gone:.1f} s{cut}"
         if happened
         else f"it did not happen: {told.reason or 'no reason was given'}"
     )
@@ -401,16 +427,19 @@ def hand_over_checks(told: HandOverAccount, first: OracleAnswer | None, spawn_ns
         Check("hand_over.requests", "ok" if not told.lost else "violated",
               f"{told.begun} requests passed on, {told.lost} lost with an engine or for want of one",
               "no request lost"),
-        _alike(first, told.oracle),
+        _alike(first, told),
     ]  # fmt: skip
     if check := start_check(told.start):
         checks.append(replace(check, name="hand_over.start"))
     return checks
 
 
-def _alike(first: OracleAnswer | None, second: OracleAnswer | None) -> Check:
+def _alike(first: OracleAnswer | None, told: HandOverAccount) -> Check:
     """Told and never invalid: two ways of computing may differ in the last digits, and a close race in its winner."""
-    limit = f"the same first token of a fixed question, its log-probability within {WITHIN:g} nats"
+    limit, second = f"the same first token of a fixed question, its log-probability within {WITHIN:g} nats", told.oracle
+    if told.model_before is not None:
+        why = f"the first engine served another model, {told.model_before}"
+        return Check("hand_over.oracle", "unknown", why, limit)
     if first is None or second is None or None in (first.logprob, second.logprob):
         why = next((one.reason for one in (first, second) if one is not None and one.reason), "not asked")
         return Check("hand_over.oracle", "unknown", why, limit)

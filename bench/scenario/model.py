@@ -101,6 +101,9 @@ class EngineSetting(Strict):
     served_model: str | None = Field(None, description="model name to put in requests, where it differs")
     ready_timeout_s: PositiveFloat = Field(900.0, description="give up on a launch that is not ready by then")
     stop_timeout_s: PositiveFloat = Field(20.0, description="TERM, wait this long, then KILL")
+    drain_timeout_s: PositiveFloat = Field(
+        600.0, description="once it has taken over from another engine, that one may end what it began for so long"
+    )
 
 
 class Matrix(BaseModel):

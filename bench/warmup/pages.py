@@ -7,18 +7,20 @@ import ctypes
 import ctypes.util
 import mmap
 import os
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bench.engines.engine import Checkpoint, LaunchTrace
 from bench.errors import UsageError
 from bench.record.documents import parsed
 from bench.record.launches import Check, PageCacheState
+from bench.record.schema import CheckStatus
 from bench.scenario.model import PAGE_CACHE
 from bench.warmup.step import HostState, Prepared, Step, StepOptions
 
@@ -142,25 +144,97 @@ def establish_page_cache(checkpoint: Checkpoint, mode: str) -> PageCacheState:
     )
 
 
+class Beside:
+    """Weight files that are read in while the engine starts; stamps are None for what did not happen."""
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self.files = tuple(files)
+        self.before = resident_share(self.files)
+        self.begun_ns: int | None = None
+        self.done_ns: int | None = None
+        self.resident: float | None = None
+        self.fault: str | None = None
+        # An engine that is broken off is not waited for.
+        self._thread = threading.Thread(target=self._read, name="page cache", daemon=True)
+
+    def begin(self) -> None:
+        """Start to read."""
+        self._thread.start()
+
+    def join(self, timeout_s: float | None = None) -> None:
+        """Wait until all is read."""
+        self._thread.join(timeout_s)
+
+    def _read(self) -> None:
+        self.begun_ns = time.monotonic_ns()
+        try:
+            prefetch(self.files)
+        except OSError as error:
+            self.fault = f"{error.filename}: {error.strerror}"
+            return
+        self.done_ns = time.monotonic_ns()
+        self.resident = resident_share(self.files)
+
+    def check(self, health_ns: int | None) -> Check:
+        """Whether all was in the page cache before the engine was healthy: later it has read the weights itself."""
+        status: CheckStatus = "violated"
+        if self.fault is not None:
+            words = f"the weights could not be read: {self.fault}"
+        elif self.begun_ns is None or self.done_ns is None:
+            words = "the weights were not read to their end while the engine was there"
+        else:
+            before = "an unknown share" if self.before is None else f"{self.before:.1%}"
+            words = f"{before} of the weight bytes resident before spawn; all read within "
+            words += f"{(self.done_ns - self.begun_ns) / 1e9:.2f} s beside the start"
+            if health_ns is not None:
+                early = (health_ns - self.done_ns) / 1e9
+                words += f", {abs(early):.2f} s {'before' if early >= 0 else 'after'} the engine was healthy"
+            gone = self.resident is not None and self.resident <= WARM_SHARE
+            words += f"; {self.resident:.1%} resident then" if gone else ""
+            if not gone and health_ns is not None and self.done_ns <= health_ns:
+                status = "ok"
+        return Check(
+            "page_cache.beside", status, words, "above 98 % resident before the engine is healthy",
+            "read them before the spawn (`when: before`), or leave it" if status == "violated" else None,
+        )  # fmt: skip
+
+
 class PageCache(Step):
-    """The weight files' state in the page cache: prefetched, or dropped."""
+    """The weight files' state in the page cache: prefetched before the spawn or beside the start, or dropped."""
 
     name = "page-cache"
 
     class Options(StepOptions):
-        """Which state."""
+        """Which state, and when it is brought about."""
 
         state: Literal["prefetch", "drop"] = Field("prefetch", description="the state to bring the weight files into")
+        when: Literal["before", "beside"] = Field(
+            "before", description="before the spawn, outside every figure, or while the engine starts, inside of them"
+        )
+
+        @model_validator(mode="after")
+        def _in_time(self) -> Self:
+            if self.when == "beside" and self.state != "prefetch":
+                raise ValueError("what an engine reads cannot be dropped beside its start")
+            return self
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        self._beside: Beside | None = None
 
     def prepare(self, state: HostState) -> Prepared:
-        """Establish and measure."""
-        return Prepared(state=asdict(establish_page_cache(state.checkpoint, self.options.state)))
+        """Establish and measure, or have it done once the engine has been spawned."""
+        if self.options.when == "before":
+            return Prepared(state=asdict(establish_page_cache(state.checkpoint, self.options.state)))
+        self._beside = beside = Beside(weight_files(state.checkpoint))
+        sizes = sum(file.stat().st_size for file in beside.files)
+        told = {"mode": "beside", "files": len(beside.files), "bytes": sizes, "resident_before": beside.before}
+        return Prepared(state=told, at_spawn=(beside.begin,))
 
     def verify(self, trace: LaunchTrace, prepared: Prepared) -> list[Check]:
-        """The share that was resident just before spawn."""
+        """The share that was resident just before spawn, or once it was read beside the start."""
+        if self._beside is not None:
+            return [self._beside.check(trace.stamps.get("health"))]
         return [page_cache_check(parsed(PageCacheState, prepared.state))]
 
 

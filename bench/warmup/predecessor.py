@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from bench.scenario.matrix import step
-from bench.scenario.model import Scalar, Start
+from bench.scenario.model import Model, Scalar, Start
+from bench.scenario.sources import mistake
 from bench.scenario.variant import Variant
 from bench.warmup.step import Step, StepOptions
 
@@ -27,10 +28,20 @@ class HandOver(Step):
         args: dict[str, Scalar | None] = Field(
             default_factory=dict, description="flags in which the first engine differs; null takes a flag away"
         )
+        model: str | None = Field(
+            None, description="source of another model that the first engine serves: the hand-over is a swap then"
+        )
         start: Start = Field("exec", description="where the first engine's process comes from")
         warmup: list[str | dict[str, Any]] = Field(
             default=["none"], description="how the first engine is warmed: steps as under `warmups`"
         )
+
+        @field_validator("model")
+        @classmethod
+        def _source(cls, given: str | None) -> str | None:
+            if given is not None and (wrong := mistake(given)) is not None:
+                raise ValueError(wrong)
+            return given
 
         @field_validator("warmup")
         @classmethod
@@ -52,12 +63,22 @@ def predecessor(variant: Variant) -> Variant | None:
         return None
     options = HandOver.Options.model_validate(given)
     args = {name: value for name, value in (variant.engine.args | options.args).items() if value is not None}
-    return replace(
+    engine = variant.engine.model_copy(update={"args": args})
+    first = replace(
         variant,
         id=f"{variant.id}.first",
         # Its own: it has no twin among the variants of the plan.
         factors=variant.factors | {"warmup": f"{variant.warmup_name}.first", "start": options.start},
-        engine=variant.engine.model_copy(update={"args": args}),
+        engine=engine,
         warmup=tuple(step(item) for item in options.warmup),
         start=options.start,
+    )
+    if options.model is None:
+        return first
+    return replace(
+        first,
+        factors=first.factors | {"model": options.model},
+        model=Model(source=options.model),
+        # By one name, whichever model answers: requests are the same on both sides of the change.
+        engine=engine.model_copy(update={"served_model": engine.served_model or variant.model_name}),
     )

@@ -29,11 +29,20 @@ class HostState:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What was done before spawn: flags and variables for the engine, and the state left behind, as evidence."""
+    """What was done before spawn: flags and variables for the engine, and the state left behind, as evidence.
+
+    `at_spawn` is called once the engine has been spawned, and returns at once: what is to happen beside its start.
+    """
 
     args: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     state: Mapping[str, object] = field(default_factory=dict)
+    at_spawn: Sequence[Callable[[], object]] = ()
+
+    def spawned(self) -> None:
+        """Begin what is to happen beside the engine's start."""
+        for begin in self.at_spawn:
+            begin()
 
 
 @dataclass(frozen=True, slots=True)

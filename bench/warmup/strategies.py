@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bench import plugins
@@ -45,13 +45,15 @@ class Composite:
         args: dict[str, Any] = {}
         env: dict[str, str] = {}
         evidence: dict[str, Any] = {}
+        at_spawn: list[Callable[[], object]] = []
         for name, step in self.steps.items():
             prepared = step.prepare(state)
             args |= prepared.args
             env |= prepared.env
+            at_spawn += prepared.at_spawn
             if prepared.state:
                 evidence[name] = dict(prepared.state)
-        return Prepared(args, env, evidence)
+        return Prepared(args, env, evidence, at_spawn)
 
     def stages(self, workload: Workload) -> Iterator[Stage]:
         """All stages, in order of the steps."""

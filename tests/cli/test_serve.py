@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -188,6 +190,33 @@ def test_being_stopped_in_any_phase_of_a_hand_over_leaves_nothing(tmp_path: Path
         said = ended(process, signal.SIGINT)
         assert process.returncode == 0
         assert "Traceback" not in said
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_an_answer_without_an_end_keeps_two_engines_no_longer_than_it_may(tmp_path: Path) -> None:
+    path = handed(tmp_path)
+    path.write_text(path.read_text().replace("engine: simulated,", "engine: simulated, drain_timeout_s: 0.5,"))
+    process = serve(path)
+    try:
+        ready = line(process)
+        place = urlsplit(ready["ready"])
+        endless = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
+        # A minute of tokens, of which the first engine has sent some when the second takes over.
+        asked = {"model": ready["model"], "prompt": [1], "max_tokens": 60_000, "stream": True}
+        endless.request("POST", f"{place.path}/completions", json.dumps(asked), {"Content-Type": "application/json"})
+        answer = endless.getresponse()
+        assert answer.status == 200
+        told = line(process)
+        assert (told["overdue"], told["lost"]) == (1, 1)
+        assert "draining" in [state["name"] for state in told["states"]]
+        with pytest.raises(http.client.IncompleteRead) as cut:
+            answer.read()
+        assert b"is gone" in cut.value.partial
+        assert len(emulated(process)) == 1
+        assert b"[DONE]" in ask(ready["ready"], ready["model"])
+        ended(process)
     finally:
         process.kill()
         process.communicate()

@@ -210,6 +210,28 @@ def test_a_second_engine_that_does_not_fit_is_refused_before_it_starts(
     assert record.hand_over.needed_mib == pytest.approx(1024, abs=1)
 
 
+def test_the_first_engine_may_serve_another_model_and_the_change_is_a_swap(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text('{"model_type": "llama", "vocab_size": 100}')
+    (other / "model.safetensors").write_bytes(bytes(32))
+    path = run(write(tmp_path, {"model": f"path:{other}"}))
+    record = record_of(path)
+    assert (record.status, record.reason) == ("ok", None)
+    assert record.hand_over is not None
+    assert record.hand_over.model_before == f"path:{other}"
+    checks = {check.name: check for check in record.checks}
+    assert checks["hand_over.oracle"].status == "unknown"
+    assert f"another model, path:{other}" in checks["hand_over.oracle"].evidence
+    assert checks["hand_over.requests"].status == checks["warmup.hand-over"].status == "ok"
+    assert record.command is not None
+    assert record.hand_over.command is not None
+    assert (record.command.places["model"], record.hand_over.command.places["model"]) == (
+        str(other),
+        str(tmp_path / "weights"),
+    )
+
+
 def test_the_peak_is_the_most_that_was_held() -> None:
     ballast = []
     with Peak(lambda: [psutil.Process().pid]) as peak:
@@ -239,5 +261,8 @@ def test_the_checks_say_what_happened_what_was_lost_and_whether_both_answer_alik
     lost = dataclasses.replace(done, requests={"first": RequestsPassed(begun=3, answered=2, died=1)})
     assert statuses(lost)["hand_over.requests"] == "violated"
     assert statuses(dataclasses.replace(done, unserved=1))["hand_over.requests"] == "violated"
+    cut = dataclasses.replace(lost, overdue=1)
+    (told, *_) = hand_over_checks(cut, None, 0)
+    assert "1 answers that still ran at the first then were cut" in told.evidence
     failed = HandOverAccount(reason="no memory")
     assert statuses(failed)["hand_over.state"] == "violated"

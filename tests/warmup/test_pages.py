@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
-from bench.engines.engine import Checkpoint
+from bench.engines.engine import Checkpoint, LaunchTrace
 from bench.errors import UsageError
 from bench.warmup import pages
-from bench.warmup.pages import establish_page_cache, page_cache_check, resident_bytes, resident_share, weight_files
+from bench.warmup.pages import (
+    PageCache,
+    establish_page_cache,
+    page_cache_check,
+    resident_bytes,
+    resident_share,
+    weight_files,
+)
+from bench.warmup.step import HostState, Prepared
+from tests.waiting import until
+from tests.warmup.states import variant
 
 SIZE = 5_000_000
 
@@ -107,3 +118,46 @@ def test_a_kernel_that_does_not_tell_is_doubt_and_not_success(
 def test_an_unknown_state_is_refused(checkpoint: Checkpoint) -> None:
     with pytest.raises(UsageError, match="leave, drop, prefetch"):
         establish_page_cache(checkpoint, "cold")
+
+
+def beside(checkpoint: Checkpoint, folder: Path) -> tuple[PageCache, Prepared]:
+    step = PageCache(PageCache.Options(when="beside"))
+    return step, step.prepare(HostState(variant(), checkpoint, folder, folder))
+
+
+def test_weights_are_read_beside_the_start_and_not_before_it(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    dropped = establish_page_cache(checkpoint, "drop")
+    if dropped.resident is None:
+        pytest.skip("the kernel does not tell what is resident")
+    step, prepared = beside(checkpoint, tmp_path)
+    assert (prepared.state["mode"], prepared.state["bytes"]) == ("beside", SIZE // 256 * 256)
+    assert resident_share(weight_files(checkpoint)) == pytest.approx(0, abs=0.02)
+    prepared.spawned()
+    until(lambda: resident_share(weight_files(checkpoint)) == 1.0)
+    assert step._beside is not None
+    step._beside.join(10)
+    trace = LaunchTrace(stamps={"health": time.monotonic_ns()}, log=[])
+    (check,) = step.verify(trace, prepared)
+    assert check.status == "ok", check
+    assert check.evidence.startswith("0.0% of the weight bytes resident before spawn; all read within ")
+    # Read only after the engine was there already: it had read them itself.
+    late = LaunchTrace(stamps={"health": (step._beside.done_ns or 0) - 2 * 10**9}, log=[])
+    (check,) = step.verify(late, prepared)
+    assert (check.status, "2.00 s after the engine was healthy" in check.evidence) == ("violated", True)
+
+
+def test_weights_that_cannot_be_read_beside_the_start_are_told(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    step, prepared = beside(checkpoint, tmp_path)
+    (check,) = step.verify(LaunchTrace(stamps={"health": 1}, log=[]), prepared)
+    assert (check.status, "not read to their end" in check.evidence) == ("violated", True)
+    (checkpoint.path / "model.safetensors").unlink()  # type: ignore[operator]
+    prepared.spawned()
+    assert step._beside is not None
+    step._beside.join(10)
+    (check,) = step.verify(LaunchTrace(stamps={"health": 1}, log=[]), prepared)
+    assert (check.status, "No such file or directory" in check.evidence) == ("violated", True)
+
+
+def test_nothing_is_dropped_beside_a_start() -> None:
+    with pytest.raises(ValueError, match="cannot be dropped beside its start"):
+        PageCache.Options(state="drop", when="beside")

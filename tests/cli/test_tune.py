@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,19 @@ def test_a_search_ends_with_a_setting_to_put_into_the_scenario(
     assert len(found["runs"]) == 2
     page = Path(found["report"]).read_text()
     assert "that had no part in choosing them" in page
+
+    # The answer is a scenario as it is: checked, and served.
+    answer = found["scenario"]
+    assert main(["check", answer]) == 0
+    assert "1 variant" in capsys.readouterr().out
+    command = [Path(sys.executable).parent / "bench", "serve", answer, "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as serving:
+        assert serving.stdout is not None
+        ready = json.loads(serving.stdout.readline())
+        # The engine that was chosen, of 10 ms, and not the start, of 40.
+        assert 5 < ready["warm_ttft_ms"] < 40
+        serving.terminate()
+        assert serving.wait(timeout=30) == 0
 
     # Both runs are there: the same again, in words, launches nothing.
     assert main(["tune", str(scenario), "--resume", "--no-report"]) == 0

@@ -96,6 +96,108 @@ def servers(pid: int) -> set[int]:
     return {one.pid for one in below if any("transformers_server" in word for word in one.cmdline()[:3])}
 
 
+SWAPPED = """
+scenario: swapped
+models: {before: {source: default}, after: {source: default}}
+engines: {transformers: {engine: transformers, args: {threads: 1}}}
+warmups: {once: {strategy: requests, n: 1, output_tokens: 4}}
+matrix: {model: [before], quantization: [bf16], warmup: [once], start: [forked]}
+workload: {prompts: {kind: random, tokens: 15}, output_tokens: 4}
+"""
+
+
+def test_hup_swaps_the_model_of_a_real_engine_by_a_fork_and_loses_nothing(tmp_path: Path) -> None:
+    (tmp_path / "swapped.yaml").write_text(SWAPPED)
+    command = [str(BENCH), "serve", "swapped.yaml", "--port", "0", "--json"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as serving:
+        assert serving.stdout is not None
+        ready = json.loads(serving.stdout.readline())
+        assert ready["model"] == "before"
+        answers, over = [ask(ready["ready"], "before")], threading.Event()
+
+        def keep_asking() -> None:
+            while not over.is_set():
+                answers.append(ask(ready["ready"], "before"))
+
+        asking = threading.Thread(target=keep_asking)
+        asking.start()
+        # Another precision of the weights, by another name.
+        swapped = SWAPPED.replace("model: [before], quantization: [bf16]", "model: [after], quantization: [fp32]")
+        (tmp_path / "swapped.yaml").write_text(swapped)
+        serving.send_signal(signal.SIGHUP)
+        told = json.loads(serving.stdout.readline())
+        over.set()
+        asking.join()
+        print(told)
+        assert told.get("swapped"), told
+        assert told["lost"] == told["overdue"] == 0
+        # The one who still asks for the old model is told so by the engine, and nobody is cut.
+        assert not [one for one in answers if "lost" in one]
+        served = [one for one in answers if not one.startswith("404")]
+        assert set(served) == {answers[0]}
+        assert "before" in ask(ready["ready"], "before")
+        assert not ask(ready["ready"], "after").startswith(("404", "lost"))
+        # Forked again, from the parent that the first one came from.
+        below = psutil.Process(serving.pid).children(recursive=True)
+        warm = {one.ppid() for one in below if any("parent_process" in word for word in one.cmdline())}
+        assert len(warm) == 3, below
+        family = psutil.Process(serving.pid).children(recursive=True)
+        serving.send_signal(signal.SIGTERM)
+        assert serving.wait(timeout=60) == 0
+    assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+COMPILED = """
+scenario: {name}
+model: {{source: default}}
+engines:
+  compiled:
+    engine: transformers
+    args: {{max_model_len: 128, max_num_seqs: 1, compile: true, preload: weights}}
+    ready_timeout_s: 1800
+warmups:
+  handed:
+    - {{strategy: hand-over, args: {{compile: null}}, start: forked}}
+    - kv-preallocate
+    - {{strategy: requests, n: 2, output_tokens: 8}}
+matrix: {{quantization: [bf16], warmup: [handed], start: [forked]}}
+workload: {{prompts: {{kind: random, tokens: 15}}, output_tokens: 8, requests: 4, timeout_s: 900}}
+design: {{blocks: 1, retries: 0, max_steal: 1, max_contention: 1}}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_transformers_answers_eagerly_until_its_compiled_engine_takes_over(tmp_path: Path) -> None:
+    """Both are forks of one parent that holds the weights: they are in memory once, for all three."""
+    name = f"end-to-end-{uuid.uuid4().hex[:8]}"
+    (tmp_path / "scenario.yaml").write_text(COMPILED.format(name=name))
+    setting = Setting(results=tmp_path / "results", rules=Rules(judge_folder), check_client=False)
+    try:
+        (launch,) = Run.open(carry_out(Scenario.load(tmp_path / "scenario.yaml"), setting)).all
+    finally:
+        shutil.rmtree(home() / "caches" / name, ignore_errors=True)
+    record = launch.record
+    checks: dict[str, Any] = {check.name: check for check in record.checks}
+    print(record.status, record.reason, *record.checks, record.hand_over, sep="\n")
+    assert record.status == "ok", record.reason
+    told = record.hand_over
+    assert told is not None
+    assert [checks[f"hand_over.{part}"].status for part in ("state", "requests", "start")] == ["ok"] * 3
+    assert checks["hand_over.oracle"].status in ("ok", "warning")
+    # The eager fork answered within seconds of being healthy; the compiled one was warm after all of its compilation.
+    health, first = record.stamps["health"], record.stamps["first_token"]
+    assert health is not None
+    assert first is not None
+    assert record.facts["compiled"] is True
+    assert record.facts["compilations"] >= 1
+    assert told.second_warm_ns is not None
+    assert told.second_spawn_ns is not None
+    assert (first - health) / 1e9 < record.facts["compile_s"] < (told.second_warm_ns - told.second_spawn_ns) / 1e9
+    assert told.requests["first"].answered > 3
+    assert told.requests["second"].answered >= 3
+
+
 @pytest.fixture
 def scenario(tmp_path: Path) -> Iterator[Path]:
     """vLLM, eager and forked first, then compiled; with caches of its own."""

@@ -11,6 +11,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,6 +39,16 @@ workload: {prompts: {kind: random, tokens: 15}, output_tokens: 4}
 """
 
 
+@contextmanager
+def started(command: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """The command; ended in any case, so that a test that fails says so and does not wait for it."""
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
 def ask(url: str, model: str) -> str:
     """The greedy answer to a question, or why there is none."""
     place = urlsplit(url)
@@ -57,7 +68,7 @@ def ask(url: str, model: str) -> str:
 def test_transformers_is_handed_over_while_it_is_asked_without_a_pause(tmp_path: Path) -> None:
     (tmp_path / "handed.yaml").write_text(SERVED)
     command = [str(BENCH), "serve", "handed.yaml", "--port", "0", "--json"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as serving:
+    with started(command, tmp_path) as serving:
         assert serving.stdout is not None
         ready = json.loads(serving.stdout.readline())
         first = servers(serving.pid)
@@ -109,7 +120,7 @@ workload: {prompts: {kind: random, tokens: 15}, output_tokens: 4}
 def test_hup_swaps_the_model_of_a_real_engine_by_a_fork_and_loses_nothing(tmp_path: Path) -> None:
     (tmp_path / "swapped.yaml").write_text(SWAPPED)
     command = [str(BENCH), "serve", "swapped.yaml", "--port", "0", "--json"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as serving:
+    with started(command, tmp_path) as serving:
         assert serving.stdout is not None
         ready = json.loads(serving.stdout.readline())
         assert ready["model"] == "before"

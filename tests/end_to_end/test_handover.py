@@ -164,11 +164,11 @@ model: {{source: default}}
 engines:
   compiled:
     engine: transformers
-    args: {{max_model_len: 128, max_num_seqs: 1, compile: true, preload: weights}}
+    args: {{max_model_len: 128, max_num_seqs: 1, compile: true, compile_scope: decode, preload: weights}}
     ready_timeout_s: 1800
 warmups:
   handed:
-    - {{strategy: hand-over, args: {{compile: null}}, start: forked}}
+    - {{strategy: hand-over, args: {{compile: null, compile_scope: null}}, start: forked}}
     - kv-preallocate
     - {{strategy: requests, n: 2, output_tokens: 8}}
 matrix: {{quantization: [bf16], warmup: [handed], start: [forked]}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -23,8 +24,10 @@ from bench.analyse.run import Run
 from bench.environments import environment
 from bench.home import home
 from bench.judge.validity import judge_folder
+from bench.models.checkpoints import resolve
 from bench.run.conductor import Rules, Setting, carry_out
 from bench.scenario.load import Scenario
+from bench.scenario.model import Model
 
 BENCH = Path(sys.executable).parent / "bench"
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(1200)]
@@ -160,7 +163,7 @@ def test_hup_swaps_the_model_of_a_real_engine_by_a_fork_and_loses_nothing(tmp_pa
 
 COMPILED = """
 scenario: {name}
-model: {{source: default}}
+model: {{source: "path:{weights}"}}
 engines:
   compiled:
     engine: transformers
@@ -177,12 +180,36 @@ design: {{blocks: 1, retries: 0, max_steal: 1, max_contention: 1}}
 """
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(2400)
+def shallow(folder: Path, layers: int = 2) -> Path:
+    """The default model cut off after a few layers: its own code and sizes, and words of no meaning."""
+    whole = resolve(Model(source="default"), "bf16").path
+    assert whole is not None
+    folder.mkdir()
+    for file in whole.glob("*.j*"):
+        shutil.copy(file, folder)
+    shape = json.loads((whole / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(shape | {"num_hidden_layers": layers}))
+    raw = (whole / "model.safetensors").read_bytes()
+    begin = 8 + int.from_bytes(raw[:8], "little")
+    kept, parts, end = dict[str, Any](), list[bytes](), 0
+    for name, tensor in json.loads(raw[8:begin]).items():
+        number = re.search(r"\.layers\.(\d+)\.", name)
+        if name == "__metadata__" or (number is not None and int(number[1]) >= layers):
+            continue
+        since, until = tensor["data_offsets"]
+        parts.append(raw[begin + since : begin + until])
+        kept[name] = tensor | {"data_offsets": [end, end := end + until - since]}
+    head = json.dumps(kept | {"__metadata__": {"format": "pt"}}).encode()
+    head += b" " * (-len(head) % 8)
+    (folder / "model.safetensors").write_bytes(b"".join([len(head).to_bytes(8, "little"), head, *parts]))
+    return folder
+
+
 def test_transformers_answers_eagerly_until_its_compiled_engine_takes_over(tmp_path: Path) -> None:
     """Both are forks of one parent that holds the weights: they are in memory once, for all three."""
     name = f"end-to-end-{uuid.uuid4().hex[:8]}"
-    (tmp_path / "scenario.yaml").write_text(COMPILED.format(name=name))
+    weights = shallow(tmp_path / "shallow")
+    (tmp_path / "scenario.yaml").write_text(COMPILED.format(name=name, weights=weights))
     setting = Setting(results=tmp_path / "results", rules=Rules(judge_folder), check_client=False)
     try:
         (launch,) = Run.open(carry_out(Scenario.load(tmp_path / "scenario.yaml"), setting)).all

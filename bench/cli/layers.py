@@ -21,7 +21,10 @@ def layers(
     variant: Annotated[str | None, typer.Option(help="with a scenario: which variant")] = None,
     through: Annotated[
         list[str] | None,
-        typer.Option(metavar="WAY", help="nginx, nginx-buffered, litellm, chat, or NAME=URL; may be repeated"),
+        typer.Option(
+            metavar="WAY",
+            help="number, nginx, nginx-buffered, litellm, chat, chat-polling, or NAME=URL; may be repeated",
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="what the server calls its model; its first one by default")] = None,
     key_env: Annotated[str | None, typer.Option(help="variable that holds the API key")] = None,
@@ -50,13 +53,13 @@ def layers(
     from bench.cli.signals import ends_on_term
     from bench.judge.validity import judge_folder
     from bench.run.conductor import Rules, Setting, carry_out
-    from bench.service.layers import KNOWN, Ask, available, scenario, target, ways
+    from bench.service.layers import BUFFERED, KNOWN, NGINX, NUMBER, Ask, available, scenario, target, ways
 
     chosen = ways(through or KNOWN)
     with ends_on_term(), watch(quiet=json) as progress:
         for name in [name for name, url in chosen.items() if url is None]:
-            reason = available(name)
-            if reason is not None and not (install and name not in ("nginx", "nginx-buffered")):
+            reason = available(name, server)
+            if reason is not None and not (install and name not in (NUMBER, NGINX, BUFFERED)):
                 progress.note(f"{name} is left out: {reason}")
                 del chosen[name]
         with _behind(server, variant, progress) as url:

@@ -91,8 +91,12 @@ def named(endpoint: Endpoint) -> Endpoint:
     path = f"{endpoint.prefix}/v1/models"
     try:
         _, body = _get(endpoint, path)
+    except (OSError, http.client.HTTPException) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
+        raise LaunchError("bad_argument", f"no answer to GET {path} ({reason}): is it running?") from error
+    try:
         name = json.loads(body)["data"][0]["id"]
-    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise LaunchError("bad_argument", f"GET {path} names no model ({error}): set served_model") from error
     return dataclasses.replace(endpoint, model=str(name))
 

@@ -25,6 +25,8 @@ from bench.phrases import counted
 
 # The variant that goes through nothing.
 STRAIGHT = "straight"
+# The same server by its number, where straight is by its name; the chat page over a WebSocket, and by polling.
+NUMBER, CHAT, POLLING = "number", "chat", "chat-polling"
 # First token, between tokens, the whole answer.
 MEASURES = ("ttft.p50", "tpot.p50", "e2el.p50")
 # Two-sided 95 %.
@@ -69,19 +71,20 @@ def ways(run: Run) -> tuple[str, ...]:
 
 def added(run: Run) -> tuple[Added, ...]:
     """Every way and measure, in the order of the scenario."""
-    return tuple(_added(run, way, measure) for way in ways(run) for measure in MEASURES)
+    return tuple(between(run, STRAIGHT, way, measure) for way in ways(run) for measure in MEASURES)
 
 
-def _added(run: Run, way: str, measure: str) -> Added:
+def between(run: Run, base: str, way: str, measure: str) -> Added:
+    """What a way takes more than another one, `base`, whose figure then stands for `straight`."""
     title = metric(measure).title
-    before, after = (values_of(rows_of(run.per_launch, name), measure) for name in (STRAIGHT, way))
+    before, after = (values_of(rows_of(run.per_launch, name), measure) for name in (base, way))
     blocks = sorted(before.keys() & after.keys())
     differences = [after[block] - before[block] for block in blocks]
     said = Added(way, measure, _median(before), _median(after), len(blocks))
     if not after:
         return _because(said, _missing(run, way, title))
     if not before:
-        return _because(said, _missing(run, STRAIGHT, title))
+        return _because(said, _missing(run, base, title))
     if len(blocks) < 2:
         return _because(said, f"{counted(len(blocks), 'block')} with both: no noise to judge by")
     found = np.asarray(differences)

@@ -9,11 +9,10 @@ import numpy as np
 from bench.analyse.energy import COVERED, CROSS_CHECK, of_window, source_of
 from bench.analyse.series import Series
 from bench.judge.evidence import Evidence, Said, rule
-from bench.record.cooling import Effect, effect
+from bench.record.cooling import HARDWARE, Effect, effect
 from bench.record.launches import ProbeAccount
 
-# NVML's clock-event reasons.
-HARDWARE = {0x8: "hardware slowdown", 0x20: "software thermal", 0x40: "hardware thermal", 0x80: "power brake"}
+# NVML's clock-event reason for a clock at its power limit.
 POWER_CAP = 0x4
 CAPPED = 0.02
 SLEPT_MS = 1.0

@@ -34,11 +34,13 @@ QUIET = {
     "ANONYMIZED_TELEMETRY": "false",
 }
 PATIENCE_S = 600.0
+# Socket.IO begins by polling and goes over to a WebSocket, unless it is told one of them.
+TRANSPORTS = ("websocket", "polling")
 # What Chainlit keeps beside an app, as it is wanted here.
 CONFIG = """\
 [project]
 allow_origins = []
-[features]
+{transports}[features]
 unsafe_allow_html = false
 edit_message = false
 [features.spontaneous_file_upload]
@@ -222,6 +224,7 @@ def main() -> int:
     parser.add_argument("--key-env", help="variable that holds the API key")
     parser.add_argument("--body", default="{}", help="JSON object: more fields of every request")
     parser.add_argument("--name", help="what stands above the page; the model's name by default")
+    parser.add_argument("--transport", choices=TRANSPORTS, help="how pieces reach the page; both by default")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", required=True)
     options = parser.parse_args()
@@ -232,7 +235,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-chat-") as folder:
         (Path(folder) / ".chainlit").mkdir()
         # A JSON string is a TOML string.
-        (Path(folder) / ".chainlit" / "config.toml").write_text(CONFIG.format(name=json.dumps(name)), encoding="utf-8")
+        transports = f"transports = {json.dumps([options.transport])}\n" if options.transport else ""
+        config_text = CONFIG.format(name=json.dumps(name), transports=transports)
+        (Path(folder) / ".chainlit" / "config.toml").write_text(config_text, encoding="utf-8")
         (Path(folder) / "public").mkdir()
         (Path(folder) / "public" / "figures.css").write_text(STYLE, encoding="utf-8")
         (Path(folder) / "chainlit.md").write_text(WELCOME.format(name=name), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Which of the kernel's cooling devices slow a processor or a GPU down, by their types.
+"""What slows a processor or a GPU down: the kernel's cooling devices by their types, NVML's reasons by their bits.
 
 A cooling device is anything that a thermal governor may turn: a clock limit, a fan, a screen's brightness, or a flag
 that only tells user space. Its state says that something is at work, not that anything computes more slowly.
@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+
+# NVML's clock-event reasons that are no setting: bit → what slows the GPU down.
+HARDWARE = {0x8: "hardware slowdown", 0x20: "software thermal", 0x40: "hardware thermal", 0x80: "power brake"}
 
 
 class Effect(StrEnum):

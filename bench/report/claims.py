@@ -108,7 +108,7 @@ def _of_start(claim: str, row: dict[Any, Any] | None, figure: str, limit: float)
         return Finding(claim, "not shown", "too few launches as asked")
     first, lowest, highest = (f"{ratio:.0f}" if ratio >= 100 else f"{ratio:.3g}" for ratio in (value, low, high))
     seen = f"{first} times the baseline's, between {lowest} and {highest}"
-    return _judged(claim, seen, low, high, limit, less=True)
+    return judged(claim, seen, (low, high), limit, less=True)
 
 
 def _of_trade(claim: str, change: Change | None, limit: float, *, less: bool) -> Finding:
@@ -117,11 +117,12 @@ def _of_trade(claim: str, change: Change | None, limit: float, *, less: bool) ->
     seen = f"{change.ratio:.3f} times the reference, between {change.low:.3f} and {change.high:.3f}"
     if change.certainty == "exact":
         seen = f"{change.ratio:.3f} times the reference"
-    return _judged(claim, seen, change.low, change.high, limit, less=less)
+    return judged(claim, seen, (change.low, change.high), limit, less=less)
 
 
-def _judged(claim: str, evidence: str, low: float, high: float, limit: float, *, less: bool) -> Finding:
+def judged(claim: str, evidence: str, ends: tuple[float, float], limit: float, *, less: bool) -> Finding:
     """Holds if the interval lies on the claim's side of the limit, does not if it lies on the other."""
+    low, high = ends
     beyond = low > limit if less else high < limit
     within = high <= limit if less else low >= limit
     return Finding(claim, "holds" if within else "does not hold" if beyond else "not shown", evidence)

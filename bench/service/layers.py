@@ -6,8 +6,10 @@ that holds of a run holds of this one: blocks, order, logs, validity, report. Wh
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -16,21 +18,23 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from bench.engines.openai import authorization, parse
 from bench.engines.ports import named
 from bench.environments.environment import environment
 from bench.errors import EnvironmentFault, LaunchError, ProvisionError, UsageError
-from bench.judge.added import STRAIGHT
+from bench.judge.added import CHAT, NUMBER, POLLING, STRAIGHT
 from bench.loadgen import chromium
 from bench.run.progress import Progress
 from bench.scenario.load import Scenario
 from bench.service import chat, passage
 from bench.service.verify import LOOK_S, Detached
 
-NGINX, BUFFERED, LITELLM, CHAT = "nginx", "nginx-buffered", "litellm", "chat"
+NGINX, BUFFERED, LITELLM = "nginx", "nginx-buffered", "litellm"
 # What can be put in front of a server here, in the order in which it is tried.
-KNOWN = (NGINX, BUFFERED, LITELLM, CHAT)
+KNOWN = (NUMBER, NGINX, BUFFERED, LITELLM, CHAT, POLLING)
+PATIENT_S = 5.0
 # A served engine that is not ready by then never will be.
 PATIENCE_S = 900.0
 
@@ -61,27 +65,53 @@ def target(url: str, model: str | None, key_env: str | None) -> Destination:
         endpoint = replace(parse(url), model=model or "", headers=authorization(key_env))
         found = named(endpoint)
     except LaunchError as error:
-        raise UsageError(
-            f"{url}: {error.message}", hint="is it running? --model says what it calls its model"
-        ) from None
+        raise UsageError(f"{url}: {error.message}", hint="--model says what it calls its model") from None
     return Destination(url.rstrip("/").removesuffix("/v1"), found.model, key_env)
 
 
-def available(name: str) -> str | None:
-    """Why a known way cannot be taken on this machine, and what to do; None if it can."""
+def available(name: str, server: str) -> str | None:
+    """Why a known way to a server (its URL, or the scenario to be served) cannot be taken on this machine, and what to
+    do; None if it can."""
+    if name == NUMBER:
+        return unnumbered(server)
     if name in (NGINX, BUFFERED):
         with suppress(EnvironmentFault):
             passage.found()
             return None
         return f"nginx is not installed ({passage.INSTALL})"
-    if not environment(name).ready:
-        return f"the environment {name} is not installed (`bench engines install {name}`)"
-    if name == CHAT:
+    needed = chat.ENVIRONMENT if name in (CHAT, POLLING) else name
+    if not environment(needed).ready:
+        return f"the environment {needed} is not installed (`bench engines install {needed}`)"
+    if name in (CHAT, POLLING):
         try:
             chromium.found()
         except EnvironmentFault:
             return f"no Chromium is installed to read its page with ({chromium.INSTALL})"
     return None
+
+
+def unnumbered(server: str) -> str | None:
+    """Why a server cannot be asked by its number instead of its name; None if it can."""
+    parts = urlsplit(server)
+    if parts.scheme == "https":
+        return "a certificate is for a name"
+    with suppress(ValueError):
+        ipaddress.ip_address(parts.hostname or "")
+        return f"{server} has a number and no name to look up"
+    return None if parts.scheme else "a variant served for this is asked by number"
+
+
+def numbered(url: str) -> str:
+    """The same server by the first of its name's addresses that takes a connection; UsageError if none does."""
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or 80
+    try:
+        with socket.create_connection((host, port), timeout=PATIENT_S) as reached:
+            number = str(reached.getpeername()[0])
+    except OSError as error:
+        raise UsageError(f"{url}: {error}", hint="is it running?") from None
+    place = f"[{number}]" if ":" in number else number
+    return urlunsplit(parts._replace(netloc=f"{place}:{port}"))
 
 
 def ways(through: Sequence[str]) -> dict[str, str | None]:
@@ -103,7 +133,8 @@ def ways(through: Sequence[str]) -> dict[str, str | None]:
 def scenario(to: Destination, chosen: Mapping[str, str | None], ask: Ask) -> Scenario:
     """The scenario whose variants are the straight way and the chosen ones (`ways`)."""
     engines = {STRAIGHT: _attached(to.url, to)}
-    engines |= {name: _attached(url, to) if url else _started(name, to, ask) for name, url in chosen.items()}
+    known = {**chosen, **({NUMBER: numbered(to.url)} if chosen.get(NUMBER, "") is None else {})}
+    engines |= {name: _attached(url, to) if url else _started(name, to, ask) for name, url in known.items()}
     content = {
         "scenario": "layers",
         "description": f"What is added by what stands between a client and {to.url}?",
@@ -136,30 +167,22 @@ def _attached(url: str, to: Destination) -> dict[str, Any]:
 
 def _started(name: str, to: Destination, ask: Ask) -> dict[str, Any]:
     common = ["--upstream", to.url, "--port", "{port}", "--folder", "{folder}"]
-    ways: dict[str, dict[str, Any]] = {
-        NGINX: {"command": [sys.executable, "-m", "bench.service.passage", *common], "ready": "/v1/models"},
-        BUFFERED: {
-            "command": [sys.executable, "-m", "bench.service.passage", *common, "--buffered"],
-            "ready": "/v1/models",
-        },
-        LITELLM: {
-            "command": [
-                *(sys.executable, "-m", "bench.service.litellm", *common),
-                *("--python", "{python}", "--model", to.model, *(("--key-env", to.key_env) if to.key_env else ())),
-            ],
-            "environment": LITELLM,
-            "ready": "/health/liveliness",
-        },
-    }
+    passing = [sys.executable, "-m", "bench.service.passage", *common]
+    key = ["--key-env", to.key_env] if to.key_env else []
+    gateway = [sys.executable, "-m", "bench.service.litellm", *common, "--python", "{python}", "--model", to.model]
     # What the load generator puts into every request the page has to put in for it.
     body = {"max_tokens": ask.output_tokens, "temperature": 0, "ignore_eos": True}
-    ways[CHAT] = {
-        "command": ["{python}", *chat.words(to.url, to.model, to.key_env, body), "--port", "{port}"],
-        "environment": CHAT,
-        "ready": "/",
+    page = ["{python}", *chat.words(to.url, to.model, to.key_env, body), "--port", "{port}"]
+    paged = {"environment": chat.ENVIRONMENT, "ready": "/"}
+    ways: dict[str, dict[str, Any]] = {
+        NGINX: {"command": passing, "ready": "/v1/models"},
+        BUFFERED: {"command": [*passing, "--buffered"], "ready": "/v1/models"},
+        LITELLM: {"command": [*gateway, *key], "environment": LITELLM, "ready": "/health/liveliness"},
+        CHAT: {"command": [*page, "--transport", "websocket"], **paged},
+        POLLING: {"command": [*page, "--transport", "polling"], **paged},
     }
     common_args = _asked(to)
-    if name == CHAT:
+    if name in (CHAT, POLLING):
         common_args["args"]["page"] = True
     return {"engine": "command", "ready_timeout_s": 120.0, **ways[name], **common_args}
 

@@ -14,8 +14,10 @@ from typing import Any
 
 from bench.errors import UsageError
 from bench.phrases import unwritten
+from bench.probes.roots import Roots
 from bench.record.documents import write_document
 from bench.service.alarms import Teller
+from bench.service.board import BoardSensors
 from bench.service.door import Door
 from bench.service.errand import errand
 from bench.service.exposition import Exposition
@@ -28,17 +30,20 @@ SAVE_S = 60.0
 AGAIN_S = 3600.0
 
 Say = Callable[[str], None]
+# The sensors of this very machine.
+HERE = Roots()
 
 
 class Monitor:
     """A watch list being watched. Used as `with`: the folder is held, and nobody else may watch into it."""
 
-    def __init__(self, watched: WatchList, text: str, folder: Path, say: Say) -> None:
+    def __init__(self, watched: WatchList, text: str, folder: Path, say: Say, roots: Roots = HERE) -> None:
         self.watched, self.text, self.folder, self._say = watched, text, folder, say
         self.exposition = Exposition()
         self._faults = self.exposition.own_counter("firsttoken_record_faults", "Lines that could not be written")
         self._lost = self.exposition.own_counter("firsttoken_alarms_lost", "Changes that nobody could be told of")
         self._faults.inc(0)
+        self._board = BoardSensors(self.exposition.own, roots)
         variables = [one.key_env for one in watched.endpoints.values() if one.key_env]
         self.teller = Teller(watched.alarms, say, variables)
         self.journal = Journal(folder)
@@ -57,6 +62,7 @@ class Monitor:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._board.close()
         if self._held is not None:
             self._held.close()
 
@@ -66,6 +72,7 @@ class Monitor:
         if listen is not None:
             self.port = await door.listen(*listen)
         ready()
+        self._board.start()
         keeping: asyncio.Task[None] | None = asyncio.create_task(self._keep())
         try:
             async with asyncio.TaskGroup() as group:
@@ -90,6 +97,7 @@ class Monitor:
     def metrics(self) -> str:
         """The text of /metrics."""
         self._lost.inc(max(self.teller.lost - self._lost._value.get(), 0))
+        self._board.show()
         return self.exposition.text()
 
     async def probe(self, target: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,11 +18,11 @@ from bench.analyse.run import Launch, Run
 from bench.cli import main
 from bench.engines.ports import free_port, is_open
 from bench.errors import UsageError
-from bench.judge.added import STRAIGHT, added, chunks_per_read
+from bench.judge.added import CHAT, NUMBER, POLLING, STRAIGHT, added, chunks_per_read
 from bench.loadgen.selfcheck import server, true_ttft_ns
 from bench.run.conductor import Setting, carry_out
 from bench.service import litellm, nginx, passage
-from bench.service.layers import KNOWN, Ask, Destination, available, scenario, target, ways
+from bench.service.layers import KNOWN, Ask, Destination, available, numbered, scenario, target, unnumbered, ways
 from tests.cli.test_serve import scenario as served_scenario
 from tests.waiting import until
 
@@ -43,11 +44,12 @@ def test_ways_are_known_names_or_addresses() -> None:
 
 
 def test_every_way_is_a_variant_and_asked_alike() -> None:
-    made = scenario(TO, ways([*KNOWN, "mine=http://127.0.0.1:1"]), Ask(blocks=2))
-    assert [variant.id for variant in made.variants] == [STRAIGHT, *KNOWN, "mine"]
+    started = [name for name in KNOWN if name != NUMBER]
+    made = scenario(TO, ways([*started, "mine=http://127.0.0.1:1"]), Ask(blocks=2))
+    assert [variant.id for variant in made.variants] == [STRAIGHT, *started, "mine"]
     for one in made.variants:
         assert one.engine.served_model == "some-model"
-        page = {"page": True} if one.id == "chat" else {}
+        page = {"page": True} if one.id in (CHAT, POLLING) else {}
         assert one.engine.args == {"completions": False, "token_ids": False, **page}
     assert made.model.design.blocks == 2
 
@@ -55,7 +57,7 @@ def test_every_way_is_a_variant_and_asked_alike() -> None:
 def test_a_key_is_named_and_never_written() -> None:
     os.environ["LAYERS_KEY"] = "hush"
     try:
-        made = scenario(replace(TO, key_env="LAYERS_KEY"), ways(KNOWN), Ask())
+        made = scenario(replace(TO, key_env="LAYERS_KEY"), ways([name for name in KNOWN if name != NUMBER]), Ask())
         config = litellm.config(TO.url, TO.model, "LAYERS_KEY")
     finally:
         del os.environ["LAYERS_KEY"]
@@ -73,7 +75,7 @@ def test_litellm_asks_the_server_under_its_own_path() -> None:
 
 
 def test_a_server_that_is_not_there_is_said_before_anything_starts() -> None:
-    with pytest.raises(UsageError, match="names no model"):
+    with pytest.raises(UsageError, match=r"no answer to GET /v1/models \(Connection refused\): is it running\?"):
         target(f"http://127.0.0.1:{free_port()}", None, None)
     with pytest.raises(UsageError, match="not http"):
         target("ftp://127.0.0.1", None, None)
@@ -83,9 +85,26 @@ def test_what_is_not_installed_says_how_to_get_it(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("FIRSTTOKEN_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(nginx, "PLACES", str(tmp_path))
-    assert "apt install nginx" in (available("nginx") or "")
-    assert "bench engines install litellm" in (available("litellm") or "")
-    assert "bench engines install chat" in (available("chat") or "")
+    assert "apt install nginx" in (available("nginx", TO.url) or "")
+    assert "bench engines install litellm" in (available("litellm", TO.url) or "")
+    assert "bench engines install chat" in (available("chat", TO.url) or "")
+
+
+def test_a_name_is_asked_by_the_number_that_it_stands_for() -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        assert numbered(f"http://localhost:{port}/deep") == f"http://127.0.0.1:{port}/deep"
+        to = Destination(f"http://localhost:{port}", "some-model")
+        made = scenario(to, ways([NUMBER]), Ask(blocks=2))
+        assert [one.engine.base_url for one in made.variants] == [to.url, f"http://127.0.0.1:{port}"]
+    with pytest.raises(UsageError, match="refused"):
+        numbered(f"http://localhost:{port}")
+    assert unnumbered(to.url) is None
+    assert "no name to look up" in (unnumbered("http://[::1]:8000") or "")
+    assert unnumbered("https://llm.example") == "a certificate is for a name"
+    assert "by number" in (unnumbered("scenarios/quick.yaml") or "")
 
 
 def front(tmp_path: Path, *, buffered: bool = False) -> passage.PlainNginx:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from bench.service import exposition
+from bench.service import board, exposition
 from bench.service.prometheus import CONFIG, DASHBOARD, DASHBOARDS, RULES, SOURCES, Places, files, write
 
 promtool = pytest.mark.skipif(
@@ -31,6 +31,7 @@ HEALTHY = [
     ('firsttoken_budget_tokens{instance="m", endpoint="e"}', "1000x400"),
     ('firsttoken_budget_used_tokens{instance="m", endpoint="e"}', "0+1x400"),
     ('firsttoken_record_faults_total{instance="m"}', "0x400"),
+    ('firsttoken_board_throttled{instance="m", cause="cpu-throttle-alert"}', "0x400"),
     ('firsttoken_threshold_seconds{instance="m", endpoint="e", figure="latency", level="alarm"}', "0.2x400"),
     ('firsttoken_ttft_seconds_bucket{instance="m", endpoint="e", stream="warm", le="0.1"}', "0+1x400"),
     ('firsttoken_ttft_seconds_bucket{instance="m", endpoint="e", stream="warm", le="0.25"}', "0+1x400"),
@@ -116,6 +117,15 @@ class TestAlerts:
         ]:
             assert alarmed(tmp_path, series(name, values), 10) == {alert}
 
+    def test_a_board_that_slows_itself_down_for_more_than_a_moment_is_told(self, tmp_path: Path) -> None:
+        """Scraped once a minute: for good, half of the time as a passive trip does it, and once."""
+        throttled = "firsttoken_board_throttled"
+        assert alarmed(tmp_path, series(throttled, "0x9 1x390"), 15) == {"FirsttokenBoardThrottled"}
+        turns = "0 1 " * 30
+        assert alarmed(tmp_path, series(throttled, turns), 20) == {"FirsttokenBoardThrottled"}
+        once = "0x9 1 0x390"
+        assert [alarmed(tmp_path, series(throttled, once), minute) for minute in (10, 12, 14)] == [set()] * 3
+
     def test_rules_and_configuration_are_what_prometheus_reads(self, tmp_path: Path) -> None:
         write(tmp_path, Places(alertmanager="127.0.0.1:9093"))
         for kind, name in (("rules", RULES), ("config", CONFIG)):
@@ -128,6 +138,7 @@ class TestAlerts:
 def known() -> set[str]:
     """Names of all series that a monitor may expose."""
     names = {*exposition.GAUGES, "firsttoken_endpoint_info", "process_cpu_seconds_total", "up"}
+    names |= {*board.SERIES}
     names |= {f"{name}_total" for name in exposition.COUNTERS} | {"firsttoken_record_faults_total"}
     return names | {f"{name}_{part}" for name in exposition.HISTOGRAMS for part in ("bucket", "sum", "count")}
 

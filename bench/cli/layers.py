@@ -41,7 +41,7 @@ def layers(
     """Ask the same of a server straight and through what may stand in front of it; say what each way adds, in ms.
 
     Every block takes every way once, in random order. nginx, LiteLLM and the chat page (read in a real browser) are
-    started for it, on free loopback ports, and ended. Without --through all are tried; what is not installed is left
+    started for it, on free loopback ports, and ended. Without --through all but chat-polling are tried; what is not installed is left
     out, and said. The run is one like any other: report, compare, export.
 
     0 every way was measured, 3 one of them was not.
@@ -53,9 +53,9 @@ def layers(
     from bench.cli.signals import ends_on_term
     from bench.judge.validity import judge_folder
     from bench.run.conductor import Rules, Setting, carry_out
-    from bench.service.layers import BUFFERED, KNOWN, NGINX, NUMBER, Ask, available, scenario, target, ways
+    from bench.service.layers import BUFFERED, NGINX, NUMBER, USUAL, Ask, available, scenario, target, ways
 
-    chosen = ways(through or KNOWN)
+    chosen = ways(through or USUAL)
     with ends_on_term(), watch(quiet=json) as progress:
         for name in [name for name, url in chosen.items() if url is None]:
             reason = available(name, server)

@@ -32,8 +32,10 @@ from bench.service import chat, passage
 from bench.service.verify import LOOK_S, Detached
 
 NGINX, BUFFERED, LITELLM = "nginx", "nginx-buffered", "litellm"
-# What can be put in front of a server here, in the order in which it is tried.
-KNOWN = (NUMBER, NGINX, BUFFERED, LITELLM, CHAT, POLLING)
+# What can be put in front of a server here, in the order in which it is tried. A page that polls is tried where it is
+# asked for: a piece that misses its poll waits for the next heartbeat, which is 25 s away.
+USUAL = (NUMBER, NGINX, BUFFERED, LITELLM, CHAT)
+KNOWN = (*USUAL, POLLING)
 PATIENT_S = 5.0
 # A served engine that is not ready by then never will be.
 PATIENCE_S = 900.0

@@ -41,8 +41,8 @@ def layers(
     """Ask the same of a server straight and through what may stand in front of it; say what each way adds, in ms.
 
     Every block takes every way once, in random order. nginx, LiteLLM and the chat page (read in a real browser) are
-    started for it, on free loopback ports, and ended. Without --through all but chat-polling are tried; what is not installed is left
-    out, and said. The run is one like any other: report, compare, export.
+    started for it, on free loopback ports, and ended. Without --through all but chat-polling are tried; what is not
+    installed is left out, and said. The run is one like any other: report, compare, export.
 
     0 every way was measured, 3 one of them was not.
 

@@ -51,9 +51,10 @@ def layers(
     """
     from bench.cli.progress import watch
     from bench.cli.signals import ends_on_term
+    from bench.judge.added import NUMBER
     from bench.judge.validity import judge_folder
     from bench.run.conductor import Rules, Setting, carry_out
-    from bench.service.layers import BUFFERED, NGINX, NUMBER, USUAL, Ask, available, scenario, target, ways
+    from bench.service.layers import BUFFERED, NGINX, USUAL, Ask, available, scenario, target, ways
 
     chosen = ways(through or USUAL)
     with ends_on_term(), watch(quiet=json) as progress:

@@ -18,6 +18,9 @@ def monitor(
     run: Annotated[Path | None, typer.Option("--from", help="take limits from this run's measured requests")] = None,
     variant: Annotated[str | None, typer.Option(help="with --from: the variant that is served")] = None,
     listen: Annotated[str, typer.Option(help="host:port of /metrics and /probe; `none` for neither")] = LISTEN,
+    otlp: Annotated[
+        str | None, typer.Option(help="push the series to this OpenTelemetry collector, e.g. http://127.0.0.1:4318")
+    ] = None,
     seconds: Annotated[float | None, typer.Option(help="end after this long; until Ctrl-C by default")] = None,
     page: Annotated[Path | None, typer.Option(help="ask nobody: write a page of what was recorded so far")] = None,
     prometheus: Annotated[
@@ -58,6 +61,15 @@ def monitor(
 
     def say(sentence: str) -> None:
         typer.echo(sentence, err=True)
+
+    pusher = None
+    if otlp is not None:
+        import os
+
+        from bench.service.otlp import Pusher, headers
+        from bench.service.otlp import address as collector
+
+        pusher = Pusher(collector(otlp), headers(os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", "")))
 
     evidence: list[str] = []
     if run is not None:
@@ -103,7 +115,7 @@ def monitor(
     with contextlib.ExitStack() as stack:
         if live:
             stack.enter_context(live)
-        opened = stack.enter_context(Monitor(watched, text, folder, say))
+        opened = stack.enter_context(Monitor(watched, text, folder, say, pusher=pusher))
         asyncio.run(watching(opened))
 
 

@@ -46,8 +46,8 @@ class Outcome:
         return self.result == "ok"
 
     def since_sent_ms(self, stamp: str) -> float | None:
-        """From the request's last byte to a stamp, ms; None where either is missing."""
-        begun, then = self.row["sent_end_ns"] or self.row["sent_ns"], self.row[stamp]
+        """From just before the request's sending to a stamp, as in a run, ms; None where either is missing."""
+        begun, then = self.row["sent_ns"], self.row[stamp]
         return None if begun is None or then is None else (then - begun) / 1e6
 
     @property
@@ -73,7 +73,7 @@ class Caller:
         self._key = key
         self._asked = ready_process.shaped(endpoint.target, key=key)
         self.model = endpoint.model
-        self._path = self._asked.path
+        self.path = self._asked.path
         self._number = 0
 
     async def ask(self, stream: Stream) -> Outcome:
@@ -94,13 +94,13 @@ class Caller:
             except NotReady as error:
                 return self._failed(stream, "discovery", str(error), began)
             self.model = found.model
-        outcome = await self._completion(stream, self._path or CHAT, began)
-        if self._path is None:
+        outcome = await self._completion(stream, self.path or CHAT, began)
+        if self.path is None:
             if outcome.row["status"] in (404, 405) or (outcome.row["status"] == 400 and "template" in _said(outcome)):
                 outcome = await self._completion(stream, COMPLETIONS, began)
-                self._path = COMPLETIONS if outcome.ok else None
+                self.path = COMPLETIONS if outcome.ok else None
             elif outcome.ok:
-                self._path = CHAT
+                self.path = CHAT
         if not outcome.ok and self.endpoint.model is None:
             self.model = None
         return outcome

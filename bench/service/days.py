@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +22,7 @@ from bench.record.documents import write_document
 from bench.record.launches import ClockAccount, ExitReport, FieldInfo, LaunchRecord, StartAccount
 from bench.record.manifest import Manifest, PlannedVariant
 from bench.record.store import LaunchTables, RunFolder
-from bench.service.journal import FOLDER, lines
+from bench.service.journal import FOLDER, lines, utc
 from bench.service.watchlist import parse
 
 FIELDS = {
@@ -32,7 +32,9 @@ FIELDS = {
 }
 
 
-def keep(folder: Path, text: str, keep_days: int, journals: Sequence[str]) -> list[str]:
+def keep(
+    folder: Path, text: str, keep_days: int, journals: Sequence[str], now: Callable[[], datetime] = utc
+) -> list[str]:
     """Turn finished journals into launches, drop what is too old; names of the launches made.
 
     A launch that is there already was made by one that was killed before it could drop the journal.
@@ -49,7 +51,7 @@ def keep(folder: Path, text: str, keep_days: int, journals: Sequence[str]) -> li
                     run.finish(name, _record(name, endpoint, seen), _tables(seen))
                     made.append(name)
             journal.unlink()
-        oldest = (datetime.now(UTC) - timedelta(days=keep_days)).strftime("%Y%m%dT%H%M%S")
+        oldest = (now() - timedelta(days=keep_days)).strftime("%Y%m%dT%H%M%S")
         for launch in (folder / "launches").glob("[0-9]*T[0-9]*-*"):
             if launch.name < oldest:
                 shutil.rmtree(launch)

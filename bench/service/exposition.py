@@ -65,7 +65,7 @@ COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "firsttoken_changes": ("Changes to a slower first token that were told", ()),
 }
 HISTOGRAMS: Mapping[str, str] = {
-    "firsttoken_ttft_seconds": "First token: from the request's last byte to the first content or reasoning",
+    "firsttoken_ttft_seconds": "First token: from sending the request to the first content or reasoning",
     "gen_ai_client_operation_time_to_first_chunk_seconds": "First chunk with choices, whatever it holds",
     "firsttoken_tpot_seconds": "Mean time of a token after the first",
 }

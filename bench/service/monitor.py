@@ -6,11 +6,13 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry
 
 from bench.errors import UsageError
 from bench.phrases import unwritten
@@ -25,6 +27,9 @@ from bench.service.journal import STATE, Held, Journal, utc
 from bench.service.watch import Watch
 from bench.service.watchlist import WatchList
 
+if TYPE_CHECKING:
+    from bench.service.otlp import Pusher
+
 # How often what survives a restart is written down, and how often a fault that lasts is said again.
 SAVE_S = 60.0
 AGAIN_S = 3600.0
@@ -37,8 +42,11 @@ HERE = Roots()
 class Monitor:
     """A watch list being watched. Used as `with`: the folder is held, and nobody else may watch into it."""
 
-    def __init__(self, watched: WatchList, text: str, folder: Path, say: Say, roots: Roots = HERE) -> None:
+    def __init__(
+        self, watched: WatchList, text: str, folder: Path, say: Say, roots: Roots = HERE, pusher: Pusher | None = None
+    ) -> None:
         self.watched, self.text, self.folder, self._say = watched, text, folder, say
+        self.pusher = pusher
         self.exposition = Exposition()
         self._faults = self.exposition.own_counter("firsttoken_record_faults", "Lines that could not be written")
         self._lost = self.exposition.own_counter("firsttoken_alarms_lost", "Changes that nobody could be told of")
@@ -79,6 +87,8 @@ class Monitor:
                 group.create_task(self.teller.run())
                 for watch in self.watches.values():
                     group.create_task(watch.loop(utc))
+                if self.pusher is not None:
+                    group.create_task(self.pusher.run(self.exposed, self._pushed))
                 while True:
                     await asyncio.sleep(min(SAVE_S, 5.0))
                     if self.journal.rolled(utc()) and (keeping is None or keeping.done()):
@@ -117,6 +127,19 @@ class Monitor:
                 ("firsttoken_probe_fresh", "Whether a canary was asked for this answer", float(begun is not None)),
             ),
         )
+
+    def exposed(self) -> Iterator[tuple[CollectorRegistry, Mapping[str, Mapping[str, str | int]]]]:
+        """Every registry, with what OpenTelemetry wants to be told of its endpoint."""
+        self._board.show()
+        yield self.exposition.own, {}
+        for name, watch in self.watches.items():
+            yield watch.exposed.registry, {name: watch.attributes()}
+
+    def _pushed(self, why: str) -> None:
+        if why:
+            self._once("push", f"the OTLP collector takes nothing: {why}")
+        elif self._said.pop("push", None) is not None:
+            self._say("the OTLP collector takes what it is sent again")
 
     def _written(self, line: Mapping[str, Any]) -> None:
         if not self.journal.write(utc(), line):

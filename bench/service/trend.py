@@ -206,17 +206,16 @@ def _tone(what: str, detail: dict[str, Any]) -> Tone:
 def _durations(table: pd.DataFrame) -> dict[str, Any]:
     """First token and time per token, ms, as the canary itself has them."""
     whole = {name: pd.to_numeric(table[name]).astype("Float64") for name in _STAMPS}
-    sent = whole["sent_end_ns"].fillna(whole["sent_ns"])
     more = whole["completion_tokens"] - whole["first_tokens"].fillna(1)
     span = (whole["last_token_ns"] - whole["first_token_ns"]) / 1e6
     ok = table["error_kind"].isna()
     return {
-        "ttft_ms": ((whole["first_token_ns"] - sent) / 1e6).where(ok).astype(float),
+        "ttft_ms": ((whole["first_token_ns"] - whole["sent_ns"]) / 1e6).where(ok).astype(float),
         "tpot_ms": (span / more).where(ok & (more > 0) & (span > 0)).astype(float),
     }
 
 
-_STAMPS = ("sent_ns", "sent_end_ns", "first_token_ns", "last_token_ns", "completion_tokens", "first_tokens")
+_STAMPS = ("sent_ns", "first_token_ns", "last_token_ns", "completion_tokens", "first_tokens")
 
 
 def _row(endpoint: str, offset_ns: int, row: dict[str, Any]) -> dict[str, Any]:

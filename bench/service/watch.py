@@ -12,9 +12,10 @@ from time import monotonic, monotonic_ns
 from typing import Any
 
 from bench.loadgen.clock import offset_ns
+from bench.programs.ready_process import CHAT
 from bench.service.canary import Caller, Outcome
 from bench.service.detector import Detector, patience
-from bench.service.exposition import Exposed
+from bench.service.exposition import LONGEST_LABEL, Exposed
 from bench.service.states import FIGURES, LEVELS, STATES, judges
 from bench.service.vitals import QUANTILES, EngineProcesses, Vitals
 from bench.service.watchlist import Bound, Stream, WatchedEndpoint
@@ -231,6 +232,18 @@ class Watch:
         for reason in SKIPPED:
             self.exposed.count("firsttoken_canaries_skipped", reason, by=0)
         self._shown(self.exposed)
+
+    def attributes(self) -> dict[str, str | int]:
+        """What the GenAI conventions want beside a client's figures, as far as it is known."""
+        target = self.endpoint.target
+        known: dict[str, str | int] = {"server.address": target.host, "server.port": target.port}
+        # The conventions list no provider for servers that only speak the protocol.
+        known["gen_ai.provider.name"] = "openai_compatible"
+        if self.caller.path is not None:
+            known["gen_ai.operation.name"] = "chat" if self.caller.path == CHAT else "text_completion"
+        if self.caller.model is not None:
+            known["gen_ai.request.model"] = self.caller.model[:LONGEST_LABEL]
+        return known
 
     def kept(self) -> dict[str, Any]:
         """What survives a restart: the detector, the day's tokens, the states."""

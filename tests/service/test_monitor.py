@@ -27,6 +27,7 @@ from bench import Run
 from bench.errors import RecordError, UsageError
 from bench.service.journal import FOLDER, lines
 from bench.service.monitor import Monitor
+from bench.service.otlp import Pusher
 from bench.service.watchlist import parse
 from tests.service.test_ready import http, raw, scripted
 from tests.waiting import until
@@ -51,9 +52,9 @@ SIX = (
 class Watching:
     """A monitor in a thread of its own, with what it said."""
 
-    def __init__(self, text: str, folder: Path) -> None:
+    def __init__(self, text: str, folder: Path, pusher: Pusher | None = None) -> None:
         self.said: list[str] = []
-        self.monitor = Monitor(parse(text), text, folder, self.said.append)
+        self.monitor = Monitor(parse(text), text, folder, self.said.append, pusher=pusher)
         self._ready = threading.Event()
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

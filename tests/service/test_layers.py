@@ -20,9 +20,21 @@ from bench.engines.ports import free_port, is_open
 from bench.errors import UsageError
 from bench.judge.added import CHAT, NUMBER, POLLING, STRAIGHT, added, chunks_per_read
 from bench.loadgen.selfcheck import server, true_ttft_ns
+from bench.report.reach import NAME, of_the_way
 from bench.run.conductor import Setting, carry_out
 from bench.service import litellm, nginx, passage
-from bench.service.layers import KNOWN, Ask, Destination, available, numbered, scenario, target, unnumbered, ways
+from bench.service.layers import (
+    KNOWN,
+    USUAL,
+    Ask,
+    Destination,
+    available,
+    numbered,
+    scenario,
+    target,
+    unnumbered,
+    ways,
+)
 from tests.cli.test_serve import scenario as served_scenario
 from tests.waiting import until
 
@@ -33,7 +45,7 @@ needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed: 
 
 def test_ways_are_known_names_or_addresses() -> None:
     assert ways(["nginx", "mine=http://127.0.0.1:1"]) == {"nginx": None, "mine": "http://127.0.0.1:1"}
-    with pytest.raises(UsageError, match="none of nginx"):
+    with pytest.raises(UsageError, match="none of number, nginx, "):
         ways(["apache"])
     with pytest.raises(UsageError, match="does not begin with http"):
         ways(["mine=127.0.0.1:1"])
@@ -232,3 +244,55 @@ def test_a_variant_that_does_not_start_is_told_with_its_last_words(
     assert "did not become ready" in said
     assert "scripted failure" in said
     assert "Traceback" not in said
+
+
+needs_all = pytest.mark.skipif(
+    any(available(name, "http://localhost:1") for name in USUAL),
+    reason="needs nginx, Chromium and the environments litellm and chat (bench engines install litellm chat)",
+)
+
+
+@pytest.mark.slow
+@needs_all
+def test_every_way_in_one_command_and_a_known_delay_among_them(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nginx, a gateway and a page beside each other: none is left over, none leaves the others without figures."""
+    monkeypatch.chdir(tmp_path)
+    logs = {STRAIGHT: tmp_path / "straight.jsonl", "slower": tmp_path / "slower.jsonl"}
+    with server(KNOWN_TIMES, truth=logs[STRAIGHT]) as here, server(SLOWER, truth=logs["slower"]) as there:
+        taken = [*USUAL, f"slower=http://127.0.0.1:{there}"]
+        words = ["--blocks", "2", "--requests", "8", "--output-tokens", "16", "--results", str(tmp_path / "results")]
+        through = [word for way in taken for word in ("--through", way)]
+        assert main(["layers", f"http://localhost:{here}", *through, *words]) == 0
+    said = capfd.readouterr()
+    assert "is left out" not in said.err
+    (folder,) = (tmp_path / "results" / "layers").iterdir()
+    run = Run.open(folder)
+    assert set(run.variants) == {STRAIGHT, *USUAL, "slower"}
+    told = {(one.way, one.measure): one for one in added(run)}
+    firsts = {way: told[way, "ttft.p50"].interval for way in (*USUAL, "slower")}
+    valid = {(one.record.block, one.record.variant): one for one in run.all if one.record.status == "ok"}
+    took = {way: [sent(logs[way], valid[block, way])[0] for block in (0, 1)] for way in logs}
+    for way in (STRAIGHT, "slower"):
+        seen = told["slower", "ttft.p50"]
+        shown = seen.straight if way == STRAIGHT else seen.through
+        assert shown == pytest.approx(median(took[way]), abs=1.0)
+    assert firsts["slower"] is not None
+    assert firsts["slower"].estimate == pytest.approx(mean(took["slower"]) - mean(took[STRAIGHT]), abs=1.0)
+    # What is asked by number needs no name; the rest takes time, and a page at least the frame that it is painted in.
+    for way, least in ((NUMBER, -10.0), ("nginx", -5.0), ("litellm", 0.5), (CHAT, 2.0)):
+        interval = firsts[way]
+        assert interval is not None, way
+        assert interval.estimate > least, way
+    assert told["nginx-buffered", "tpot.p50"].reason == "no TPOT p50: the answer came in one piece"
+    claims = [finding.claim for finding in of_the_way(run)]
+    assert claims == [NAME]
+    (page,) = (tmp_path / "reports").glob("*.html")
+    text = page.read_text()
+    assert "What stands in front of the engine" in text
+    assert "What holds of the founding article" in text
+    # Whatever was started for a launch is gone with it.
+    mine = [str(folder), str(tmp_path)]
+    left = [one.info["cmdline"] for one in psutil.process_iter(["cmdline"]) if one.pid != os.getpid()]
+    assert not [words for words in left if any(place in " ".join(words or []) for place in mine)]

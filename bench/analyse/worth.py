@@ -17,6 +17,7 @@ from bench.analyse.coldstart import AS_ASKED, NOT_AS_ASKED, SEEN, STATE, verifie
 from bench.analyse.estimate import Estimate, mean
 from bench.analyse.run import Launch, Run
 from bench.phrases import counted
+from bench.record.launches import LaunchRecord
 
 
 @lru_cache(maxsize=1)
@@ -24,11 +25,12 @@ def launches(run: Run) -> pd.DataFrame:
     """One row per launch that reached its first token: variant, block, state and what was read and paid.
 
     Columns: launch, variant, block, status, state, why (the evidence where the state is not as asked), start,
-    cold_ttft_s, parent_s and parent_mib (making its warm parent, and what that holds with nothing served; nothing by
-    exec), first_start_s (both times together: the first start from a parent has to wait for it), startup_s, prepare_s,
-    warmup_s, warmup_requests, first_ttft_ms, first_e2el_ms, ttft_ms, tpot_ms, e2el_ms, tokens (of an answer),
-    memory_mib, cache_mib, warmup_j. Medians over the steady requests. Every table here starts from it, and it reads all
-    requests: it is kept, and not to be changed.
+    cold_ttft_s, restored_s and second_token_s (of a restored launch: the process runs again; the second token of the
+    first answer), parent_s and parent_mib (making its warm parent or image, and what a parent holds with nothing
+    served; nothing by exec), image_mib (on disk), first_start_s (both times together: the first start from a parent has
+    to wait for it), startup_s, prepare_s, warmup_s, warmup_requests, first_ttft_ms, first_e2el_ms, ttft_ms, tpot_ms,
+    e2el_ms, tokens (of an answer), memory_mib, cache_mib, warmup_j. Medians over the steady requests. Every table here
+    starts from it, and it reads all requests: it is kept, and not to be changed.
     """
     metrics: dict[str, Any] = {str(row["launch"]): row for row in run.per_launch.to_dict("records")}
     rows = [_row(launch, metrics[launch.id]) for launch in run.all if launch.record.status in SEEN]
@@ -194,8 +196,10 @@ def _row(launch: Launch, metrics: Mapping[str, Any]) -> dict[str, Any]:
     first = requests.filter(np.asarray(requests["stage"]) == "first").to_pandas()
     e2el = float(first["e2el_ms"].iloc[0]) if len(first) and pd.notna(first["e2el_ms"].iloc[0]) else None
     state = verified(launch)
-    forked, parent = record.start.forked, record.start.parent
-    making = (parent.seconds if parent else None) if forked else 0.0
+    start, parent, image = record.start, record.start.parent, record.start.image
+    made = parent if start.forked else image
+    making = (made.seconds if made else None) if start.copied else 0.0
+    restored = start.mode == "restored"
     cold = metrics.get("cold_ttft")
     doubt = [c.evidence for c in record.checks if c.name.endswith(STATE) and c.status in ("violated", "unknown")]
     return {
@@ -205,11 +209,14 @@ def _row(launch: Launch, metrics: Mapping[str, Any]) -> dict[str, Any]:
         "status": record.status,
         "state": state,
         "why": "; ".join(doubt) or None,
-        "start": "forked" if forked else "exec",
+        "start": start.mode if start.copied else "exec",
         "cold_ttft_s": cold,
         "startup_s": metrics.get("startup"),
         "parent_s": making,
-        "parent_mib": (parent.pss_mib if parent else None) if forked else 0.0,
+        "parent_mib": (parent.pss_mib if parent else None) if start.forked else 0.0,
+        "image_mib": (image.mib if image else None) if restored else 0.0,
+        "restored_s": since(record, record.stamps.get("restored")),
+        "second_token_s": since(record, _second_token(launch, requests)) if restored else None,
         "first_start_s": None if making is None or cold is None else cold + making,
         "prepare_s": record.state_before.prepare_s,
         "warmup_s": metrics.get("warmup"),
@@ -224,6 +231,25 @@ def _row(launch: Launch, metrics: Mapping[str, Any]) -> dict[str, Any]:
         "cache_mib": None if (size := record.state_before.cache_bytes) is None else size / 2**20,
         "warmup_j": metrics.get("energy.warmup"),
     }
+
+
+def since(record: LaunchRecord, moment: int | None) -> float | None:
+    """Seconds from the spawn to a moment, where there are both."""
+    spawn = record.stamps.get("spawn")
+    return None if moment is None or spawn is None else (moment - spawn) / 1e9
+
+
+def _second_token(launch: Launch, requests: pa.Table) -> int | None:
+    """When the second output event of the workload's first request came; null where it has but one."""
+    first = requests.filter(np.asarray(requests["stage"]) == "first")["request_id"].to_pylist()
+    chunks = launch.read("chunks", ["request_id", "kernel_ns", "user_ns", "kind"])
+    if not first or chunks.empty:
+        return None
+    mine = chunks[(chunks["request_id"] == first[0]) & chunks["kind"].isin(["content", "reasoning"])]
+    if len(mine) < 2:
+        return None
+    row = mine.iloc[1]
+    return int(row["kernel_ns"] if pd.notna(row["kernel_ns"]) else row["user_ns"])
 
 
 def _answered(requests: pa.Table) -> float | None:

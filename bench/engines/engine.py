@@ -76,6 +76,18 @@ class ParentSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """What an image of a launch is known by beside its words: its weights and their digest.
+
+    `folder` is the launch's own, which its words and variables may name; an image has one in its place.
+    """
+
+    folder: Path
+    weights: Path | None = None
+    digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LaunchSpec:
     """All that a launch needs: argv and environment, or none of them for a server that already runs."""
 
@@ -94,7 +106,9 @@ class LaunchSpec:
     wants_spans: bool = False
     # How to fork the launch, where the variant asks for that and it can be done: `argv` is then `python -m module …`.
     parent: ParentSpec | None = None
-    # Why it cannot, where the variant asks for it.
+    # What an image of it is known by, where the variant asks to be restored from one.
+    image: ImageSpec | None = None
+    # Why it can be neither, where the variant asks for it.
     not_forked: str | None = None
     # True where the launch is to run on a GPU, so that one which fell back to the CPU in silence is found.
     wants_gpu: bool | None = None
@@ -135,6 +149,8 @@ class LaunchTrace:
     warmup: Sequence[WarmupStage] = ()
     # Whether the engine was forked from a parent that had done its imports.
     forked: bool = False
+    # Whether it was restored from an image: all that it did before its first request is in that.
+    restored: bool = False
 
 
 # Where an engine listens unless its client is elsewhere.

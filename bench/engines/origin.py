@@ -13,6 +13,7 @@ MARK = "FIRSTTOKEN_LAUNCH"
 PRIVATE = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE", "PYTHONSTARTUP")
 
 LIMIT = "forked from a warm parent, as the variant asks"
+LIMIT_OF_IMAGE = "restored from an image, as the variant asks"
 REMEDY = "docs/start.md says which engines and versions can be forked"
 
 
@@ -43,6 +44,8 @@ def started(pid: int) -> int | None:
 
 def start_check(start: StartAccount) -> Check | None:
     """Forked where that was asked for, by the pids as they were seen; None where it was not."""
+    if start.asked == "restored":
+        return _restored_check(start)
     if start.asked != "forked":
         return None
     parent = start.parent
@@ -58,6 +61,43 @@ def start_check(start: StartAccount) -> Check | None:
     if start.read_mib is not None:
         words += f"; {start.read_mib:.1f} MiB read until healthy"
     return Check("start.state", "ok", words, LIMIT)
+
+
+def _restored_check(start: StartAccount) -> Check:
+    image, line = start.image, list(start.ancestry)
+    if start.mode != "restored" or image is None:
+        words = f"started by exec: {start.reason or 'no reason was given'}"
+        return Check("start.state", "violated", words, LIMIT_OF_IMAGE, REMEDY)
+    if line[:1] != [start.guardian]:
+        words = f"the engine descends from {line}, and not from its guardian {start.guardian}"
+        return Check("start.state", "violated", words, LIMIT_OF_IMAGE, REMEDY)
+    words = f"restore {image.restores + 1} of image {image.name}, {image.mib or 0:.0f} MiB on disk"
+    if image.refused:
+        words += f" ({image.refused})"
+    if start.read_mib is not None:
+        words += f"; {start.read_mib:.1f} MiB read until healthy, the image among them"
+    if start.weights_mib is not None:
+        words += f", {start.weights_mib:.1f} MiB of the weights' own files in memory"
+    return Check("start.state", "ok", words, LIMIT_OF_IMAGE)
+
+
+def mapped_mib(pids: list[int], weights: Path) -> float | None:
+    """How much of the weights' own files these processes have mapped and in memory, MiB; None where it is not told."""
+    total, told, counted = 0, False, False
+    place = str(weights.resolve())
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/smaps").read_text().splitlines()
+        except OSError:
+            continue
+        told = True
+        for line in lines:
+            words = line.split(maxsplit=5)
+            if "-" in words[0]:
+                counted = len(words) == 6 and words[5].startswith(place)
+            elif counted and words[0] == "Rss:":
+                total += int(words[1])
+    return total / 1024 if told else None
 
 
 def _stat(pid: int) -> list[str]:

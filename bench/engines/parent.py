@@ -92,6 +92,11 @@ class Parent:
         self.started = started(self.process.pid)
 
     @property
+    def pid(self) -> int:
+        """Its process."""
+        return self.process.pid
+
+    @property
     def alive(self) -> bool:
         """Whether it still runs."""
         return self.process.poll() is None
@@ -117,6 +122,18 @@ class Parent:
             os.close(reports[1])
         self.forks += 1
         return Guardian(answer["pid"], os.fdopen(kept[0], "wb"), os.fdopen(kept[1], "rb", 0), handle)
+
+    def guardian(self) -> Guardian:
+        """A guardian of one launch, forked from it."""
+        return self.fork()
+
+    def evidence(self) -> dict[str, Any]:
+        """What a launch records of where it comes from."""
+        return {"mode": "forked", "parent": self.account()}
+
+    def order(self, spawn_ns: int | None) -> dict[str, Any]:
+        """What the guardian is told beside the launch: the guardian's own fork is part of such a start."""
+        return {"ordered_ns": spawn_ns}
 
     def account(self) -> ParentAccount:
         """What it is and what it costs now, with nothing served: MiB shared out (pss) and its own alone (uss)."""

@@ -64,10 +64,11 @@ class Parents:
             raise
         return made
 
-    def drop(self, parent: Parent) -> None:
+    def drop(self, parent: object) -> None:
         """End one parent; the next launch that needs it makes a new one."""
         self._living = {key: one for key, one in self._living.items() if one is not parent}
-        parent.close()
+        if isinstance(parent, Parent):
+            parent.close()
 
     def release(self, path: Path | None) -> None:
         """End every parent that keeps the data of this path in memory."""

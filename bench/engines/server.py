@@ -13,7 +13,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -22,15 +21,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from bench import pipes
 from bench.engines import containers, ports, server_process
 from bench.engines.engine import Endpoint, LaunchSpec
 from bench.engines.failure import classify
-from bench.engines.origin import MARK, ancestry, inherited, started
+from bench.engines.image import Image, guardian
+from bench.engines.origin import MARK, ancestry, inherited, mapped_mib, started
 from bench.engines.parent import CannotFork, Guardian, Parent
-from bench.engines.parents import Parents
 from bench.engines.ports import free_port
 from bench.errors import LaunchError
 from bench.record import engine_log
@@ -49,10 +48,23 @@ FORK_TRIES = 2
 LONGEST = 16 << 20
 
 
-def start(spec: LaunchSpec, folder: Path, parents: Parents | None = None) -> Server:
+Source = Parent | Image
+
+
+class Sources(Protocol):
+    """Where launches come from that are no new programs: warm parents, images."""
+
+    def warm(self, spec: LaunchSpec) -> Source:
+        """One for this launch, made now unless there is one; CannotFork says why not."""
+
+    def drop(self, parent: Source) -> None:
+        """Let go of one that did not do."""
+
+
+def start(spec: LaunchSpec, folder: Path, parents: Sources | None = None) -> Server:
     """Start the engine with its log in `folder`, or attach; LaunchError if that fails or its port is taken.
 
-    With `parents` it is forked from a warm one, where its engine and that parent can; else it is executed.
+    With `parents` it is forked from a warm one, or restored from an image, where that can be; else it is executed.
     """
     server = Server(spec, folder, parents)
     try:
@@ -70,7 +82,7 @@ class Server:
     says where its process came from, but for what only the launch knows: what was asked, and the oracle's answers.
     """
 
-    def __init__(self, spec: LaunchSpec, folder: Path, parents: Parents | None = None) -> None:
+    def __init__(self, spec: LaunchSpec, folder: Path, parents: Sources | None = None) -> None:
         self.spec = spec
         self.parents = parents
         self.origin = StartAccount(mode="attached" if spec.attached else "exec")
@@ -87,6 +99,8 @@ class Server:
             ("spawn", "first_output", "port_open", "health", "stop", "exit")
         )
         self.exit: dict[str, Any] = {}
+        # Events that were written before the image that it was restored from.
+        self._past = 0
         self._supervisor: subprocess.Popen[bytes] | Guardian | None = None
         self._unread = b""
         self._gone: dict[str, Any] | None = None
@@ -108,6 +122,7 @@ class Server:
         if ports.is_open(host, port, timeout_s=0.5):
             raise LaunchError("port", f"port {port} on {host} is already taken{_by(ports.owner(port))}")
         self.folder.mkdir(parents=True, exist_ok=True)
+        source = self._source() if self.parents is not None else None
         order = {
             "argv": [str(word) for word in self.spec.argv],
             "env": self.environment(),
@@ -118,45 +133,51 @@ class Server:
             "stop_signal": self.spec.stop_signal,
             "stop_timeout_s": self.spec.stop_timeout_s,
         }
-        parent = self._parent() if self.parents is not None else None
-        if parent is None:
-            self._supervisor = subprocess.Popen(
-                [sys.executable, "-S", "-E", "-B", server_process.__file__],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        self._say(order | ({"ordered_ns": self.stamps["spawn"]} if parent else {}))
+        if source is None:
+            self._supervisor = guardian()
+        self._say(order | (source.order(self.stamps["spawn"]) if source else {}))
         while self.pid is None and self._gone is None:
             self._listen(None)
         if self.pid is None:
+            if isinstance(source, Image) and self.parents is not None:
+                # One that cannot be restored is none: the next launch makes another.
+                self.parents.drop(source)
             raise self.failure("start")
         assert self._supervisor is not None
         self._came(guardian=self._supervisor.pid, ancestry=ancestry(self.pid))
 
-    def _parent(self) -> Parent | None:
-        """Have a warm parent fork the guardian, a new one if that has died; None with the reason where none can."""
+    def _source(self) -> Source | None:
+        """The guardian of a launch that is no new program, from a parent or for an image; another one if that has died
+        or is not fit. None with the reason where there can be none.
+        """
         assert self.parents is not None
         for attempt in range(1, FORK_TRIES + 1):
-            parent = None
+            source = None
             try:
-                parent = self.parents.warm(self.spec)
-                account = parent.account()
+                source = self.parents.warm(self.spec)
+                evidence = source.evidence()
                 self.stamps["spawn"] = time.monotonic_ns()
-                self._supervisor = parent.fork()
+                self._supervisor = source.guardian()
             except CannotFork as fault:
                 self.stamps["spawn"] = None
-                if parent is not None:
-                    self.parents.drop(parent)
-                    self._came(replaced=f"{parent.name}, pid {parent.process.pid}: {fault}")
-                if parent is None or attempt == FORK_TRIES:
+                if source is not None:
+                    self.parents.drop(source)
+                    self._came(replaced=f"{source.name}, pid {source.pid}: {fault}")
+                if source is None or attempt == FORK_TRIES:
                     self._came(reason=str(fault))
                     return None
             else:
-                self._came(mode="forked", parent=account)
-                return parent
+                self._came(**evidence)
+                if isinstance(source, Image):
+                    self._settle(source)
+                return source
         return None
+
+    def _settle(self, image: Image) -> None:
+        """Be found where an image answers: under its mark, at its port, with its temporary files."""
+        self.spec = image.settled(self.spec)
+        self.endpoint = self.spec.endpoint
+        self.mark, self.scratch, self._past = image.told["mark"], Path(image.told["scratch"]), image.told["events"]
 
     def _came(self, **told: Any) -> None:
         self.origin = replace(self.origin, **told)
@@ -202,6 +223,8 @@ class Server:
                     self.stamps["health"] = time.monotonic_ns()
                     self.endpoint = ports.named(self.endpoint)
                     self._came(read_mib=_read_mib(self.tree()))
+                    if self.origin.mode == "restored" and self.spec.image and self.spec.image.weights:
+                        self._came(weights_mib=mapped_mib(self.tree(), self.spec.image.weights))
                     return
             waited = time.monotonic() - begun
             if waited > self.spec.ready_timeout_s:
@@ -243,7 +266,9 @@ class Server:
                 event = json.loads(line)
                 if isinstance(event, dict):
                     found.append(event)
-        return found
+        # Stamped before the image was written, perhaps before this machine was last started.
+        past = [{**event, **{name: 0 for name in ("t_ns", "end_ns") if name in event}} for event in found[: self._past]]
+        return past + found[self._past :]
 
     def tree(self) -> list[int]:
         """Every living process of the engine, also those that went to the background, and a container's."""
@@ -324,6 +349,8 @@ class Server:
             case "spawned":
                 self.pid, self.stamps["spawn"] = report["pid"], report["t_ns"]
                 self._came(guardian_parent=report.get("parent"))
+                if report.get("restored_ns"):
+                    self.stamps["restored"] = report["restored_ns"]
             case "first_output":
                 self.stamps["first_output"] = report["t_ns"]
             case "failed":

@@ -38,6 +38,7 @@ REMOVE_S = 10.0
 ORPHANED_STOP_S = 5.0
 # Under memory pressure the kernel should take the engine, not the harness that records its end.
 OOM_SCORE_ADJ = "500"
+RESTORE_TICK_S = 0.002
 
 _BREAK = re.compile(rb"\r\n|\n|\r")
 
@@ -257,8 +258,46 @@ class Supervisor:
             clear(self.launch["scratch"])
             self.report("failed", t_ns=t_ns, errno=int(number), message=message)
             return False
-        self.report("spawned", t_ns=t_ns, pid=self.pid, parent=os.getppid())
+        restored_ns = None
+        if "restored" in self.launch:
+            if why := self.restored(self.launch["restored"]):
+                clear(self.launch["scratch"])
+                self.report("failed", t_ns=t_ns, errno=0, message=why)
+                return False
+            restored_ns = time.monotonic_ns()
+        self.report("spawned", t_ns=t_ns, pid=self.pid, parent=os.getppid(), restored_ns=restored_ns)
         return True
+
+    def restored(self, place: dict[str, Any]) -> str | None:
+        """Wait until CRIU, which was executed, has put the engine beside itself, and guard that; why not, in words."""
+        restorer, deadline = self.pid, time.monotonic() + place["timeout_s"]
+        why = None
+        while not (ended := os.waitpid(restorer, os.WNOHANG))[0]:
+            # Whatever comes now, an order or the end of all orders, comes before there is an engine.
+            if select.select([0], [], [], RESTORE_TICK_S)[0] or self.stopping:
+                why = "it was stopped before the engine was restored"
+            elif time.monotonic() > deadline:
+                why = f"the engine was not restored within {place['timeout_s']:g} s"
+            if why:
+                send(restorer, signal.SIGKILL)
+                os.waitpid(restorer, 0)
+                break
+        if not why and ended[1]:
+            why = f"criu could not restore it: {last_error(place['log']) or f'status {ended[1]}'}"
+        if not why:
+            try:
+                with open(place["pidfile"]) as told:
+                    self.pid = int(told.read())
+                return None
+            except (OSError, ValueError) as error:
+                why = f"criu does not say which process it restored: {error}"
+        # What was half restored is a child of this process already.
+        while left := descendants(os.getpid()):
+            for pid in left:
+                send(pid, signal.SIGKILL)
+            self.reap()
+        self.reap()
+        return why
 
     def watch(self, descriptor: int, lines: Lines) -> None:
         """Read this end of a pipe from now on."""
@@ -474,6 +513,16 @@ class Supervisor:
             lines_lost=self.log.lost,
             log_fault=self.log.fault,
         )
+
+
+def last_error(log: str) -> str:
+    """The first line of a log of CRIU's that names a fault: those after it follow from it. Empty where none does."""
+    try:
+        with open(log, "rb") as lines:
+            found = [line for line in lines if b"Error (" in line and b"RLIMIT_NOFILE" not in line]
+    except OSError:
+        return ""
+    return found[0].partition(b"Error ")[2].partition(b": ")[2].decode("utf-8", "replace").strip() if found else ""
 
 
 def lower_survival() -> None:

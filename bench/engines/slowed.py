@@ -31,4 +31,4 @@ def slowed(spec: LaunchSpec, slowdown: Slowdown, port: int) -> LaunchSpec:
     # The proxy is the launch's own process: nothing has imported it.
     why = "behind the slowing proxy an engine is the proxy's child"
     place = replace(spec.endpoint, port=port)
-    return replace(spec, argv=argv, endpoint=place, parent=None, not_forked=why)
+    return replace(spec, argv=argv, endpoint=place, parent=None, image=None, not_forked=why)

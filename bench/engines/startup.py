@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from bench.engines.engine import LaunchTrace
 from bench.record.launches import STAMPS, Phase
-from bench.record.schema import FORKED
+from bench.record.schema import FORKED, RESTORED
 
 UNATTRIBUTED = "unattributed"
 # Which source is believed where two tell of the same phase; spans and worker events have our own clock's resolution.
 TRUST = ("stamp", "worker", "span", "log")
 # What every engine goes through, between stamps of ours.
 NEUTRAL = (
+    ("restore", "spawn", "restored"),
     ("process_start", "spawn", "first_output"),
     ("health_check", "port_open", "health"),
     ("first_completion", "health", "ready"),
@@ -35,6 +36,8 @@ def resolve(trace: LaunchTrace, engine_phases: Sequence[Phase]) -> list[Phase]:
     """The launch's phases by start, nested, clipped to the launch, with the rest as `unattributed`; null ones last."""
     if trace.forked:
         engine_phases = [_elsewhere(phase) for phase in engine_phases]
+    if trace.restored:
+        engine_phases = [_before(phase, trace.stamps.get("spawn") or 0) for phase in engine_phases]
     begin = trace.stamps.get("spawn")
     if begin is None:
         return [*_neutral(trace.stamps), *engine_phases]
@@ -65,6 +68,8 @@ def _neutral(stamps: Mapping[str, int | None]) -> list[Phase]:
     phases = []
     for name, first, last in NEUTRAL:
         start, end = stamps.get(first), stamps.get(last)
+        if last == RESTORED and end is None:
+            continue
         if start is None or end is None:
             phases.append(Phase(name, start, None, "stamp", reason="not_found" if start is None else "partial"))
         elif start <= end:
@@ -99,6 +104,12 @@ def _believed(phases: Sequence[Phase]) -> list[Phase]:
 def _elsewhere(phase: Phase) -> Phase:
     """What little of the imports a fork still shows is nothing that this name may stand for."""
     return dataclasses.replace(phase, start_ns=None, end_ns=None, reason=FORKED) if phase.name in IMPORTS else phase
+
+
+def _before(phase: Phase, spawn: int) -> Phase:
+    """What an engine did before its image was written, and says nothing about now."""
+    past = phase.start_ns is None or phase.start_ns < spawn or (phase.end_ns or 0) < spawn
+    return dataclasses.replace(phase, start_ns=None, end_ns=None, reason=RESTORED) if past else phase
 
 
 def _forward(phase: Phase) -> Phase:

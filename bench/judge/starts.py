@@ -1,4 +1,4 @@
-"""Does a forked engine compute what an executed one does? Its first token, and how likely it held that to be.
+"""Does a forked or restored engine compute what an executed one does? Its first token, and how likely it was to it.
 
 Both answered one fixed question without chance. The reference is a launch by exec of the variant that differs in
 nothing but its start: of the same run, else as recorded on that machine by an earlier one. Without a reference nothing
@@ -20,12 +20,12 @@ WITHIN = 1e-4
 @rule(
     name="oracle.state",
     limit=f"first token equal to that of a start by exec, its log-probability within {WITHIN:g} nats",
-    remedy="add `exec` to `start`, whose launch is the reference; where the two differ, do not serve from this fork",
+    remedy="add `exec` to `start`, whose launch is the reference; where the two differ, do not serve from this one",
 )
 def oracle(e: Evidence) -> Said | None:
-    """A forked launch against its reference. Fails closed."""
+    """A forked or restored launch against its reference. Fails closed."""
     start = e.record.start
-    if not start.forked:
+    if not start.copied:
         return None
     own = _answered(start.oracle)
     if own is None:

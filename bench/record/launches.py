@@ -10,6 +10,7 @@ from bench.record.schema import SCHEMA_VERSION, CheckStatus, PhaseSource, StartM
 # The launch's own stamps, in the order in which they happen. Keys of LaunchRecord.stamps; a missing one is null.
 STAMPS = (
     "spawn",  # just before the engine's process is made: before fork and exec, or before the order to fork
+    "restored",  # runs again, where it comes from an image
     "first_output",  # first line of its log
     "port_open",  # accepts a connection
     "health",  # answers its health check
@@ -164,6 +165,22 @@ class ParentAccount:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageAccount:
+    """An image before a launch was restored from it: which, what making it took, MiB on disk, how often this run has.
+
+    `pid` is the engine's in it, `criu` the version that wrote it; `refused` says what was wrong with the one before.
+    """
+
+    name: str = ""
+    seconds: float | None = None
+    mib: float | None = None
+    restores: int = 0
+    pid: int | None = None
+    criu: str | None = None
+    refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class OracleAnswer:
     """The first token of the fixed question and its log-probability, nats; `reason` where there is none.
 
@@ -183,7 +200,8 @@ class StartAccount:
     `asked` is what the variant wants, `mode` what it was; `reason` says why it was not forked where that was asked,
     `replaced` names the parent that could not do it. `ancestry` are the pids from the engine's parent upwards as they
     were seen, `guardian` the one that guards it, `guardian_parent` that one's parent. `read_mib` was read by read(2)
-    until healthy. `reference` is the kept answer of a launch by exec to the oracle's question.
+    until healthy, an image too, and of the weights' own files `weights_mib` are mapped and in memory then (where it was
+    restored). `reference` is the kept answer of a launch by exec to the oracle's question.
     """
 
     asked: StartMode | None = None
@@ -191,10 +209,12 @@ class StartAccount:
     reason: str | None = None
     replaced: str | None = None
     parent: ParentAccount | None = None
+    image: ImageAccount | None = None
     guardian: int | None = None
     guardian_parent: int | None = None
     ancestry: list[int] = field(default_factory=list)
     read_mib: float | None = None
+    weights_mib: float | None = None
     oracle: OracleAnswer | None = None
     reference: OracleAnswer | None = None
 
@@ -202,6 +222,11 @@ class StartAccount:
     def forked(self) -> bool:
         """Whether it is a fork of a warm parent."""
         return self.mode == "forked"
+
+    @property
+    def copied(self) -> bool:
+        """Whether it goes on from what another process did: a fork, or one restored."""
+        return self.mode in ("forked", "restored")
 
 
 @dataclass(frozen=True, slots=True)

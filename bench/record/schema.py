@@ -22,6 +22,8 @@ CheckStatus = Literal["ok", "violated", "warning", "unknown"]
 NULLS = ("unsupported", "no_permission", "not_found", "stale", "partial", "parse_failed")
 # A phase may also have happened before the launch, in the warm parent that it was forked from.
 FORKED = "forked"
+# Or before the image was written that it was restored from.
+RESTORED = "restored"
 
 # Why a launch failed.
 REASONS = (
@@ -49,8 +51,8 @@ REASONS = (
 RequestStage = Literal["warmup", "first", "measured", "quality"]
 STAGES: tuple[RequestStage, ...] = get_args(RequestStage)
 
-# Where an engine's process came from: a new program, a fork of a warm parent, or it was there before.
-StartMode = Literal["exec", "forked", "attached"]
+# Where an engine's process came from: a new program, a fork of a warm parent, an image on disk, or it was there before.
+StartMode = Literal["exec", "forked", "restored", "attached"]
 
 # Who says how long a phase took: our own stamps, an engine's spans, its log, or its worker's events.
 PhaseSource = Literal["stamp", "span", "log", "worker"]

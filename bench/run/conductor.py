@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench import plugins
 from bench.engines.engine import Checkpoint, form
-from bench.engines.parents import Parents
+from bench.engines.images import Origins
 from bench.environments.environment import install, needed, provisioned
 from bench.errors import RecordError, UsageError
 from bench.home import home, locked
@@ -112,7 +112,7 @@ def carry_out(scenario: Scenario, setting: Setting, plan: Plan | None = None) ->
         folder = around.enter_context(earlier or folders.new(setting.results, scenario, plan, host, notes))
         around.enter_context(folders.under_way(folder))
         _note_client(folder, setting, reached)
-        parents = around.enter_context(Parents())
+        parents = around.enter_context(Origins())
         stand = _stand(scenario, setting, host, parents, plan)
         if reached is not None:
             stand = dataclasses.replace(stand, clients=reached.clients)
@@ -267,7 +267,7 @@ def _weights(plan: Plan, progress: Progress) -> dict[str, Checkpoint]:
     return found
 
 
-def _stand(scenario: Scenario, setting: Setting, host: Machine, parents: Parents, plan: Plan) -> Stand:
+def _stand(scenario: Scenario, setting: Setting, host: Machine, parents: Origins, plan: Plan) -> Stand:
     idle_c: Mapping[str, float] = {}
     if scenario.model.design.cool_down is not None:
         setting.progress.preparing("taking the idle temperature")

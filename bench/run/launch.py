@@ -15,6 +15,7 @@ from bench import plugins
 from bench.engines import containers, device, startup
 from bench.engines.engine import OURS, Checkpoint, Endpoint, Engine, LaunchContext, LaunchSpec, LaunchTrace
 from bench.engines.failure import told
+from bench.engines.images import imaged
 from bench.engines.invocation import invocation
 from bench.engines.origin import start_check
 from bench.engines.parent import CannotFork
@@ -41,7 +42,7 @@ from bench.run.asking import Asking
 from bench.run.clients import listening
 from bench.run.front import Front
 from bench.run.patience import patient
-from bench.run.seen import Seen, Stand
+from bench.run.seen import PREPARING, Seen, Stand
 from bench.run.stops import of_children, own_stops
 from bench.run.succession import SECOND, Succession, candidate, meanwhile, weights_of
 from bench.scenario.variant import Variant
@@ -74,6 +75,8 @@ def _launch(
     record, progress = seen.record, stand.progress
     # The one that is spawned now; where the warm-up is a hand-over, the variant's own comes beside it.
     leading = predecessor(variant) or variant
+    if leading.start == "restored" and stand.clients:
+        raise LaunchError("unsupported", "a restored engine is not asked from another host yet")
     if leading is not variant and (variant.slowdown is not None or stand.clients):
         raise LaunchError("unsupported", "a hand-over is neither slowed on purpose nor asked from another host yet")
     engine: Engine = plugins.load("engines", leading.engine.engine)()
@@ -109,7 +112,8 @@ def _launch(
             folder=folder,
             checkpoint=weights,
             caches=caches,
-            spans_url=sink.url,
+            # An image lasts longer than this address.
+            spans_url=sink.url if leading.start != "restored" else None,
             args=prepared.args,
             env=prepared.env,
             block=planned.block,
@@ -117,7 +121,7 @@ def _launch(
             seed=planned.seed,
             host=host,
         )
-        spec = engine.command(leading, context)
+        spec = imaged(engine.command(leading, context), leading, checkpoint, folder)
         record.command = invocation(engine, leading, context, spec)
         record.facts |= containers.present(spec.argv)
         if variant.slowdown is not None:
@@ -125,9 +129,9 @@ def _launch(
         if isinstance(load, RemoteLoad):
             progress.phase("timing the way from the client's host")
             _look(load, spec)
-        forking = stand.parents if leading.start == "forked" else None
+        forking = stand.parents if leading.start != "exec" else None
         if forking is not None:
-            progress.phase("warming a parent")
+            progress.phase(PREPARING[leading.start])
             # Made before anything is sampled; why it cannot be is told by the start itself.
             with suppress(CannotFork):
                 forking.warm(spec)
@@ -229,6 +233,7 @@ def _launch(
                 endpoint=server.endpoint,
                 warmup=record.warmup,
                 forked=server.origin.forked,
+                restored=server.origin.mode == "restored",
             )
             _interpret(engine, leading, spec, trace, seen)
             verified = strategy.verify(trace, prepared)

@@ -1,7 +1,7 @@
 """One question without chance, the same for every launch: its first token and how likely the engine held that to be.
 
-A forked engine that answers it as an executed one does computes the same. It is asked after the measurement. What a
-start by exec answers is kept on this machine, for runs that have no such launch themselves.
+A forked or restored engine that answers it as an executed one does computes the same. It is asked after the
+measurement. What a start by exec answers is kept on this machine, for runs that have no such launch themselves.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TIMEOUT_S = 120.0
 def consulted(
     start: StartAccount, variant: Variant, spec: LaunchSpec, machine: Machine, server: Server, checkpoint: Checkpoint
 ) -> StartAccount:
-    """A launch's account of its start with its answer, and for a forked one the one kept from an earlier run.
+    """A launch's account of its start with its answer, and for a copied one the one kept from an earlier run.
 
     The answer of a start by exec is kept.
     """
@@ -40,7 +40,7 @@ def consulted(
     if not spec.argv:
         return start
     file = place(variant, spec, machine, checkpoint)
-    if server.origin.forked:
+    if server.origin.copied:
         return dataclasses.replace(start, reference=kept(file))
     if answer.token is not None:
         now = datetime.now(UTC).isoformat(timespec="seconds")

@@ -17,8 +17,9 @@ from bench.loadgen import prompts
 from bench.models.cache import Cache, source_key
 from bench.models.make import dense_key, shape
 from bench.phrases import among
+from bench.probes.snapshots import criu
 from bench.scenario import document
-from bench.scenario.combinations import UNFORKED, needs_model
+from bench.scenario.combinations import needs_model, unlike
 from bench.scenario.load import Scenario
 from bench.scenario.model import ConversationPrompts, Model, Overlay, RandomPrompts, TextPrompts
 from bench.scenario.sources import REMOTE, parse
@@ -43,6 +44,7 @@ def refusals(scenario: Scenario) -> list[Problem]:
     _environments(read, scenario)
     _flags(read, scenario)
     _hand_overs(read, scenario)
+    _restores(read, scenario)
     _prompts(read, scenario)
     _lengths(read, scenario)
     return sorted(read.problems, key=lambda problem: (problem.line, problem.column))
@@ -83,8 +85,8 @@ def _hand_overs(read: document.Document, scenario: Scenario) -> None:
             continue
         at = _step(read, variant)
         kind = variant.engine.engine
-        why = UNFORKED.get(kind) if ahead.start == "forked" or variant.engine.base_url is not None else None
-        if why is None and ahead.start == "forked" and variant.engine.image is not None:
+        why = unlike(kind, "forked" if variant.engine.base_url is not None else ahead.start)
+        if why is None and ahead.start != "exec" and variant.engine.image is not None:
             why = "a container's process is no child of one outside it"
         if why is not None:
             read.problem(at, f"{variant.id} cannot be handed over from a first engine by {ahead.start}: {why}")
@@ -92,6 +94,18 @@ def _hand_overs(read: document.Document, scenario: Scenario) -> None:
             build(ahead.warmup)
         except BenchError as error:
             read.problem(at, f"the warm-up of the engine that answers first: {error.message}")
+
+
+def _restores(read: document.Document, scenario: Scenario) -> None:
+    """Variants that are to be restored from an image, where no image can be."""
+    named = [variant.id for variant in scenario.variants if variant.start == "restored"]
+    levers = scenario.model.tune.levers if scenario.model.tune else {}
+    if not named and "restored" not in str(levers.get("start", "")):
+        return
+    able = criu()
+    if not able.there:
+        at: document.Path = ("matrix", "start") if named else ("tune", "levers", "start")
+        read.problem(at, f"nothing can be restored here: {able.words}; {able.fix}", at_key=True)
 
 
 def _step(read: document.Document, variant: Variant) -> document.Path:
@@ -110,7 +124,8 @@ def _lever(read: document.Document, scenario: Scenario, path: document.Path, par
         ask = getattr(kind, "mistakes", None)
         alone = engine.model_copy(update={"args": dict(part.args)})
         wrong = [message for _, message in ask(kind(), alone)] if ask else []
-        wrong += [UNFORKED[engine.engine]] if part.start == "forked" and engine.engine in UNFORKED else []
+        why = unlike(engine.engine, part.start or "exec")
+        wrong += [why] if why else []
         if not wrong:
             return
         said += wrong

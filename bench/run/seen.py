@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.engines.parents import Parents
+from bench.engines.images import Origins
 from bench.loadgen.remote import Clients
 from bench.probes.machine import Machine
 from bench.record.launches import LaunchRecord
@@ -17,6 +17,9 @@ from bench.record.store import LaunchTables
 from bench.run.progress import Progress
 from bench.scenario.load import Scenario
 from bench.scenario.variant import Variant
+
+# What a run is at before a launch that comes from somewhere.
+PREPARING = {"forked": "warming a parent", "restored": "making an image"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +30,8 @@ class Stand:
     machine: Machine
     caches: Path
     progress: Progress
-    # Warm parents, for the variants that are forked from one.
-    parents: Parents = field(default_factory=Parents)
+    # Warm parents and images, for the variants that come from one.
+    parents: Origins = field(default_factory=Origins)
     # All that the run launches, whether the scenario's matrix has them or not.
     variants: Sequence[Variant] = ()
     # Idle temperature of each zone, °C, taken before the first launch; empty where nothing waits for it.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from bench.engines.engine import Endpoint
-from bench.engines.parents import Parents
+from bench.engines.images import Origins
 from bench.engines.server import Server, start
 from bench.errors import LaunchError, UsageError
 from bench.home import home
@@ -21,7 +21,7 @@ from bench.record.manifest import PlannedLaunch
 from bench.run.asking import Asking
 from bench.run.front import Front
 from bench.run.progress import Progress
-from bench.run.seen import Seen, Stand
+from bench.run.seen import PREPARING, Seen, Stand
 from bench.run.succession import Arranged, Proof, Succession, candidate, proven, weights_of
 from bench.scenario.load import Scenario
 from bench.scenario.variant import Variant
@@ -64,7 +64,7 @@ def serving(scenario: Scenario, variant: Variant, port: int, folder: Path, progr
     with ExitStack() as crew:
         host = crew.enter_context(machine(None))
         load = crew.enter_context(LoadGenerator())
-        stand = Stand(scenario, host, home() / "caches", progress, crew.enter_context(Parents()))
+        stand = Stand(scenario, host, home() / "caches", progress, crew.enter_context(Origins()))
         front = crew.enter_context(Front(port))
         keeper = Serving(scenario, variant, stand, front, folder)
         crew.callback(keeper.stop)
@@ -104,13 +104,13 @@ class Serving:
 
     def start(self, one: Arranged, load: LoadGenerator, begun: float) -> None:
         """The first engine, started, warmed and put behind the address; LaunchError if it does not get warm."""
-        variant, forked = one.variant, one.variant.start == "forked"
-        if forked:
-            self.stand.progress.preparing("warming a parent")
-        self.server = server = start(one.spec, one.context.folder, self.stand.parents if forked else None)
+        variant, copied = one.variant, one.variant.start != "exec"
+        if copied:
+            self.stand.progress.preparing(PREPARING[variant.start])
+        self.server = server = start(one.spec, one.context.folder, self.stand.parents if copied else None)
         one.prepared.spawned()
         if server.origin.reason is not None:
-            self.stand.progress.note(f"started by exec and not forked: {server.origin.reason}")
+            self.stand.progress.note(f"started by exec and not {variant.start}: {server.origin.reason}")
         server.wait_healthy()
         planned = PlannedLaunch(0, 0, variant.id, self.scenario.model.design.seed)
         seen = Seen(LaunchRecord(planned.id, variant.id, dict(variant.factors), 0, 0))

@@ -18,6 +18,7 @@ from typing import Any
 from bench import plugins
 from bench.engines import device
 from bench.engines.engine import Checkpoint, Endpoint, Engine, LaunchContext, LaunchSpec, LaunchTrace, form
+from bench.engines.images import imaged
 from bench.engines.invocation import invocation
 from bench.engines.origin import start_check
 from bench.engines.server import Server, free_port, start
@@ -112,7 +113,8 @@ def candidate(variant: Variant, checkpoint: Checkpoint, caches: Path, folder: Pa
         free_port(), folder, checkpoint, caches, args=prepared.args, env=prepared.env,
         block=planned.block, position=planned.position, seed=planned.seed,
     )  # fmt: skip
-    return Arranged(variant, context, engine, strategy, prepared, engine.command(variant, context))
+    spec = imaged(engine.command(variant, context), variant, checkpoint, folder)
+    return Arranged(variant, context, engine, strategy, prepared, spec)
 
 
 def weights_of(variant: Variant, progress: Callable[[str], None] | None = None) -> Checkpoint:
@@ -273,6 +275,7 @@ class Succession:
             events=server.events(),
             endpoint=server.endpoint,
             forked=server.origin.forked,
+            restored=server.origin.mode == "restored",
         )
 
     def merge(self, asking: Asking) -> None:
@@ -304,10 +307,10 @@ class Succession:
         return checks + self.then.strategy.verify(trace, self.then.prepared)
 
     def _warm(self, then: Arranged) -> None:
-        stand, forked = self.stand, then.variant.start == "forked"
+        stand, copied = self.stand, then.variant.start != "exec"
         stand.progress.phase("starting the second engine")
         with LoadGenerator() as load:
-            self.server = start(then.spec, then.context.folder, stand.parents if forked else None)
+            self.server = start(then.spec, then.context.folder, stand.parents if copied else None)
             then.prepared.spawned()
             self.server.wait_healthy(on_wait=self._look)
             asking = Asking(

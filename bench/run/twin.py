@@ -1,6 +1,6 @@
-"""The twin of a forked launch: the same variant by exec, started once and asked the oracle's question, never measured.
+"""The twin of a forked or restored launch: its variant by exec, asked the oracle's question and never measured.
 
-A forked launch counts only beside the answer of a start by exec. Where neither the plan nor an earlier run has one, the
+Such a launch counts only beside the answer of a start by exec. Where neither the plan nor an earlier run has one, the
 launch sees to it itself, before anything of its own begins.
 """
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bench import plugins
 from bench.engines.engine import Checkpoint, Engine, LaunchContext
+from bench.engines.images import imaged
 from bench.engines.server import free_port, start
 from bench.errors import LaunchError
 from bench.run import oracle
@@ -25,19 +26,20 @@ KIND = "no_reference"
 
 
 def provide(stand: Stand, variant: Variant, checkpoint: Checkpoint, folder: Path) -> None:
-    """See to it that a forked variant has a reference; LaunchError(no_reference) with the reason if it cannot.
+    """See to it that a copied variant has a reference; LaunchError(no_reference) with the reason if it cannot.
 
-    Nothing is done where the plan has the twin as a variant, an answer is kept, or the engine cannot be forked anyway.
+    Nothing is done where the plan has the twin as a variant, an answer is kept, or the engine can be neither anyway.
     The twin's log stays in the launch's folder, and its compiled code in caches of its own.
     """
-    if variant.start != "forked" or variant.slowdown is not None or twin_of(variant, stand.variants) is not None:
+    if variant.start == "exec" or variant.slowdown is not None or twin_of(variant, stand.variants) is not None:
         return
     engine: Engine = plugins.load("engines", variant.engine.engine)()
     caches = stand.caches / f"{variant.id}-{FOLDER}"
     own = folder / FOLDER
     context = LaunchContext(free_port(), own, checkpoint, caches)
-    forked = engine.command(variant, context)
-    if forked.parent is None or oracle.kept(oracle.place(variant, forked, stand.machine, checkpoint)) is not None:
+    copied = imaged(engine.command(variant, context), variant, checkpoint, own)
+    possible = copied.parent is not None or copied.image is not None
+    if not possible or oracle.kept(oracle.place(variant, copied, stand.machine, checkpoint)) is not None:
         return
     stand.progress.phase("starting by exec, for the first token to compare with")
     for wanted in (caches, own):
@@ -58,8 +60,8 @@ def provide(stand: Stand, variant: Variant, checkpoint: Checkpoint, folder: Path
 
 def needs_oracle(variants: Sequence[Variant]) -> bool:
     """Whether the launches of these variants are asked the question: those by exec are references then."""
-    return any(one.start == "forked" for one in variants)
+    return any(one.start != "exec" for one in variants)
 
 
 def _words(variant: Variant) -> str:
-    return f"{variant.id} by exec, which its forks are checked against,"
+    return f"{variant.id} by exec, which it is checked against,"

@@ -205,17 +205,29 @@ UNFORKED = {
     "command": "a command line may be any program; only an engine that says what it imports has a warm parent",
 }
 
+# Engines that cannot be written to disk.
+UNRESTORED = {
+    "openai": UNFORKED["openai"],
+    "simulated": "its script is drawn anew for each launch, and an image would repeat one draw",
+}
+
+
+def unlike(engine: str, start: str) -> str | None:
+    """Why an engine cannot be started in a mode, whatever the machine; None where it may."""
+    return {"forked": UNFORKED, "restored": UNRESTORED}.get(start, {}).get(engine)
+
 
 def _forks(document: Document, variants: tuple[Variant, ...]) -> None:
-    """Forked cells that can never be; a version that cannot be forked is met at its launch."""
+    """Forked and restored cells that can never be; a version that cannot be is met at its launch."""
     for variant in variants:
         if variant.start == "exec":
             continue
-        why = UNFORKED.get(variant.engine.engine)
+        start, why = variant.start, unlike(variant.engine.engine, variant.start)
         if variant.engine.image is not None:
             why = "a container's process is no child of one outside it"
         if why is not None:
-            message = f"{variant.id} cannot be forked: {why}; exclude {{engine: {variant.engine_name}, start: forked}}"
+            cell = f"{{engine: {variant.engine_name}, start: {start}}}"
+            message = f"{variant.id} cannot be {start}: {why}; exclude {cell}"
             document.problem(("matrix",), message, at_key=True)
 
 

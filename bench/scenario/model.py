@@ -18,7 +18,7 @@ SHA256 = r"^[0-9a-f]{64}$"
 # What ssh takes for a name and for nothing else: no option, no user, no address of a mailbox.
 HOST_ALIAS = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 PAGE_CACHE = ("leave", "drop", "prefetch")
-STARTS = ("exec", "forked")
+STARTS = ("exec", "forked", "restored")
 
 Quantization = Literal[
     "fp32",
@@ -36,7 +36,7 @@ Quantization = Literal[
 ]
 Metric = Literal["ttft", "tpot", "itl", "e2el", "throughput", "startup", "memory", "energy"]
 PageCache = Literal["leave", "drop", "prefetch"]
-Start = Literal["exec", "forked"]
+Start = Literal["exec", "forked", "restored"]
 Scalar = str | bool | int | float
 
 
@@ -119,7 +119,9 @@ class Matrix(BaseModel):
         None, min_length=1, description="states of the weight files in the page cache; `design.page_cache` by default"
     )
     start: list[Start] | None = Field(
-        None, min_length=1, description="where the engine's process comes from: a new program, or a warm parent's fork"
+        None,
+        min_length=1,
+        description="where the engine's process comes from: a new program, a warm parent's fork, or an image on disk",
     )
     exclude: list[dict[str, Scalar]] = Field(default_factory=list, description="cells to leave out, by partial match")
     include: list[dict[str, Scalar]] = Field(

@@ -142,8 +142,9 @@ def asked(run: Run, name: str) -> tuple[Scenario, Variant]:
             if variant.slowdown is not None:
                 raise UsageError(f"{name} was slowed down on purpose: nobody wants to be served like that")
             if variant.start != "exec":
+                origin = "forked from a warm parent" if variant.start == "forked" else "restored from an image"
                 raise UsageError(
-                    f"{name} was forked from a warm parent, and what is deployed has none: it starts by exec",
+                    f"{name} was {origin}, and what is deployed has none: it starts by exec",
                     hint="deploy the variant that differs in nothing but `start: exec`",
                 )
             if predecessor(variant) is not None:

@@ -7,7 +7,7 @@ import dataclasses
 from bench.engines.engine import LaunchTrace
 from bench.engines.startup import gaps, resolve
 from bench.record.launches import Phase
-from bench.record.schema import FORKED
+from bench.record.schema import FORKED, RESTORED
 
 S = 1_000_000_000
 
@@ -100,3 +100,18 @@ def test_the_imports_of_a_forked_launch_happened_elsewhere_and_nothing_else_did(
     assert [(p.name, p.reason) for p in forked if p.start_ns is None] == [("imports", FORKED), ("import_torch", FORKED)]
     assert rows(forked)["weights"] == (5, 6)
     assert {"imports", "import_torch"} <= rows(resolve(trace(**WHOLE), told)).keys()
+
+
+def test_what_a_restored_engine_did_before_its_image_has_no_time_and_restoring_has() -> None:
+    stamps = {name: moment + 20 for name, moment in WHOLE.items()} | {"restored": 21}
+    told = [
+        Phase("weights", None, None, "log", reason="not_found"),
+        # Of the time before the image, as its worker's events tell it: stamped with nothing.
+        Phase("import_torch", 0, 0, "worker"),
+        Phase("interpreter", 20 * S, 0, "worker"),
+    ]
+    phases = resolve(dataclasses.replace(trace(**stamps), restored=True), told)
+    absent = {p.name: p.reason for p in phases if p.start_ns is None}
+    assert {absent[name] for name in ("weights", "import_torch", "interpreter")} == {RESTORED}
+    assert [(p.start_ns, p.end_ns) for p in phases if p.name == "restore"] == [(20 * S, 21 * S)]
+    assert "restore" not in {p.name for p in resolve(trace(**WHOLE), [])}

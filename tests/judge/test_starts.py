@@ -99,6 +99,12 @@ def test_what_an_earlier_run_recorded_serves_where_this_run_has_none() -> None:
     assert verdict(launch("forked", reference=dataclasses.replace(TOLD, when="2026-01-01")))[0] == "ok"
 
 
+def test_a_restored_launch_is_held_against_its_reference_as_a_forked_one_is() -> None:
+    assert verdict(launch("restored"), launch("exec"))[0] == "ok"
+    assert verdict(launch("restored", oracle=OracleAnswer("token_id:1", -3.25)), launch("exec"))[0] == "violated"
+    assert verdict(launch("restored"))[0] == "violated"
+
+
 def test_launches_that_were_not_forked_are_not_concerned() -> None:
     assert check(launch("exec"), [launch("exec", 1)]) is None
     assert check(LaunchRecord("0", "v", {}, 0, 0), []) is None

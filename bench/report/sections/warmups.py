@@ -22,6 +22,8 @@ def section(view: View) -> Section | None:
     blocks: list[Block] = []
     if view.baseline and not (compared := worth.against(view.run, view.baseline)).empty:
         blocks += [warmups(view, compared), curve(view)]
+    if woken := restored(view):
+        blocks.append(woken)
     if doubtful := _doubtful(view):
         blocks.append(doubtful)
     return Section("warm-ups", "What a start costs, and when it has paid", tuple(blocks)) if blocks else None
@@ -30,10 +32,10 @@ def section(view: View) -> Section | None:
 def warmups(view: View, compared: pd.DataFrame) -> Table:
     """What each variant saves at the first request, costs at the start, and when it has paid."""
     costs = worth.by_variant(view.run)
-    parents = any(cost["start"] == "forked" for cost in costs.values())
+    parents = any(cost["start"] != "exec" for cost in costs.values())
     head = (
         Heading("variant"),
-        *((Heading("warm parent", numeric=True),) if parents else ()),
+        *((Heading("made before", numeric=True),) if parents else ()),
         Heading("warm-up", numeric=True),
         Heading("saved on the first request", "ms", numeric=True),
         Heading("saved on the cold start", "s", numeric=True),
@@ -74,10 +76,37 @@ def warmups(view: View, compared: pd.DataFrame) -> Table:
     return Table(head, tuple(rows), f"Against {view.baseline}, paired by block, 95 % intervals")
 
 
+def restored(view: View) -> Table | None:
+    """The three times of every restored launch; None where none was."""
+    table = worth.launches(view.run)
+    if table.empty or (part := table[table["start"] == "restored"]).empty:
+        return None
+    rows = [
+        (
+            Cell(str(row["launch"])),
+            Cell(duration(row["restored_s"])),
+            Cell(duration(row["cold_ttft_s"])),
+            Cell(duration(row["second_token_s"]) if pd.notna(row["second_token_s"]) else "–"),
+            Cell(f"{row['image_mib']:.0f}"),
+        )
+        for row in part.to_dict("records")
+    ]
+    head = (
+        Heading("launch"),
+        Heading("process restored", numeric=True),
+        Heading("first token", numeric=True),
+        Heading("second token", numeric=True),
+        Heading("image", "MiB", numeric=True),
+    )
+    return Table(head, tuple(rows), "Restored from an image: a process that runs again has not answered yet")
+
+
 def _parent(row: dict[Any, Any]) -> Cell:
-    """What a warm parent took to make, and what it holds while nothing is served."""
-    if row["start"] != "forked":
-        return Cell("none")
+    """What a warm parent or an image took to make, and what it holds while nothing is served."""
+    if row["start"] == "exec":
+        return Cell("nothing")
+    if row["start"] == "restored":
+        return Cell(duration(row["parent_s"]), f"{row['image_mib']:.0f} MiB on disk")
     held = row["parent_mib"]
     return Cell(duration(row["parent_s"]), f"holds {held:.0f} MiB" if pd.notna(held) else "its memory is not known")
 

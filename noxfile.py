@@ -83,7 +83,8 @@ def bench(session: nox.Session, *args: str) -> None:
 def pytest(session: nox.Session, *args: str, side_by_side: bool = False) -> None:
     """Run tests, and what fails once more by itself: named at the end, and an error where a name comes back.
 
-    Unit tests wait more than they compute, and go in two processes; the second attempt is in one.
+    `side_by_side` is for tests that wait more than they compute and judge no speed: in two processes, a file always in
+    one; the second attempt is in one.
     """
     cache = session.cache_dir / session.name
 
@@ -149,7 +150,7 @@ def end_to_end(session: nox.Session) -> None:
     if shutil.which("podman"):
         # What a compose file is started with where there is no docker; pure Python, and of no use without podman.
         session.install("-q", "podman-compose>=1.5")
-    pytest(session, "-m", "end_to_end and not slow", "--timeout=900", *session.posargs)
+    pytest(session, "-m", "end_to_end and not slow", "--timeout=900", *session.posargs, side_by_side=True)
 
 
 @nox.session(python=THIS)

@@ -308,5 +308,5 @@ def test_a_fork_whose_twin_does_not_answer_is_not_started_and_says_why(
     alone = write(tmp_path, engines=dying, matrix="{start: [forked]}", design=f"{{blocks: 1, {LENIENT}}}")
     (launch,) = bench.Run.open(run(alone, rules=Rules(judge_folder))).all
     assert (launch.record.status, launch.record.reason_kind) == ("failed", "no_reference")
-    assert "s-bf16-forked by exec, which its forks are checked against, does not start" in str(launch.record.reason)
+    assert "s-bf16-forked by exec, which it is checked against, does not start" in str(launch.record.reason)
     assert launch.record.stamps.get("spawn") is None

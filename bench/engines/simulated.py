@@ -20,7 +20,7 @@ WORKER = "bench.emulate.server.program"
 
 
 class Simulated:
-    """`args` are the fields of workers.simulated_script.Script; no model is loaded and none is needed."""
+    """`args` are the fields of bench.emulate.server.script.Script; no model is loaded and none is needed."""
 
     name = "simulated"
 

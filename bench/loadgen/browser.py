@@ -116,8 +116,15 @@ class Browser:
         if chromium is not None:
             chromium.close()
 
-    def drive(self, job: Job, progress: Callable[[int, int], None] | None = None) -> Driven:
+    def drive(
+        self,
+        job: Job,
+        progress: Callable[[int, int], None] | None = None,
+        first_token: Callable[[], None] | None = None,
+    ) -> Driven:
         """Ask one question after the other, each in a chat of its own unless it is a later turn; `progress(done, of)`.
+
+        A page tells its stamps when an answer is over: `first_token` is called then.
 
         LaunchError for a load that one person at one page cannot make.
         """
@@ -129,6 +136,8 @@ class Browser:
             driven.requests.append(row)
             for name, values in chunks.items():
                 driven.chunks.setdefault(name, []).extend(values)
+            if first_token is not None and number == 0 and row["first_token_ns"] is not None:
+                first_token()
             if progress is not None:
                 progress(number + 1, len(job.requests))
         return driven

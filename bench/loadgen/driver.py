@@ -166,11 +166,12 @@ class Driver:
                 return
             kept = connection.kept
             exchange, ended = connection.start(request)
+            # Known from now on: whoever watches may look at what has come so far.
+            turn.exchange = exchange
             loop = asyncio.get_running_loop()
             timer = loop.call_later(self.timeout_s, self._give_up, connection, exchange)
             await ended
             timer.cancel()
-            turn.exchange = exchange
             if not (kept and not exchange.reads and exchange.failure and exchange.failure[0] == "closed"):
                 return
             stale = exchange

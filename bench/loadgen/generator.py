@@ -47,12 +47,20 @@ class LoadGenerator:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def drive(self, job: Job, progress: Callable[[int, int], None] | None = None) -> Driven:
-        """Send the job's requests and return when each has been answered or given up; `progress(done, of)`."""
+    def drive(
+        self,
+        job: Job,
+        progress: Callable[[int, int], None] | None = None,
+        first_token: Callable[[], None] | None = None,
+    ) -> Driven:
+        """Send the job's requests and return when each has been answered or given up; `progress(done, of)`.
+
+        `first_token()` is called once the first request's first token has come, while it is still answered.
+        """
         if not job.requests:
             return Driven()
         try:
-            return self._drive(job, progress)
+            return self._drive(job, progress, first_token)
         except BaseException:
             # Whatever the worker still holds of this job must not reach the next one.
             self._stop(kill=True)
@@ -79,11 +87,13 @@ class LoadGenerator:
         """End the process."""
         self._stop(kill=False)
 
-    def _drive(self, job: Job, progress: Callable[[int, int], None] | None) -> Driven:
+    def _drive(
+        self, job: Job, progress: Callable[[int, int], None] | None, first_token: Callable[[], None] | None
+    ) -> Driven:
         process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
-        head, payload = encoded(job, schedule(job.arrivals, job.requests, job.seed))
+        head, payload = encoded(job, schedule(job.arrivals, job.requests, job.seed), tell_first=first_token is not None)
         try:
             send(process.stdin.fileno(), head, payload)
         except BrokenPipeError:
@@ -104,10 +114,13 @@ class LoadGenerator:
             head, payload = frame
             if "failed" in head:
                 raise InternalError(f"the load generator failed:\n{head['failed']}")
-            if "done" not in head:
+            if "first_token" in head:
+                if first_token is not None:
+                    first_token()
+            elif "done" not in head:
                 self._accounts.append(head["client"])
                 return decoded(head, payload)
-            if progress is not None:
+            elif progress is not None:
                 progress(head["done"], head["of"])
 
     def _started(self) -> subprocess.Popen[bytes]:
@@ -180,8 +193,8 @@ def _stopped(child: int) -> bool:
     return os.waitid(os.P_PID, child, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def encoded(job: Job, plan: Schedule) -> Frame:
-    """The message that tells the process what to do, and when."""
+def encoded(job: Job, plan: Schedule, *, tell_first: bool = False) -> Frame:
+    """The message that tells the process what to do, and when; `tell_first`: also when the first token has come."""
     requests: list[dict[str, Any]] = []
     bodies: list[bytes] = []
     for request in job.requests:
@@ -198,6 +211,7 @@ def encoded(job: Job, plan: Schedule) -> Frame:
         "timeout_s": job.timeout_s,
         "keep_text": job.keep_text,
         "keep_logprobs": job.keep_logprobs,
+        "tell_first": tell_first,
         "requests": requests,
     }
     return head, b"".join(bodies)

@@ -20,6 +20,7 @@ import uvloop
 
 from bench import pipes
 from bench.loadgen import rows
+from bench.loadgen.answer import answer
 from bench.loadgen.clock import Clock
 from bench.loadgen.driver import Driver
 from bench.loadgen.job import Frame, Request, Schedule, receive, send
@@ -58,7 +59,7 @@ def _serve(head: dict[str, Any], payload: bytes) -> Frame:
     conversations = _conversations(head["requests"], payload)
     count = sum(map(len, conversations))
     schedule = Schedule(head["streams"], tuple(head["offsets_ns"]), head["max_in_flight"], head["start_ns"])
-    watch = _Watch(count)
+    watch = _Watch(count, conversations[0][0] if head["tell_first"] else None)
     driver = Driver(Target(head["host"], head["port"], head["tls"]), head["headers"], head["timeout_s"], watch.progress)
     gc.collect()
     gc.freeze()
@@ -96,10 +97,13 @@ def _conversations(requests: list[dict[str, Any]], payload: bytes) -> list[list[
 class _Watch:
     """The client's account of itself while it drives: processor time, loop lag, memory, the two clocks."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, awaited: rows.Turn | None = None) -> None:
         self.clock = Clock()
         self.client: dict[str, Any] = {}
         self._count = count
+        # The request whose first token is told while it is answered, until that has come.
+        self._awaited = awaited
+        self._looked = 0
         self._lags: list[int] = []
         self._due = 0
         self._reported = 0
@@ -137,6 +141,16 @@ class _Watch:
             self._reported = now
             send(sys.stdout.fileno(), {"done": done, "of": self._count})
 
+    def _first(self, turn: rows.Turn) -> None:
+        """Tell the parent that the first token of a request has come, once; between reads, so that no stamp waits."""
+        reads = turn.exchange.reads if turn.exchange is not None else []
+        if len(reads) == self._looked:
+            return
+        self._looked = len(reads)
+        if answer(reads).first_token_read is not None and select.select((), (sys.stdout,), (), 0)[1]:
+            self._awaited = None
+            send(sys.stdout.fileno(), {"first_token": True})
+
     def _tick(self) -> None:
         now = time.monotonic_ns()
         self._lags.append(now - self._due)
@@ -144,6 +158,8 @@ class _Watch:
             self.clock.sample()
         self._due = now + _TICK_NS
         self._timer.set(self._due)
+        if self._awaited is not None:
+            self._first(self._awaited)
 
 
 def _results(head: dict[str, Any], conversations: list[list[rows.Turn]], watch: _Watch) -> Frame:

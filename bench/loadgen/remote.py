@@ -78,21 +78,30 @@ class RemoteLoad:
                 raise self._posts[number].failure(f"it cannot reach the engine's port: {told['why']}")
             self._trips[number].append(RoundTrips(told["us"], told["lost"]))
 
-    def drive(self, job: Job, progress: Callable[[int, int], None] | None = None) -> Driven:
-        """Send the job's requests and return when each has been answered or given up; `progress(done, of)`."""
+    def drive(
+        self,
+        job: Job,
+        progress: Callable[[int, int], None] | None = None,
+        first_token: Callable[[], None] | None = None,
+    ) -> Driven:
+        """Send the job's requests and return when each has been answered or given up; see LoadGenerator.drive."""
         if not job.requests:
             return Driven()
         try:
-            return self._drive(job, progress)
+            return self._drive(job, progress, first_token)
         except BaseException:
             # Whatever is under way there must not reach the next job.
             self.close()
             raise
 
-    def _drive(self, job: Job, progress: Callable[[int, int], None] | None) -> Driven:
+    def _drive(
+        self, job: Job, progress: Callable[[int, int], None] | None, first_token: Callable[[], None] | None
+    ) -> Driven:
         dealt = shares(job, len(self._posts))
         for share in dealt:
-            head, payload = encoded(share.job, share.plan)
+            # The first request is the first host's.
+            tell = first_token is not None and share.number == 0
+            head, payload = encoded(share.job, share.plan, tell_first=tell)
             self._posts[share.number].say({"ask": "hold", "job": head}, payload)
         self._gathered("held", [share.number for share in dealt])
         echoes = {share.number: self._echo(share.number) for share in dealt}
@@ -102,20 +111,29 @@ class RemoteLoad:
             # One alone begins when it is ready.
             begin = start + echoes[share.number].offset_ns if len(self._posts) > 1 else None
             self._posts[share.number].say({"ask": "go", "start_ns": begin})
-        parts = self._rows(dealt, progress, len(job.requests))
+        parts = self._rows(dealt, progress, first_token, len(job.requests))
         for share in dealt:
             self._jobs[share.number].append(parts[share.number].client)
             moved(parts[share.number], share.number, len(self._posts), echoes[share.number].offset_ns)
         return gathered([parts[share.number] for share in dealt])
 
-    def _rows(self, dealt: Sequence[Part], progress: Callable[[int, int], None] | None, of: int) -> dict[int, Driven]:
+    def _rows(
+        self,
+        dealt: Sequence[Part],
+        progress: Callable[[int, int], None] | None,
+        first_token: Callable[[], None] | None,
+        of: int,
+    ) -> dict[int, Driven]:
         parts: dict[int, Driven] = {}
         done: dict[int, int] = {}
         while len(parts) < len(dealt):
             post, head, payload = self._heard("row")
             if "failed" in head:
                 raise post.failure(f"the load generator there failed:\n{head['failed']}")
-            if "done" in head:
+            if "first_token" in head:
+                if first_token is not None:
+                    first_token()
+            elif "done" in head:
                 done[post.number] = head["done"]
                 if progress is not None:
                     progress(sum(done.values()), of)

@@ -64,6 +64,8 @@ class Asking:
     load: LoadGenerator | RemoteLoad | Browser
     seen: Seen
     next_id: int = 0
+    # Called when the workload's first token has come, while that request is still answered, and at its end.
+    heard: Callable[[], None] | None = None
 
     def warm_up(self, strategy: WarmupStrategy) -> None:
         """Send the strategy's stages; each is noted with its requests, seconds and the reason it ended."""
@@ -127,7 +129,10 @@ class Asking:
         self.stand.progress.phase("measuring")
         first, rest = _first(self._requests("measured", workload.requests, measured=True))
         stamps = self.seen.record.stamps
-        stamps["first_token"] = _earliest(self._drive(first, Arrivals(closed=1)).requests)
+        stamps["first_token"] = _earliest(self._drive(first, Arrivals(closed=1), first_token=self.heard).requests)
+        if self.heard is not None:
+            # However it ended, it is waited for no more.
+            self.heard()
         if between is not None:
             between()
         answers = self._drive(rest, workload.arrivals, count=True).requests if rest else []
@@ -170,7 +175,13 @@ class Asking:
         return tuple(made)
 
     def _drive(
-        self, batch: Sequence[Request], arrivals: Arrivals, *, count: bool = False, keep_logprobs: bool = False
+        self,
+        batch: Sequence[Request],
+        arrivals: Arrivals,
+        *,
+        count: bool = False,
+        keep_logprobs: bool = False,
+        first_token: Callable[[], None] | None = None,
     ) -> Driven:
         """Send a batch and keep what came back; the launch's first batch is tried until the engine takes it."""
         endpoint = self.server.endpoint
@@ -185,14 +196,14 @@ class Asking:
             seed=self.planned.seed,
             keep_logprobs=keep_logprobs,
         )
-        driven = self.load.drive(job, progress=self.stand.progress.requests if count else None)
+        driven = self.load.drive(job, self.stand.progress.requests if count else None, first_token)
         deadline = time.monotonic() + self.server.spec.ready_timeout_s
         while (
             not self.seen.tables.requests and _not_yet(driven) and time.monotonic() < deadline and self.server.alive()
         ):
             self.seen.event("conductor", "not_yet", status=driven.requests[0]["status"])
             time.sleep(RETRY_S)
-            driven = self.load.drive(job)
+            driven = self.load.drive(job, None, first_token)
         self._keep(driven)
         if not self.server.alive():
             raise self.server.failure("serving")

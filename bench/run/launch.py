@@ -148,7 +148,7 @@ def _launch(
         succession = None if front is None else Succession(stand, front, server, planned)
         killing = server if succession is None else succession
         watchdog = crew.enter_context(guarded_memory(stand.machine.roots, lambda reason: killing.kill()))
-        waiting = crew.enter_context(patient(stand.patience_s, record, server, killing.kill))
+        waiting = crew.enter_context(patient(stand.patience_s, server, killing.kill))
         try:
             sampler.set_pid(server.pid)
             sampler.set_metrics_url(metrics_url(server.endpoint))
@@ -156,6 +156,7 @@ def _launch(
             if server.inside is not None:
                 sampler.set_pid(server.inside)
             asking = Asking(stand, planned, leading, weights, succession or server, load, seen)
+            asking.heard = None if stand.patience_s is None else waiting.heard
 
             def consult() -> None:
                 record.start = oracle.consulted(record.start, leading, spec, stand.machine, server, weights)

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bench.engines.server import Server
-from bench.record.launches import LaunchRecord
 
 
 @dataclass(slots=True)
@@ -18,20 +17,24 @@ class Waiting:
 
     patience_s: float | None
     over: bool = False
+    met: bool = False
+
+    def heard(self) -> None:
+        """The workload's first token has come: the launch goes on, however long its answers are."""
+        self.met = True
 
     @property
     def words(self) -> str:
         """Why it was ended."""
-        return f"no first answer within {self.patience_s:.1f} s of the spawn: it cannot be among the best any more"
+        return f"no first token within {self.patience_s:.1f} s of the spawn: it cannot be among the best any more"
 
 
 @contextmanager
-def patient(
-    patience_s: float | None, record: LaunchRecord, server: Server, kill: Callable[[], None]
-) -> Iterator[Waiting]:
-    """Calls `kill` once the server's spawn is so long ago and the workload's first request is not answered yet.
+def patient(patience_s: float | None, server: Server, kill: Callable[[], None]) -> Iterator[Waiting]:
+    """Calls `kill` once the server's spawn is so long ago and the workload's first token has not come yet.
 
-    Until the launch is left, or that request is answered; never where there is no limit.
+    Until the launch is left; never where there is no limit. That the token came is told to the Waiting by the client,
+    up to 20 ms later (a page in a browser tells it at the end of the answer).
     """
     waiting = Waiting(patience_s)
     if patience_s is None:
@@ -39,7 +42,7 @@ def patient(
         return
 
     def end() -> None:
-        if "first_token" not in record.stamps and server.stamps.get("stop") is None:
+        if not waiting.met and server.stamps.get("stop") is None:
             waiting.over = True
             kill()
 

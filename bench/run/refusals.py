@@ -22,6 +22,7 @@ from bench.scenario import document
 from bench.scenario.combinations import needs_model, unlike
 from bench.scenario.load import Scenario
 from bench.scenario.model import ConversationPrompts, Model, Overlay, RandomPrompts, TextPrompts
+from bench.scenario.redaction import secret
 from bench.scenario.sources import REMOTE, parse
 from bench.scenario.turns import levels
 from bench.scenario.variant import Variant
@@ -43,6 +44,7 @@ def refusals(scenario: Scenario) -> list[Problem]:
     read = document.read(scenario.text, str(scenario.path))
     _environments(read, scenario)
     _flags(read, scenario)
+    _secrets(read, ())
     _hand_overs(read, scenario)
     _restores(read, scenario)
     _prompts(read, scenario)
@@ -75,6 +77,30 @@ def _flags(read: document.Document, scenario: Scenario) -> None:
         for number, (name, part) in enumerate(levels(lever, given)):
             at = ("tune", "levers", lever)
             _lever(read, scenario, at if isinstance(given, list) else (*at, str(name)), part, number)
+
+
+def _secrets(read: document.Document, path: document.Path) -> None:
+    """Secrets among what stands on an engine's command line, which everybody here can read and every record holds."""
+    for at, value in read.entries(*path):
+        name = str(at[-1])
+        flag = path[-1:] == ("args",) or name.startswith("args.")
+        word = path[-1:] == ("command",) and str(value).startswith("-")
+        told = str(value).partition("=")[0] if word else name
+        if (flag or word) and secret(told) and _holds_text(value):
+            read.problem(
+                at,
+                f"{told} is a secret by its name, and would stand on the command line and in every record: give it "
+                "under `env:`, where values of secrets are withheld",
+                at_key=not word,
+            )
+        else:
+            _secrets(read, at)
+
+
+def _holds_text(value: object) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_holds_text, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str)
 
 
 def _hand_overs(read: document.Document, scenario: Scenario) -> None:

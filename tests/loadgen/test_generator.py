@@ -80,6 +80,21 @@ def test_progress_is_told_while_driving(generator: LoadGenerator, port: int) -> 
     assert all(0 < done <= of == 8 for done, of in told)
 
 
+def test_the_first_token_is_told_while_the_answer_goes_on(generator: LoadGenerator, port: int) -> None:
+    told: list[int] = []
+    slow = {"ttft_ms": 50, "itl_ms": 300}
+    driven = generator.drive(job(port, 2, simulate=slow), first_token=lambda: told.append(time.monotonic_ns()))
+    (at,) = told
+    first, second = driven.requests
+    assert first["first_token_ns"] <= at < first["end_ns"] < second["first_token_ns"]
+
+
+def test_an_answer_without_a_token_tells_of_none(generator: LoadGenerator, port: int) -> None:
+    told: list[str] = []
+    driven = generator.drive(job(port, simulate={"fault": "http_500"}), first_token=lambda: told.append("first"))
+    assert (driven.requests[0]["status"], told) == (500, [])
+
+
 def test_the_text_is_kept_only_where_it_is_wanted(generator: LoadGenerator, port: int) -> None:
     assert generator.drive(job(port, keep_text=False)).requests[0]["text"] is None
 

@@ -118,6 +118,14 @@ def test_a_second_job_goes_on_and_progress_is_told(net: Net) -> None:
     assert account.cpu_s == pytest.approx(sum(one.cpu_s or 0.0 for one in account.remotes))
 
 
+def test_the_first_token_is_told_from_afar_while_the_answer_goes_on(net: Net) -> None:
+    told: list[int] = []
+    with server({"itl_ms": 300}, host=net.address) as port, RemoteLoad(clients(net, 0, 1)) as load:
+        driven = load.drive(asked(net, port, 4), first_token=lambda: told.append(time.monotonic_ns()))
+    (at,) = told
+    assert at < driven.requests[0]["end_ns"]
+
+
 def test_four_hosts_ask_when_one_would(net: Net) -> None:
     """What they see is a figure of tests/benchmarks: there the p99 of four lies within the interval of one."""
     arrivals = Arrivals(poisson=160.0)

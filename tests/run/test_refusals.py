@@ -55,6 +55,27 @@ def test_a_flag_that_the_engine_does_not_know(tmp_path: Path, engine: str, path:
     assert message in only
 
 
+@pytest.mark.parametrize(
+    ("engine", "change", "path"),
+    [
+        ("vllm, args: {api_key: sk-hush}", ("", ""), "engines.one.args.api_key"),
+        ("vllm, args: {api_key: [sk-hush]}", ("", ""), "engines.one.args.api_key"),
+        ("vllm", ("design", "matrix: {args.api_key: [sk-hush, sk-hush2]}\ndesign"), "matrix.args.api_key"),
+        ("command, command: [x, --api-key, sk-hush, '{port}']", ("", ""), "engines.one.command[1]"),
+        ("command, command: [x, --api-key=sk-hush, '{port}']", ("", ""), "engines.one.command[1]"),
+    ],
+)
+def test_a_secret_on_the_command_line(tmp_path: Path, engine: str, change: tuple[str, str], path: str) -> None:
+    (only,) = said(tmp_path, engine, change)
+    assert f": {path}: " in only
+    assert "under `env:`" in only
+    assert "hush" not in only
+
+
+def test_what_has_a_secret_s_name_and_holds_none(tmp_path: Path) -> None:
+    assert said(tmp_path, "vllm, args: {allow_credentials: true}, env: {VLLM_API_KEY: sk-hush}") == []
+
+
 def test_flags_of_an_unknown_version_are_left_alone(tmp_path: Path) -> None:
     assert said(tmp_path, "vllm, image: somebody/vllm, args: {brand_new_flag: 1}") == []
 

@@ -56,8 +56,11 @@ def deploy(
     """Write a folder that serves a variant exactly as it was measured, ready only when its first token is warm.
 
     The folder needs neither this project nor its environment; the engine's own environment and the weights stay where
-    they are and are checked before each start. With --verify a folder is started, and asked beside fresh launches of
-    its variant: the ratio of both with its interval, and the exit code of a gate at 5 % on the first token.
+    they are and are checked before each start. A variant that was forked, restored or handed over is kept by `bench
+    serve`: this firsttoken must then be installed from a wheel, in an environment that stays and is checked too.
+
+    With --verify a folder is started, and asked beside fresh launches of its variant: the ratio of both with its
+    interval, and the exit code of a gate at 5 % on the first token.
 
     Example: bench deploy results/quick /srv/quick --variant transformers-bf16-requests --to systemd
     Example: bench deploy results/quick /srv/quick --nginx --instances 2 --rate 10

@@ -37,7 +37,7 @@ LOOK_S = 0.2
 OOM_SCORE_ADJ = "500"
 # Removing a container waits for the kernel to end what is in it.
 REMOVE_S = 20.0
-_PLACE = re.compile(r"\{(port|folder|caches|model|programs)\}")
+_PLACE = re.compile(r"\{(port|folder|caches|model|programs|service)\}")
 
 
 class Refused(Exception):
@@ -85,12 +85,12 @@ def check(settings: Mapping[str, Any], state: Path) -> None:
         found[name] = mark
     with contextlib.suppress(OSError):
         seen_file.write_text(json.dumps(found))
-    environment = settings["environment"]
-    if environment and (now_is := packages(Path(environment["path"]))) != environment["digest"]:
-        raise Refused(
-            f"{environment['path']} has other packages than were measured (digest {now_is[:12]}…, "
-            f"not {environment['digest'][:12]}…)"
-        )
+    for environment in settings["environments"]:
+        if (now_is := packages(Path(environment["path"]))) != environment["digest"]:
+            raise Refused(
+                f"{environment['path']} has other packages than were measured (digest {now_is[:12]}…, "
+                f"not {environment['digest'][:12]}…)"
+            )
 
 
 def check_image(settings: Mapping[str, Any]) -> None:
@@ -315,6 +315,7 @@ class Service:
         places = {
             "port": str(self.port),
             "folder": str(self.place),
+            "service": str(HERE),
             "caches": str(HERE / "caches"),
             "programs": str(HERE / "programs"),
             "model": self.settings["model"]["path"],

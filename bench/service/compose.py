@@ -54,7 +54,7 @@ def inside(container: Container, settings: Mapping[str, Any]) -> dict[str, Any]:
             model["path"] = there + model["path"][len(host) :]
     env = {name: value for name, value in container.env.items() if value is not None}
     own: dict[str, Any] = {"argv": list(container.command), "env": env, "model": model}
-    return {**settings, **own, "environment": None, "container": None}
+    return {**settings, **own, "environments": [], "container": None}
 
 
 def document(made: Composed) -> str:

@@ -19,9 +19,9 @@ from bench.programs import serve_process
 from bench.record.launches import Invocation
 from bench.scenario.load import Scenario
 from bench.scenario.variant import Variant
+from bench.service import installation
 from bench.service.nginx import Nginx
 from bench.service.ready import WarmLimit, of_run
-from bench.warmup.predecessor import predecessor
 from bench.warmup.strategies import build
 
 HOST = "127.0.0.1"
@@ -32,6 +32,8 @@ LOG = {"bytes": 10_000_000, "files": 5}
 START_MARGIN, START_LEAST_S = 3.0, 60
 # What is left to the rest of the machine, of what was free before the engine was started to be measured.
 RESERVE_MIB = 512
+# What `bench serve` may take to end, beyond the time of the two engines that it may have.
+SERVE_STOP_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Deployment:
     container: Container | None = None
     image: str | None = None
     front: Nginx | None = None
+    # The scenario's text, where what the folder keeps is `bench serve`.
+    scenario: str | None = None
 
 
 def of(run: Run, name: str, port: int, front: Nginx | None = None) -> Deployment:
@@ -60,13 +64,23 @@ def of(run: Run, name: str, port: int, front: Nginx | None = None) -> Deployment
     launches = [launch for launch in run.all if launch.record.variant == name and launch.record.status == "ok"]
     if not launches:
         raise RecordError(f"{run.path} has no valid launch of {name}: what was not measured is not deployed")
-    command = _command(run, name, launches)
     scenario, variant = asked(run, name)
+    served = installation.needed(variant)
+    if served:
+        installation.check(scenario, variant)
+        _alone(variant, launches, front)
+        argv, env = installation.words(variant)
+        environments = [_environment(installation.environment() / "bin" / "python")]
+    command = _command(run, name, launches)
     model = _model(command, launches[-1])
     limit = of_run(run, name)
     cold_s = max(_cold_s(launch) for launch in launches)
     places = command.places
     container, image = _image(launches, command)
+    if not served:
+        argv, env, environments = _pinned(command.template.argv, container, image), dict(command.template.env), []
+    if container is None:
+        environments.append(_environment(Path(command.argv[0])))
     settings = {
         "made_from": {
             "run": run.manifest.run_id,
@@ -78,10 +92,11 @@ def of(run: Run, name: str, port: int, front: Nginx | None = None) -> Deployment
         },
         "host": HOST,
         "port": port,
-        "argv": _pinned(command.template.argv, container, image),
-        "env": command.template.env,
+        "argv": argv,
+        "env": env,
         "model": model,
-        "environment": None if container else _environment(Path(command.argv[0])),
+        # The engine's, and firsttoken's own where it starts the engine; once where they are the same.
+        "environments": [one for at, one in enumerate(environments) if one and one not in environments[:at]],
         "container": None
         if container is None
         else {
@@ -97,22 +112,39 @@ def of(run: Run, name: str, port: int, front: Nginx | None = None) -> Deployment
             "path": limit.path,
             "words": limit.words,
             "model": command.served_model or None,
-            "warmup": _warmup(scenario, variant),
+            "warmup": [] if served else _warmup(scenario, variant),
             "key_env": variant.engine.api_key_env,
         },
         "restarts": RESTARTS,
         "log": LOG,
         "memory_mib": _memory(launches),
-        "stop_signal": command.stop_signal,
-        "stop_timeout_s": command.stop_timeout_s,
+        "stop_signal": "SIGTERM" if served else command.stop_signal,
+        "stop_timeout_s": 2 * command.stop_timeout_s + SERVE_STOP_S if served else command.stop_timeout_s,
     }
     caches = Path(places["caches"]) if places["caches"] else None
-    return Deployment(run, name, settings, limit, cold_s, caches, command.secrets, container, image, front)
+    text = scenario.text if served else None
+    return Deployment(run, name, settings, limit, cold_s, caches, command.secrets, container, image, front, text)
+
+
+def _alone(variant: Variant, launches: Sequence[Launch], front: Nginx | None) -> None:
+    """UsageError where `bench serve` would have to share what there is one of, or start what cannot be pinned."""
+    if variant.start == "restored" and front is not None and front.instances > 1:
+        raise UsageError(
+            f"{variant.id} was restored from an image, and one image is one engine at a time",
+            hint="deploy it with one instance, or its twin with `start: exec` with several",
+        )
+    if launches[-1].record.facts.get("image"):
+        raise UsageError(
+            f"{variant.id} was measured in an image, which `bench serve` would start by its tag and not by its digest",
+            hint="deploy the variant that differs in nothing but `start: exec` and no hand-over",
+        )
 
 
 def _command(run: Run, name: str, launches: Sequence[Launch]) -> Invocation:
-    """How the variant was started, the same in all its launches."""
-    found = [launch.record.command for launch in launches]
+    """How the variant's own engine was started, the same in all its launches."""
+    found = [
+        launch.record.hand_over.command if launch.record.hand_over else launch.record.command for launch in launches
+    ]
     last = found[-1]
     if last is None:
         attached = launches[-1].record.facts.get("attached")
@@ -141,17 +173,6 @@ def asked(run: Run, name: str) -> tuple[Scenario, Variant]:
         if variant.id == name:
             if variant.slowdown is not None:
                 raise UsageError(f"{name} was slowed down on purpose: nobody wants to be served like that")
-            if variant.start != "exec":
-                origin = "forked from a warm parent" if variant.start == "forked" else "restored from an image"
-                raise UsageError(
-                    f"{name} was {origin}, and what is deployed has none: it starts by exec",
-                    hint="deploy the variant that differs in nothing but `start: exec`",
-                )
-            if predecessor(variant) is not None:
-                raise UsageError(
-                    f"{name} is handed over from another engine, and what is deployed is one engine",
-                    hint="`bench serve` hands over; or deploy the variant without a hand-over",
-                )
             return scenario, variant
     raise UsageError(
         f"{name} is no variant of the scenario itself, so its warm-up is not known",
@@ -243,8 +264,9 @@ def _environment(interpreter: Path) -> dict[str, str] | None:
 
 
 def _cold_s(launch: Launch) -> float:
-    stamps = launch.record.stamps
-    begin, end = stamps.get("spawn"), stamps.get("first_token")
+    """From the spawn to the first token of the engine that stays: until it took over, where another answered first."""
+    stamps, handed = launch.record.stamps, launch.record.hand_over
+    begin, end = stamps.get("spawn"), handed.over_ns if handed else stamps.get("first_token")
     if begin is None or end is None:
         raise RecordError(f"{launch.id} has no cold start, and so no measure for a start's patience")
     return (end - begin) / 1e9

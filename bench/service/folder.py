@@ -20,7 +20,7 @@ from bench.home import writing
 from bench.programs import ready_process, serve_process
 from bench.programs.ready_process import CHAT
 from bench.report import html
-from bench.service import compose, nginx, prometheus
+from bench.service import compose, installation, nginx, prometheus
 from bench.service.deploy import LOG, Deployment
 from bench.service.filling import filled
 
@@ -51,6 +51,8 @@ def write(deployment: Deployment, folder: Path, target: str, watched: bool = Fal
     made["secrets.env"] = filled("secrets.env.j2", about)
     made["ready.py"] = Path(ready_process.__file__).read_text(encoding="utf-8")
     made["serve.py"] = Path(serve_process.__file__).read_text(encoding="utf-8")
+    if deployment.scenario is not None:
+        made[installation.SCENARIO] = deployment.scenario
     made["evidence.html"] = html.render([deployment.run])
     if watched:
         made[f"{MONITOR}/watch.yaml"] = filled("watch.yaml.j2", about | _watched(deployment))
@@ -86,6 +88,10 @@ def _about(deployment: Deployment, folder: Path) -> dict[str, Any]:
         ]
         if settings["container"]
         else [],
+        # Who finds the folder without these two cannot start it.
+        "needs": {"python": settings["argv"][0], "home": settings["env"]["FIRSTTOKEN_HOME"]}
+        if deployment.scenario is not None
+        else None,
         "keeper_words": "--stdout" if deployment.front else "--once",
     }
 
@@ -137,6 +143,11 @@ def _systemd(deployment: Deployment, folder: Path) -> tuple[dict[str, str], dict
 
 def _compose(deployment: Deployment, folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     container, image = deployment.container, deployment.image
+    if deployment.scenario is not None:
+        raise UsageError(
+            f"{deployment.variant} is started by an installed firsttoken, which is not in the engine's image",
+            hint="--to systemd or --to script keeps it as it was measured",
+        )
     if container is None or image is None:
         raise UsageError(
             f"{deployment.variant} was measured in an environment of this machine and not in an image: "

@@ -34,6 +34,7 @@ from bench.scenario.load import Scenario
 from bench.scenario.model import EngineSetting
 from bench.scenario.variant import Variant, WarmupStep
 from bench.service.deploy import asked
+from bench.warmup.predecessor import predecessor
 
 # A verdict on a ratio needs at least so many.
 BLOCKS = 3
@@ -63,6 +64,15 @@ def verify(folder: Path, source: Run, results: Path, size: tuple[int, int], prog
     blocks, requests = size
     name = settings["made_from"]["variant"]
     scenario, variant = asked(source, name)
+    if variant.start == "restored":
+        raise UsageError(
+            f"{name} is restored from an image, and one image is one engine at a time: no launch beside it"
+        )
+    if predecessor(variant) is not None:
+        raise UsageError(
+            f"{name} is ready before its own engine has taken over, so the two could not be told apart from outside",
+            hint="`bench run` measures the hand-over again",
+        )
     runs: list[Path] = []
     frames: list[pd.DataFrame] = []
     for block in range(blocks):
@@ -188,4 +198,5 @@ def _through(variant: Variant, settings: Mapping[str, Any], port: int) -> Varian
         warmup_name="none",
         warmup=(WarmupStep("none"),),
         page_cache="leave",
+        start="exec",
     )

@@ -21,7 +21,7 @@ SETTINGS: dict[str, Any] = {
     "argv": [],
     "env": {},
     "model": {"path": "/models/weights", "folder": True, "files": {}, "digest": "d"},
-    "environment": {"path": "/opt/venv", "digest": "e"},
+    "environments": [{"path": "/opt/venv", "digest": "e"}],
     "container": {"program": "docker"},
     "ready": {"timeout_s": 240, "path": "/v1/completions", "model": "qwen", "key_env": None, "within_ms": 90.0},
     "log": {"bytes": 10_000_000, "files": 5},
@@ -89,7 +89,7 @@ def test_inside_the_engine_has_its_own_words_and_its_weights_where_they_are_ther
     assert settings["argv"] == [*measured(containers.NONE).command]
     assert settings["model"]["path"] == MODEL
     assert settings["env"] == {"VLLM_CACHE_ROOT": f"{CACHES}/vllm"}
-    assert settings["environment"] is None
+    assert settings["environments"] == []
     assert settings["container"] is None
 
 

@@ -23,12 +23,9 @@ import pytest
 from bench.analyse.run import Run
 from bench.cli import main
 from bench.engines.ports import free_port
-from bench.errors import UsageError
 from bench.programs.serve_process import CONFIGURATION, Log, packages, secrets
 from bench.scenario.redaction import secret
-from bench.service.deploy import asked
 from bench.service.watchlist import load
-from tests.runs import Behaviour, synthetic_run
 
 PATIENCE_S = 90.0
 # Also where Debian puts what users don't call.
@@ -211,7 +208,7 @@ def test_packages_that_were_not_measured_are_refused(measured: Path, made: Path,
     (site / "torch-2.13.0.dist-info").mkdir(parents=True)
     about = {"path": str(environment), "digest": packages(environment)}
     (site / "torch-2.13.0.dist-info").rename(site / "torch-2.14.0.dist-info")
-    change(folder, lambda settings: settings.update(environment=about))
+    change(folder, lambda settings: settings.update(environments=[about]))
     with running(folder) as process:
         assert process.wait(PATIENCE_S) == CONFIGURATION
         assert process.stderr is not None
@@ -244,20 +241,6 @@ def test_wrong_words_are_refused(
 ) -> None:
     assert main(["deploy", str(measured), str(tmp_path / "svc"), *arguments]) == 4
     assert words in capsys.readouterr().err
-
-
-def test_a_forked_variant_is_not_deployed_as_if_it_had_started_by_exec(tmp_path: Path) -> None:
-    text = """
-scenario: forking
-model: {source: "path:weights"}
-engines: {s: {engine: simulated}}
-matrix: {start: [exec, forked]}
-workload: {prompts: {kind: random, tokens: 8}, output_tokens: 4, requests: 8}
-"""
-    run = Run.open(synthetic_run(tmp_path, {"exec": Behaviour()}, blocks=1, scenario_text=text))
-    assert asked(run, "exec")[1].start == "exec"
-    with pytest.raises(UsageError, match="forked was forked from a warm parent, and what is deployed has none"):
-        asked(run, "forked")
 
 
 def test_a_folder_in_use_is_not_written_over(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.children import ended
 from tests.hosts import Net, lan, missing
 
 pytestmark = pytest.mark.skipif((why := missing()) is not None, reason=str(why))
@@ -38,7 +39,7 @@ def test_a_host_has_a_name_a_clock_and_processes_of_its_own(net: Net) -> None:
     asked = f"{sys.executable} -c 'import time; print(time.monotonic())'"
     assert float(net.ssh(first, asked).stdout) - time.monotonic() == pytest.approx(1000, abs=5)
     assert float(net.ssh(second, asked).stdout) - time.monotonic() == pytest.approx(0, abs=5)
-    with subprocess.Popen([*first.inside(), "sleep", "600"]) as sleeper:
+    with ended(subprocess.Popen([*first.inside(), "sleep", "600"])) as sleeper:
         assert [said for said in first.processes().values() if "sleep" in said] == ["sleep 600"]
         assert not second.processes()
         sleeper.kill()

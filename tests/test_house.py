@@ -72,3 +72,10 @@ def test_the_head_writes_no_file_but_through_one_door() -> None:
         if writing.search(module.read_text(encoding="utf-8"))
     ]
     assert found == []
+
+
+def test_no_test_waits_for_ever_for_a_process() -> None:
+    """`with Popen` does, once an assertion fails inside it; tests.children.ended does not."""
+    bare = re.compile(r"with\s+subprocess\.Popen\(")
+    tests = Path(__file__).parent
+    assert [str(file) for file in tests.rglob("*.py") if bare.search(file.read_text(encoding="utf-8"))] == []

@@ -24,6 +24,7 @@ from bench import pipes
 from bench.loadgen.generator import LoadGenerator
 from bench.loadgen.selfcheck import server
 from bench.probes.sampler import Sampler
+from tests.children import ended
 from tests.loadgen.jobs import job
 
 LONG = 1_500_000
@@ -96,7 +97,7 @@ def test_a_long_message_survives_being_stopped_and_continued(speaker: str, unbuf
     given = tmp_path / "job.json"
     given.write_text("{}")
     argv = [sys.executable, "-c", textwrap.dedent(SPEAKERS[speaker]), str(given)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
+    with ended(subprocess.Popen(argv, stdout=subprocess.PIPE)) as process:
         said = stopped_and_continued(process, seed=LONG)
     assert process.returncode == 0
     assert said.count(b"x" * LONG) == 1

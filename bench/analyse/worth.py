@@ -97,7 +97,8 @@ def against(run: Run, baseline: str) -> pd.DataFrame:
         for name, estimate in figures.items():
             row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
         words = _words(figures, row["tokens_per_request"])
-        rows.append(row | {"verdict": words + _parent_words(figures["parent_even"])})
+        made = "image" if (pairs["start_b"] == "restored").any() else "parent"
+        rows.append(row | {"verdict": words + _paid(made, figures["parent_even"])})
     return pd.DataFrame(rows)
 
 
@@ -270,12 +271,12 @@ def _ratio(pairs: pd.DataFrame, column: str) -> Estimate:
     return mean(np.log((pairs[f"{column}_b"] / pairs[f"{column}_a"]).to_numpy(float))).exp()
 
 
-def _parent_words(even: Estimate) -> str:
-    """A number of starts, of which only whole ones happen."""
+def _paid(made: str, even: Estimate) -> str:
+    """What was made before has paid after a number of starts, of which only whole ones happen."""
     if even.value is None:
         return ""
     starts = math.ceil(even.value)
-    return f"; its parent has paid after {starts} start" + ("" if starts == 1 else "s")
+    return f"; its {made} has paid after {starts} start" + ("" if starts == 1 else "s")
 
 
 def _tokens(pairs: pd.DataFrame) -> float | None:

@@ -23,7 +23,7 @@ from bench.analyse.worth import (
     launches,
     summary,
 )
-from bench.record.launches import Check, ParentAccount, StartAccount
+from bench.record.launches import Check, ImageAccount, ParentAccount, StartAccount
 from bench.record.store import RunFolder
 from tests.runs import Behaviour, synthetic_run
 
@@ -190,6 +190,36 @@ def test_a_parent_has_paid_after_as_many_starts_as_its_making_took_of_their_savi
     costs = by_variant(run)
     assert (costs["forked"]["parent_s"], costs["forked"]["parent_mib"], costs["forked"]["start"]) == (50, 600, "forked")
     assert (costs["exec"]["parent_s"], costs["exec"]["parent_mib"], costs["exec"]["start"]) == (0, 0, "exec")
+
+
+def with_image(folder: Path, variant: str, seconds: float, mib: float) -> Run:
+    """The run with all launches of a variant restored from an image of that cost, 1.5 s after their spawn."""
+    with RunFolder.open(folder) as store:
+        for record in store.finished().values():
+            if record.variant == variant:
+                image = ImageAccount(name="i", seconds=seconds, mib=mib)
+                start = StartAccount(asked="restored", mode="restored", image=image)
+                stamps = record.stamps | {"restored": int(record.stamps["spawn"] or 0) + 1_500_000_000}
+                store.amend(dataclasses.replace(record, start=start, stamps=stamps))
+    return Run.open(folder)
+
+
+def test_a_restored_launch_has_three_times_and_its_image_has_paid_as_a_parent_would(tmp_path: Path) -> None:
+    variants = {"exec": Behaviour(load_s=24.0), "restored": Behaviour(load_s=4.0)}
+    run = with_image(synthetic_run(tmp_path, variants, blocks=3), "restored", 50.0, 900.0)
+    row: Any = against(run, "exec").iloc[0]
+    assert row["parent_even"] == pytest.approx(2.5, rel=0.01)
+    assert row["verdict"] == "starts faster; its image has paid after 3 starts"
+    costs = by_variant(run)["restored"]
+    assert (costs["start"], costs["parent_s"], costs["image_mib"]) == ("restored", 50, 900)
+    assert costs["parent_mib"] == 0, "nothing is held in memory while nothing is served"
+    table = launches(run).set_index("variant")
+    for _, one in table.loc["restored"].iterrows():
+        assert one["restored_s"] == 1.5 < one["cold_ttft_s"] < one["second_token_s"]
+        # Token by token, as the answer came.
+        assert one["second_token_s"] - one["cold_ttft_s"] == pytest.approx(Behaviour().tpot / 1e3, rel=0.2)
+    others = table[table.index == "exec"]
+    assert others[["restored_s", "second_token_s"]].isna().to_numpy().all()
 
 
 def test_a_forked_start_that_is_slower_all_the_same_pays_for_its_parent_with_requests(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.cli.signals import never_unheard
+from tests.children import ended
 
 
 class Interrupted:
@@ -81,12 +82,14 @@ def test_an_interrupt_that_an_import_turned_into_its_own_error_is_an_interruptio
         reference.schema_text = imports
         sys.exit(main(["schema"]))
     """
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    with ended(
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(script)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     ) as command:
         assert command.stdout is not None
         assert command.stderr is not None

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.cli import main
+from tests.children import ended
 
 
 def test_selfcheck_prints_its_figures_as_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,7 +58,7 @@ def test_simulate_serves_any_client_until_it_is_told_to_end(tmp_path: Path) -> N
         str(truth),
     ]
     command = [*argv, "--script", str(script)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    with ended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as server:
         assert server.stdout is not None
         address = server.stdout.readline().removeprefix("listening on ").strip()
         body = json.dumps({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}).encode()

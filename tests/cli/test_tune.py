@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.cli import main
+from tests.children import ended
 
 SCENARIO = """\
 scenario: tuned
@@ -45,7 +46,7 @@ def test_a_search_ends_with_a_setting_to_put_into_the_scenario(
     assert main(["check", answer]) == 0
     assert "1 variant" in capsys.readouterr().out
     command = [Path(sys.executable).parent / "bench", "serve", answer, "--port", "0", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as serving:
+    with ended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as serving:
         assert serving.stdout is not None
         ready = json.loads(serving.stdout.readline())
         # The engine that was chosen, of 10 ms, and not the start, of 40.

@@ -18,6 +18,7 @@ from bench.analyse.run import Run
 from bench.cli import main
 from bench.engines.ports import free_port
 from bench.environments.environment import environment
+from tests.children import ended
 from tests.podman import Podman, interpreter, programs
 from tests.service.test_deploy import change, ready, running
 
@@ -80,7 +81,7 @@ def test_kill_9_of_a_whole_run_leaves_no_container(image: str, podman: Podman, t
     path = tmp_path / "contained.yaml"
     path.write_text(SCENARIO.replace("requests: 4,", "requests: 4000,"))
     words = [sys.executable, "-m", "bench", "run", str(path), "--results", str(tmp_path / "results"), "--no-report"]
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as harness:
+    with ended(subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)) as harness:
         end = time.monotonic() + 300
         while not podman.running() and harness.poll() is None and time.monotonic() < end:
             time.sleep(0.2)

@@ -28,6 +28,7 @@ from bench.models.checkpoints import resolve
 from bench.run.conductor import Rules, Setting, carry_out
 from bench.scenario.load import Scenario
 from bench.scenario.model import Model
+from tests.children import ended
 
 BENCH = Path(sys.executable).parent / "bench"
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(1200)]
@@ -45,7 +46,7 @@ workload: {prompts: {kind: random, tokens: 15}, output_tokens: 4}
 @contextmanager
 def started(command: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
     """The command; ended in any case, so that a test that fails says so and does not wait for it."""
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+    with ended(subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)) as process:
         try:
             yield process
         finally:

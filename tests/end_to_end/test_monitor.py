@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench import Run
+from tests.children import ended
 from tests.end_to_end.test_serve import SCENARIO
 from tests.service.test_dashboard import prometheus, silent
 from tests.service.test_monitor import ONE, Watching
@@ -25,7 +26,7 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
 def test_the_transformers_engine_is_watched_from_outside(tmp_path: Path) -> None:
     (tmp_path / "kept.yaml").write_text(SCENARIO)
     command = [str(BENCH), "serve", "kept.yaml", "--port", "0", "--json"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as serving:
+    with ended(subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)) as serving:
         assert serving.stdout is not None
         try:
             url = json.loads(serving.stdout.readline())["ready"]

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+from tests.children import ended
+
 BENCH = Path(sys.executable).parent / "bench"
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(600)]
 
@@ -29,7 +31,7 @@ workload: {prompts: {kind: random, tokens: 15}, output_tokens: 4}
 def test_a_variant_is_kept_warm_on_a_port_until_it_is_told_to_stop(tmp_path: Path) -> None:
     (tmp_path / "kept.yaml").write_text(SCENARIO)
     command = [str(BENCH), "serve", "kept.yaml", "--port", "0", "--json"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as serving:
+    with ended(subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)) as serving:
         assert serving.stdout is not None
         ready = json.loads(serving.stdout.readline())
         assert 0 < ready["warm_ttft_ms"] < ready["seconds"] * 1000

@@ -20,6 +20,7 @@ from bench.engines.containers import CACHES, MODEL, Container
 from bench.engines.engine import Checkpoint, Endpoint, LaunchContext, LaunchSpec
 from bench.engines.server import start
 from bench.errors import LaunchError
+from tests.children import ended
 from tests.models.gguf_files import bpe, write
 from tests.podman import Podman
 from tests.warmup import states
@@ -251,7 +252,7 @@ def test_a_harness_killed_by_kill_9_leaves_no_container(podman: Podman, tmp_path
         "print('healthy', flush=True); time.sleep(600)"
     )
     harness = [sys.executable, "-c", program, str(port), str(tmp_path), *listening(podman, port)]
-    with subprocess.Popen(harness, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
+    with ended(subprocess.Popen(harness, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "healthy\n"
         assert podman.running() == [f"firsttoken-{port}"]

@@ -25,6 +25,7 @@ from bench.engines.server import Server, free_port, start
 from bench.errors import LaunchError
 from bench.probes.snapshots import criu
 from bench.record.launches import ImageAccount
+from tests.children import ended
 from tests.engines.test_server import gone
 
 HERE = Path(__file__).parent
@@ -227,7 +228,7 @@ time.sleep(600)
 
 def test_a_killed_harness_leaves_no_restored_engine(program: str, tmp_path: Path) -> None:
     words = [sys.executable, "-c", HARNESS, str(tmp_path / "launch")]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, cwd=HERE.parent.parent) as harness:
+    with ended(subprocess.Popen(words, stdout=subprocess.PIPE, cwd=HERE.parent.parent)) as harness:
         assert harness.stdout is not None
         pid, mode = harness.stdout.readline().split()
         assert mode == b"restored"

@@ -16,6 +16,7 @@ from bench.environments.recipe import parse
 from bench.errors import EnvironmentFault, ProvisionError
 from bench.scenario.model import EngineSetting
 from tests import wheels
+from tests.children import ended
 
 BASICS = "#: python >=3.11\n#: disk 1\n"
 WHOLE = parse(
@@ -96,7 +97,7 @@ def test_another_process_that_installs_is_waited_for(said: list[str]) -> None:
         "with locked(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(0.5)"
     )
     lock = place.folder.with_suffix(".lock")
-    with subprocess.Popen([sys.executable, "-c", program, lock], stdout=subprocess.PIPE, text=True) as other:
+    with ended(subprocess.Popen([sys.executable, "-c", program, lock], stdout=subprocess.PIPE, text=True)) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         lines: list[str] = []

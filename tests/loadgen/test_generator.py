@@ -18,6 +18,7 @@ from bench.loadgen.job import Driven, Job
 from bench.record.launches import ClockAccount
 from bench.record.schema import CHUNKS, REQUESTS
 from bench.scenario.model import Arrivals
+from tests.children import ended
 from tests.loadgen.jobs import job
 
 
@@ -179,7 +180,7 @@ def test_the_whole_group_may_be_stopped_for_longer_than_a_silence_may_last(port:
         print(sum(len(row["text"]) for row in driven.requests))
     """
     argv = [sys.executable, "-c", textwrap.dedent(script)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as harness:
+    with ended(subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)) as harness:
         assert harness.stdout is not None
         worker = int(harness.stdout.readline())
         assert harness.stdout.readline() == "writing\n"
@@ -228,7 +229,7 @@ def alive(pid: int) -> bool:
 @pytest.mark.parametrize("after_s", [0.0, 0.3])
 def test_killing_the_harness_takes_the_load_generator_with_it(port: int, after_s: float) -> None:
     argv = [sys.executable, "-c", textwrap.dedent(HARNESS), str(port)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as harness:
+    with ended(subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)) as harness:
         assert harness.stdout is not None
         pid = int(harness.stdout.readline())
         assert alive(pid)
@@ -242,8 +243,8 @@ def test_killing_the_harness_takes_the_load_generator_with_it(port: int, after_s
 
 def test_ctrl_c_reaches_the_harness_and_not_the_load_generator(port: int) -> None:
     argv = [sys.executable, "-c", textwrap.dedent(HARNESS), str(port)]
-    with subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    with ended(
+        subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     ) as harness:
         assert harness.stdout is not None
         assert harness.stderr is not None

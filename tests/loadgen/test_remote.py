@@ -24,6 +24,7 @@ from bench.loadgen.remote import Clients, RemoteLoad
 from bench.loadgen.selfcheck import read_truth, server, true_ttft_ns
 from bench.scenario.model import Arrivals
 from tests import waiting
+from tests.children import ended
 from tests.hosts import Host, Net, lan, missing
 from tests.loadgen.jobs import job
 
@@ -209,7 +210,7 @@ def test_killing_the_harness_leaves_nothing_there(net: Net) -> None:
             time.sleep(600)
     """
     argv = [sys.executable, "-c", textwrap.dedent(script)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as harness:
+    with ended(subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)) as harness:
         try:
             assert harness.stdout is not None
             assert harness.stdout.readline() == "there\n"

@@ -23,6 +23,7 @@ from bench.models.cache import Cache
 from bench.models.contents import input_widths
 from bench.models.quantize import METHODS, QuantizeOptions, calibration, chosen, progress_line, provenance
 from bench.scenario.model import Model
+from tests.children import ended
 
 SMOLLM2 = {"model.layers.0.self_attn.q_proj.weight": (576, 576), "model.layers.0.mlp.down_proj.weight": (576, 1536)}
 
@@ -226,12 +227,14 @@ def test_an_interrupted_one_leaves_no_entry_and_no_worker(
         f"pathlib.Path({str(prepared)!r}, 'pid').write_text(str(__import__('os').getpid()))\n{dies}",
     )
     environment = {**os.environ, "FIRSTTOKEN_HOME": str(prepared / "home")}
-    with subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, str(prepared)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=Path(__file__).parents[2],
+    with ended(
+        subprocess.Popen(
+            [sys.executable, "-c", INTERRUPTED, str(prepared)],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=Path(__file__).parents[2],
+        )
     ) as harness:
         deadline = time.monotonic() + 60
         while not (prepared / "pid").exists() and time.monotonic() < deadline:

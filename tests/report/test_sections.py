@@ -30,6 +30,7 @@ from bench.report.sections import (
     warmups,
 )
 from bench.report.view import View
+from tests.analyse.test_worth import with_image
 from tests.judge.recorded import recorded
 from tests.runs import Behaviour, synthetic_run
 
@@ -140,6 +141,33 @@ def test_phases_add_up_to_the_cold_start(view: View) -> None:
 
 def test_warm_ups_are_set_against_the_baseline(view: View) -> None:
     assert {row[0].text for row in cells(warmups.section(view))} == {"awq", "hot"}
+
+
+def test_restored_launches_have_their_three_times_and_what_their_image_costs(tmp_path: Path) -> None:
+    variants = {
+        "exec": Behaviour(load_s=24.0, factors={"start": "exec"}),
+        "restored": Behaviour(load_s=4.0, factors={"start": "restored"}),
+    }
+    scenario = "scenario: synthetic\ngate: {baseline: {start: exec}, metrics: {cold_ttft: 5%}}\n"
+    folder = synthetic_run(tmp_path, variants, blocks=2, scenario_text=scenario)
+    shown = View(with_image(folder, "restored", 50.0, 900.0))
+    section = warmups.section(shown)
+    assert section is not None
+    compared, times = [block for block in flat(section.blocks) if isinstance(block, Table)]
+    assert [head.title for head in compared.columns][:2] == ["variant", "made before"]
+    assert [(row[1].text, row[1].note) for row in compared.rows] == [("50.0 s", "900 MiB on disk")]
+    assert [head.title for head in times.columns] == [
+        "launch",
+        "process restored",
+        "first token",
+        "second token",
+        "image",
+    ]
+    assert "has not answered yet" in times.caption
+    assert len(times.rows) == 2
+    for row in times.rows:
+        assert "restored" in row[0].text
+        assert (row[1].text, row[4].text) == ("1.50 s", "900")
 
 
 def test_energy_stands_beside_speed_with_its_scope(view: View) -> None:

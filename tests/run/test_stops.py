@@ -18,6 +18,7 @@ from bench.judge.validity import judge_folder
 from bench.probes.sampler import Sampler
 from bench.record.documents import read_launch
 from bench.run.progress import Silent
+from tests.children import ended
 from tests.run.test_conductor import run, write
 
 ONE = {"matrix": "{warmup: [none]}"}
@@ -87,8 +88,8 @@ def test_the_harness_notices_that_it_was_stopped_itself() -> None:
                 time.sleep(0.01)
             print(*(stop.process for stop in found), flush=True)
     """
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True
+    with ended(
+        subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True)
     ) as harness:
         assert harness.stdout is not None
         assert harness.stdout.readline() == "ready\n"

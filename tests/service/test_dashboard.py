@@ -16,6 +16,7 @@ import pytest
 
 from bench.engines.ports import free_port
 from bench.service.prometheus import CONFIG, DASHBOARD, Places, files, write
+from tests.children import ended
 from tests.service.test_monitor import ONE, Watching
 from tests.service.test_ready import scripted
 from tests.waiting import until
@@ -28,7 +29,7 @@ def prometheus(monitor: str, folder: Path) -> Iterator[str]:
     address = f"127.0.0.1:{free_port()}"
     command = ["prometheus", f"--config.file={folder / CONFIG}", f"--web.listen-address={address}"]
     command.append(f"--storage.tsdb.path={folder / 'data'}")
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder) as server:
+    with ended(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)) as server:
         try:
             yield f"http://{address}"
         finally:

@@ -26,6 +26,7 @@ from bench.engines.ports import free_port
 from bench.programs.serve_process import CONFIGURATION, Log, packages, secrets
 from bench.scenario.redaction import secret
 from bench.service.watchlist import load
+from tests.children import ended
 
 PATIENCE_S = 90.0
 # Also where Debian puts what users don't call.
@@ -61,7 +62,7 @@ def running(folder: Path, *words: str, **env: str) -> Iterator[subprocess.Popen[
     """The folder's own start, in an environment that knows nothing of this project."""
     command = [str(folder / "start.sh"), *words] if not words else ["python3", str(folder / "serve.py"), *words]
     clean = {"PATH": "/usr/local/bin:/usr/bin:/bin", **env}
-    with subprocess.Popen(command, cwd="/", env=clean, stderr=subprocess.PIPE, text=True) as process:
+    with ended(subprocess.Popen(command, cwd="/", env=clean, stderr=subprocess.PIPE, text=True)) as process:
         try:
             yield process
         finally:

@@ -28,6 +28,7 @@ from bench.service.deploy import of
 from bench.service.installation import check, environment, needed
 from bench.service.nginx import IMAGE, Nginx
 from tests import wheels
+from tests.children import ended
 from tests.runs import Behaviour, synthetic_run
 from tests.waiting import until
 
@@ -114,7 +115,9 @@ def settings_of(folder: Path) -> dict[str, Any]:
 @contextmanager
 def running(folder: Path, clean: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     started = {name: clean[name] for name in ("PATH", "TMPDIR")}
-    with subprocess.Popen([folder / "start.sh"], cwd="/", env=started, stderr=subprocess.PIPE, text=True) as process:
+    with ended(
+        subprocess.Popen([folder / "start.sh"], cwd="/", env=started, stderr=subprocess.PIPE, text=True)
+    ) as process:
         try:
             yield process
         finally:

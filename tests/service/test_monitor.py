@@ -29,6 +29,7 @@ from bench.service.journal import FOLDER, lines
 from bench.service.monitor import Monitor
 from bench.service.otlp import Pusher
 from bench.service.watchlist import parse
+from tests.children import ended
 from tests.service.test_ready import http, raw, scripted
 from tests.waiting import until
 
@@ -211,7 +212,7 @@ def test_one_that_vanishes_and_comes_back_is_told_both_times(tmp_path: Path) -> 
     command = [sys.executable, "-m", "bench.emulate.server.program", "--port", str(port), "--script", '{"ttft_ms": 5}']
     with Watching(text, tmp_path) as watching:
         until(lambda: any("availability" in one and "→ alarm" in one for one in watching.said))
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
+        with ended(subprocess.Popen(command, stdout=subprocess.DEVNULL)) as server:
             until(lambda: any("availability alarm → " in one for one in watching.said))
             server.terminate()
         assert watching.value("firsttoken_last_success_timestamp_seconds") is not None
@@ -339,7 +340,7 @@ def test_kill_9_loses_no_whole_line_and_a_torn_one_is_left_aside(tmp_path: Path)
     folder = tmp_path / "m"
     with scripted(ttft_ms=5, itl_ms=1) as url:
         (tmp_path / "w.yaml").write_text(ONE.format(url=url))
-        with subprocess.Popen(command(tmp_path / "w.yaml", folder), stderr=subprocess.DEVNULL) as watching:
+        with ended(subprocess.Popen(command(tmp_path / "w.yaml", folder), stderr=subprocess.DEVNULL)) as watching:
             until(lambda: len(canaries(folder)) > 5)
             watching.send_signal(signal.SIGKILL)
         whole = len(canaries(folder))
@@ -347,7 +348,7 @@ def test_kill_9_loses_no_whole_line_and_a_torn_one_is_left_aside(tmp_path: Path)
         with journal.open("ab") as file:
             file.write(b'{"kind": "canary", "endpoint": "e", "row": {"requ')
         (folder / "launches" / ".x-e.partial").mkdir(parents=True)
-        with subprocess.Popen(command(tmp_path / "w.yaml", folder), stderr=subprocess.DEVNULL) as watching:
+        with ended(subprocess.Popen(command(tmp_path / "w.yaml", folder), stderr=subprocess.DEVNULL)) as watching:
             until(lambda: not journal.exists())
             watching.send_signal(signal.SIGINT)
             assert watching.wait(60) == 0

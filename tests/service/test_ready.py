@@ -23,6 +23,7 @@ from bench.errors import RecordError, UnknownName
 from bench.programs import ready_process
 from bench.programs.ready_process import CHAT, COMPLETIONS, gate, parse, shaped
 from bench.service.ready import CLIENT_MS, WarmLimit, check, of_run, prediction_bound
+from tests.children import ended
 from tests.runs import Behaviour, synthetic_run
 
 
@@ -30,7 +31,7 @@ from tests.runs import Behaviour, synthetic_run
 def scripted(**script: Any) -> Iterator[str]:
     """The scripted server's address."""
     command = [sys.executable, "-m", "bench.emulate.server.program", "--script", json.dumps(script)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    with ended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as server:
         assert server.stdout is not None
         try:
             yield server.stdout.readline().removeprefix("listening on ").strip()

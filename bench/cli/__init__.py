@@ -44,6 +44,7 @@ COMMANDS = {
     "tune": "Search engine flags for a faster first token.",
     "engines": "List engines and install their environments.",
     "models": "List, fetch and quantize models.",
+    "images": "List and remove the images that engines are restored from.",
     "doctor": "Say what can be measured on this machine, what can't, and how to fix it.",
     "monitor": "Watch served endpoints by canaries: six figures, their limits, alarms.",
     "sensors": "Watch the machine's sensors.",

@@ -35,8 +35,8 @@ RESTORE_S = 300.0
 
 @dataclass(eq=False, slots=True)
 class Image:
-    """An image and how it came to be. `told` is its document: identity, mark, scratch, port, pid, tasks, pipes, events,
-    seconds, bytes; `refused` says what was wrong with the one that was there before.
+    """An image and how it came to be. `told` is its document: identity, model, mark, scratch, port, pid, tasks, pipes,
+    events, seconds, bytes; `refused` says what was wrong with the one that was there before.
     """
 
     name: str

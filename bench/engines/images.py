@@ -161,6 +161,7 @@ def _make(made: Image, spec: LaunchSpec, wanted: dict[str, str]) -> dict[str, An
         pid, mark, scratch = server.pid, server.mark, str(server.scratch)
     told = {
         "identity": wanted,
+        "model": spec.endpoint.model if spec.image.weights else None,
         "mark": mark,
         "scratch": scratch,
         "port": spec.endpoint.port,

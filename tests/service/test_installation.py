@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -33,6 +34,8 @@ from tests.runs import Behaviour, synthetic_run
 from tests.waiting import until
 
 PATIENCE_S = 90.0
+# Also where Debian puts what users do not call.
+BINARIES = "/usr/local/sbin:/usr/sbin:/usr/local/bin:/usr/bin:/bin"
 SCENARIO = """
 scenario: small
 model: {{source: "path:{weights}"}}
@@ -198,6 +201,26 @@ def test_a_forked_variant_is_forked_and_goes_with_a_keeper_that_was_killed(
         process.kill()
         process.wait(PATIENCE_S)
         until(lambda: engines(clean) == [], PATIENCE_S)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nginx", path=BINARIES) is None, reason="needs nginx (apt-get install nginx-light)")
+def test_several_behind_nginx_have_a_bench_serve_each(
+    installed: Path, measured: Path, clean: dict[str, str], tmp_path: Path
+) -> None:
+    words = ["--variant", "none-forked", "--instances", "2"]
+    folder = deployed(installed, clean | {"PATH": BINARIES}, measured, tmp_path / "svc", *words)
+    with running(folder, clean) as process:
+        until(lambda: is_ready(folder), PATIENCE_S)
+        assert answered(folder)
+        ours = [" ".join(one.cmdline()) for one in engines(clean)]
+        port = settings_of(folder)["port"]
+        for number in (1, 2):
+            words = [f"-m bench serve {folder}/scenario.yaml", f"--port {port + number}"]
+            assert [line for line in ours if all(word in line for word in words)]
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0
+    assert engines(clean) == []
 
 
 @pytest.mark.slow

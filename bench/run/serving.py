@@ -137,7 +137,9 @@ class Serving:
             raise LaunchError("unsupported", "a server that is attached to cannot be put behind this address")
         planned = PlannedLaunch(0, 0, variant.id, scenario.model.design.seed)
         stand = Stand(scenario, self.stand.machine, self.stand.caches, self.stand.progress, self.stand.parents)
-        since = len(self.front.states)
+        # Whoever asks until it is ready was turned away before this hand-over, and lost nothing by it.
+        self.front.ask()
+        since, unserved = len(self.front.states), self.front.unserved
         succession = Succession(stand, self.front, self.server, planned, names)
         succession.carry_out(then)
         self._serves, self.server, self.scenario, self.variant = names[1], succession.last, scenario, variant
@@ -145,7 +147,7 @@ class Serving:
             # What the engine before was forked from is of no use any more, and holds memory.
             self.stand.parents.close()
         account = succession.account()
-        return replace(account, states=account.states[since:])
+        return replace(account, states=account.states[since:], unserved=account.unserved - unserved)
 
     def watch(self, asked: Callable[[], bool], swap: Callable[[], None]) -> NoReturn:
         """Stay as long as the engine does, and swap it where that is asked for; LaunchError with its last words once

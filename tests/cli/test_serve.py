@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+from bench.engines.ports import free_port
 from tests.waiting import until
 
 BENCH = Path(sys.executable).parent / "bench"
@@ -170,6 +171,29 @@ def test_a_handed_over_variant_answers_at_once_and_by_its_own_engine_later(tmp_p
         said = ended(process)
         assert process.returncode == 0
         assert "Traceback" not in said
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_who_is_turned_away_before_anything_is_ready_is_not_lost_by_the_hand_over(tmp_path: Path) -> None:
+    port = free_port()
+
+    def turned_away() -> bool:
+        try:
+            ask(f"http://127.0.0.1:{port}/v1", "default")
+        except urllib.error.HTTPError as error:
+            return error.code == 503
+        except OSError:
+            pass
+        return False
+
+    process = serve(handed(tmp_path), "--port", str(port))
+    try:
+        until(turned_away)
+        assert line(process)["ready"].endswith(f":{port}/v1")
+        assert line(process)["lost"] == 0
+        ended(process)
     finally:
         process.kill()
         process.communicate()

@@ -89,5 +89,6 @@ def clear(path: Path) -> None:
 
 def _full(message: str) -> ProvisionError:
     return ProvisionError(
-        message, hint="free some space (`bench models remove`, `bench engines remove`) or set FIRSTTOKEN_HOME"
+        message,
+        hint="free some space (`bench models`, `bench engines` or `bench images remove`) or set FIRSTTOKEN_HOME",
     )

@@ -31,8 +31,9 @@ def test_a_second_thread_is_raced_and_confirmed_or_not(tmp_path: Path) -> None:
     (candidate,) = found["race"]
     assert candidate["changes"] == {"threads": 2}
     assert candidate["effect"]["blocks"] == 3
-    # How much it helps depends on who else uses this machine; it is never surely slower.
-    assert candidate["effect"]["interval"]["low"] < 0
+    # Whether it helps depends on who else uses this machine; what is chosen was surely quicker.
+    assert candidate["effect"]["interval"]["low"] < candidate["effect"]["interval"]["high"]
+    assert found["chosen"] is None or candidate["effect"]["interval"]["low"] < 0
     assert (done.returncode, found["chosen"]) in ((0, "threads-2"), (2, None))
     assert len(found["runs"]) == 1 + len(found["confirmed"])
     assert all(one["gain"]["blocks"] == 3 for one in found["confirmed"])

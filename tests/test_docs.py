@@ -118,6 +118,15 @@ def test_a_scenario_that_is_named_ships(page: Path) -> None:
     assert [name for name in sorted(named - OWN) if not Path(name).is_file()] == []
 
 
+def test_a_variant_of_the_quick_scenario_that_is_named_is_one() -> None:
+    known = {variant.id for variant in Scenario.load(Path("scenarios/quick.yaml")).variants}
+    texts = [page.read_text(encoding="utf-8") for page in [*PAGES, *Path("bench/cli").glob("*.py")]]
+    lines = [line for text in texts for line in text.splitlines() if re.search(r"(results|scenarios)/quick\b", line)]
+    named = [re.findall(r"--variant ([\w-]+)", line) for line in lines]
+    assert sum(map(len, named)) >= 4
+    assert {name for names in named for name in names} <= known
+
+
 @pytest.mark.parametrize("text", snippets("python"))
 def test_python_of_the_documents_runs(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     variants = {

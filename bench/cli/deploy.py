@@ -62,7 +62,7 @@ def deploy(
     With --verify a folder is started, and asked beside fresh launches of its variant: the ratio of both with its
     interval, and the exit code of a gate at 5 % on the first token.
 
-    Example: bench deploy results/quick /srv/quick --variant transformers-bf16-requests --to systemd
+    Example: bench deploy results/quick /srv/quick --variant bf16-requests --to systemd
     Example: bench deploy results/quick /srv/quick --nginx --instances 2 --rate 10
     Example: bench deploy --verify /srv/quick
     """

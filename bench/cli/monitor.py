@@ -29,7 +29,7 @@ def monitor(
 ) -> None:
     """Watch served endpoints by canaries: six figures against limits, changes told, records kept by day.
 
-    Example: bench monitor http://127.0.0.1:8000 --from results/quick --variant transformers-bf16-requests
+    Example: bench monitor http://127.0.0.1:8000 --from results/quick --variant bf16-requests
     """
     import asyncio
     import contextlib

@@ -30,7 +30,7 @@ def ready(
 
     It asks again until the time is over, unless no waiting can help (a wrong key, a redirect, a web page).
 
-    Example: bench ready http://127.0.0.1:8000 --run results/quick --variant transformers-bf16-requests
+    Example: bench ready http://127.0.0.1:8000 --run results/quick --variant bf16-requests
     """
     import os
     from dataclasses import asdict

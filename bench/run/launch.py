@@ -121,7 +121,7 @@ def _launch(
             seed=planned.seed,
             host=host,
         )
-        spec = imaged(engine.command(leading, context), leading, checkpoint, folder)
+        spec = imaged(engine.command(leading, context), leading, weights, folder)
         record.command = invocation(engine, leading, context, spec)
         record.facts |= containers.present(spec.argv)
         if variant.slowdown is not None:
